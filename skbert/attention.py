@@ -1,0 +1,146 @@
+"""Attention over texts that are packed end to end, each text seeing only itself.
+
+The linear layers of an encoder work on Σ lengths tokens. Only here, around the product of queries and
+keys, are the texts laid out side by side:
+
+1. `Packing.pad`: (n_tokens, ...) → (n_texts, max_length, ...), zeros in the gaps.
+2. Softmax attention with a mask over the gaps (and, in ModernBERT's local layers, over far tokens).
+3. `Packing.unpad`: back to (n_tokens, ...).
+
+Attention is a few percent of the work at these lengths, so the gaps cost next to nothing, and the result
+equals the padded run's to the last bit or nearly so on every backend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from skbert.dropout import dropout as seeded_dropout
+
+
+class Packing:
+    """Where the tokens of a packed batch stand in the padded layout.
+
+    Parameters
+    ----------
+    lengths : Tensor of shape (n_texts,), int64
+    positions : Tensor of shape (n_tokens,), int64
+        Position of each token in its text, from 0.
+    max_length : int
+    generator : torch.Generator or None
+        Source of the attention's dropout masks.
+    """
+
+    def __init__(
+        self,
+        lengths: torch.Tensor,
+        positions: torch.Tensor,
+        max_length: int,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.n_texts = len(lengths)
+        self.max_length = max_length
+        self.generator = generator
+        texts = torch.repeat_interleave(
+            torch.arange(self.n_texts, device=lengths.device), lengths, output_size=len(positions)
+        )
+        self.slots = texts * max_length + positions  # (n_tokens,) place in the flat padded layout
+        columns = torch.arange(max_length, device=lengths.device)
+        self.mask = columns < lengths[:, None]  # (n_texts, max_length), True on tokens
+        self._attention_masks: dict[int | None, torch.Tensor] = {}
+
+    def pad(self, packed: torch.Tensor) -> torch.Tensor:
+        """(n_tokens, ...) → (n_texts, max_length, ...)."""
+        padded = _Pad.apply(packed, self.slots, self.n_texts * self.max_length)
+        return padded.view(self.n_texts, self.max_length, *packed.shape[1:])
+
+    def unpad(self, padded: torch.Tensor) -> torch.Tensor:
+        """(n_texts, max_length, ...) → (n_tokens, ...)."""
+        return _Unpad.apply(padded.flatten(0, 1), self.slots)
+
+    def attention_mask(self, window: int | None) -> torch.Tensor:
+        """True where a query may look at a key; (n_texts, 1, 1 or max_length, max_length).
+
+        Every query row sees at least one key, so that no softmax is taken over nothing.
+        """
+        if window not in self._attention_masks:
+            mask = self.mask[:, None, None, :]
+            if window is not None and window < self.max_length:
+                columns = torch.arange(self.max_length, device=mask.device)
+                near = (columns[:, None] - columns[None, :]).abs() < window
+                mask = (mask & near) | torch.eye(
+                    self.max_length, dtype=torch.bool, device=mask.device
+                )
+            self._attention_masks[window] = mask
+        return self._attention_masks[window]
+
+
+class _Pad(torch.autograd.Function):
+    # The slots are unique, so both directions are plain copies: no atomic additions, the same bits each time.
+    @staticmethod
+    def forward(ctx: Any, packed: torch.Tensor, slots: torch.Tensor, size: int) -> torch.Tensor:
+        ctx.save_for_backward(slots)
+        return packed.new_zeros(size, *packed.shape[1:]).index_copy_(0, slots, packed)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return gradient.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, padded: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(slots)
+        ctx.size = len(padded)
+        return padded.index_select(0, slots)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        padded = gradient.new_zeros(ctx.size, *gradient.shape[1:])
+        return padded.index_copy_(0, ctx.saved_tensors[0], gradient), None
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    packing: Packing,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention function in the signature of transformers' `AttentionInterface`.
+
+    Parameters
+    ----------
+    query, key, value : Tensor of shape (1, n_heads, n_tokens, head_size)
+    attention_mask : None
+        transformers makes no mask for an attention function that it has no mask builder for.
+    packing : Packing
+        Handed through the encoder as a keyword.
+    sliding_window : int or None
+        Tokens at this distance or further are not attended to.
+
+    Returns
+    -------
+    tuple of Tensor of shape (1, n_tokens, n_heads, head_size) and None
+    """
+    # (1, n_heads, n_tokens, head_size) → (n_texts, n_heads, max_length, head_size)
+    q, k, v = (packing.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
+    mask = packing.attention_mask(sliding_window)
+    scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+    if q.is_cuda or (dropout == 0.0 and q.dtype != torch.bfloat16):
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+    else:
+        # On a CPU the fused kernel refuses dropout, and with bf16 and a mask it is slower than this.
+        scores = torch.matmul(q * scale, k.transpose(-2, -1)).masked_fill(~mask, float("-inf"))
+        weights = seeded_dropout(scores.softmax(dim=-1), dropout, packing.generator)
+        out = torch.matmul(weights, v)
+    return packing.unpad(out.transpose(1, 2)).unsqueeze(0), None

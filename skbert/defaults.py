@@ -1,0 +1,27 @@
+"""What "auto" means: the rules behind the default recipe.
+
+Chosen by the protocol in `benchmarks/defaults.py`; the record is in `docs/defaults.md`.
+"""
+
+from __future__ import annotations
+
+import math
+
+_RATE_AT_384 = 2e-4
+_MIN_STEPS = 400
+_MIN_EPOCHS, _MAX_EPOCHS = 3, 15
+
+
+def auto_learning_rate(hidden_size: int) -> float:
+    """Peak learning rate for an encoder of this width.
+
+    2e-4 at a width of 384 (MiniLM), falling with the square of the width: 5e-5 at 768 and 2.8e-5 at 1024, the
+    rates published for BERT-base and BERT-large (Devlin et al., 2019).
+    """
+    return _RATE_AT_384 * (384 / max(hidden_size, 384)) ** 2
+
+
+def auto_epochs(n_texts: int, batch_size: int) -> int:
+    """Epochs for this many texts: three, and more where three would make too few optimizer steps."""
+    steps = math.ceil(n_texts / batch_size)
+    return min(_MAX_EPOCHS, max(_MIN_EPOCHS, math.ceil(_MIN_STEPS / steps)))

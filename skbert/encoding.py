@@ -1,0 +1,203 @@
+"""From texts to token ids, ragged: one flat int32 array and offsets, never padded.
+
+1. The raw `tokenizers.Tokenizer` splits texts into ids, without special tokens and without truncation:
+   it holds no state that a call changes, so many threads may share it.
+2. Each text keeps its first tokens up to `max_length`; of a pair the longer side is cut first.
+3. The checkpoint's special tokens are put around the ids, from a template read off the tokenizer's own
+   post-processor.
+
+Steps 2 and 3 are array operations over the whole batch of texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skbert.inputs import Texts
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_CHUNK = 1024  # texts a call to the tokenizer: enough to feed its threads, little to hold in memory
+_CHARACTERS_PER_TOKEN = 16  # a text is first cut after max_length times this many characters
+
+
+@dataclass(frozen=True, slots=True)
+class Encodings:
+    """Token ids of many texts, ragged.
+
+    Text i is `ids[offsets[i]:offsets[i + 1]]`.
+    """
+
+    ids: np.ndarray  # (n_tokens,) int32
+    offsets: np.ndarray  # (n_texts + 1,) int64
+    segments: np.ndarray  # (n_tokens,) int8: 0 in the first text of a pair, 1 in the second
+    truncated: np.ndarray  # (n_texts,) bool: some tokens of the text were cut off
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per text, special ones included; shape (n_texts,), int64."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The special tokens that a checkpoint puts before, between and after texts."""
+
+    specials: tuple[np.ndarray, ...]  # one array of ids before each text, and one after the last
+    special_segments: tuple[int, ...]  # the segment id of each of those groups
+    text_segments: tuple[int, ...]  # the segment id of each text
+
+    @property
+    def n_special(self) -> int:
+        """Number of special tokens around one text or pair."""
+        return sum(map(len, self.specials))
+
+    @classmethod
+    def read(cls, tokenizer: Tokenizer, n_texts: int) -> Template:
+        """Read the template for single texts (1) or pairs (2) off the tokenizer's post-processor."""
+        encoding = tokenizer.encode(*["a"] * n_texts)
+        ids, segments, owners = encoding.ids, encoding.type_ids, encoding.sequence_ids
+        firsts = [owners.index(text) for text in range(n_texts)]
+        ends = [len(owners) - owners[::-1].index(text) for text in range(n_texts)]
+        spans = list(zip([0, *ends], [*firsts, len(ids)], strict=True))
+        return cls(
+            specials=tuple(np.array(ids[a:b], dtype=np.int32) for a, b in spans),
+            special_segments=tuple(segments[a] if a < b else 0 for a, b in spans),
+            text_segments=tuple(segments[first] for first in firsts),
+        )
+
+
+def encode(tokenizer: Tokenizer, texts: Texts, max_length: int) -> Encodings:
+    """Encode texts or pairs.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Without truncation and padding, `encode_special_tokens` set.
+    texts : Texts
+    max_length : int
+        Tokens per text or pair at most, special ones included.
+
+    Returns
+    -------
+    Encodings
+    """
+    template = Template.read(tokenizer, texts.n_columns)
+    budget = max_length - template.n_special
+    sides = [_token_ids(tokenizer, texts.first, max_length)]
+    if texts.second is not None:
+        sides.append(_token_ids(tokenizer, texts.second, max_length))
+    lengths = np.stack([np.diff(offsets) for _, offsets in sides])  # (n_sides, n_texts)
+    kept = truncate_longest_first(lengths, budget)
+    ids, segments, offsets = _assemble(sides, kept, template)
+    return Encodings(ids, offsets, segments, truncated=(kept < lengths).any(axis=0))
+
+
+def truncate_longest_first(lengths: np.ndarray, budget: int) -> np.ndarray:
+    """Tokens to keep of each side, the longer side of a pair cut first.
+
+    Gives what `tokenizers` calls "longest_first", for all rows at once.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (n_sides, n_texts)
+    budget : int
+        Tokens that all sides of a text may have together.
+
+    Returns
+    -------
+    ndarray of shape (n_sides, n_texts)
+    """
+    if len(lengths) == 1:
+        return np.minimum(lengths, budget)
+    first, second = lengths
+    small = np.minimum(first, second)
+    # The shorter side stays whole while it needs at most half; if both need more, they share, and the
+    # odd token goes to the longer side (the second, if they are equal).
+    small_kept = np.minimum(small, budget // 2)
+    large_kept = np.minimum(np.maximum(first, second), budget - small_kept)
+    first_is_longer = first > second
+    return np.stack(
+        [
+            np.where(first_is_longer, large_kept, small_kept),
+            np.where(first_is_longer, small_kept, large_kept),
+        ]
+    )
+
+
+def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Concatenate `arange(start, start + length)` over all rows, without a loop."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+
+
+def _assemble(
+    sides: list[tuple[np.ndarray, np.ndarray]], kept: np.ndarray, template: Template
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay specials and kept tokens next to each other: (ids, segments, offsets)."""
+    lengths = kept.sum(axis=0) + template.n_special
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids = np.empty(offsets[-1], dtype=np.int32)
+    segments = np.empty(offsets[-1], dtype=np.int8)
+    cursor = offsets[:-1].copy()
+    for number, specials in enumerate(template.specials):
+        for special in specials:
+            ids[cursor] = special
+            segments[cursor] = template.special_segments[number]
+            cursor += 1
+        if number < len(sides):
+            flat, starts = sides[number]
+            target = ragged_arange(cursor, kept[number])
+            ids[target] = flat[ragged_arange(starts[:-1], kept[number])]
+            segments[target] = template.text_segments[number]
+            cursor += kept[number]
+    return ids, segments, offsets
+
+
+def _token_ids(
+    tokenizer: Tokenizer, texts: list[str], max_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids without specials: flat int32 ids and offsets."""
+    parts: list[np.ndarray] = []
+    lengths: list[int] = []
+    for start in range(0, len(texts), _CHUNK):
+        chunk = texts[start : start + _CHUNK]
+        rows = _encode_chunk(tokenizer, [_beginning(tokenizer, t, max_length) for t in chunk])
+        lengths.extend(map(len, rows))
+        parts.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return np.concatenate(parts), offsets
+
+
+def _encode_chunk(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    try:
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    except TypeError:
+        # A str with lone surrogates has no UTF-8 form; surrogate pairs are joined, lone ones become U+FFFD.
+        repaired = [t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in texts]
+        encodings = tokenizer.encode_batch_fast(repaired, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
+def _beginning(tokenizer: Tokenizer, text: str, max_length: int) -> str:
+    """A beginning of a very long text that already has more than `max_length` tokens.
+
+    Cut at a space, where tokenizers begin a word anyway, so that the tokens kept are those of the whole
+    text, at a cost that does not grow with it.
+    """
+    size = max_length * _CHARACTERS_PER_TOKEN
+    while len(text) > size:
+        cut = text.rfind(" ", 0, size)
+        if cut > 0 and len(_encode_chunk(tokenizer, [text[:cut]])[0]) > max_length:
+            return text[:cut]
+        size *= 2
+    return text

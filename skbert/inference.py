@@ -1,0 +1,78 @@
+"""From encodings to logits or embeddings, in the order of the texts.
+
+1. Batches of near-equal lengths, longest first, within a token budget.
+2. Each runs packed through a replica of the model in the precision of the call.
+3. The rows go back to where their texts stood.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import weakref
+from typing import Literal
+
+import numpy as np
+import torch
+
+from skbert.batching import collate, longest_first
+from skbert.encoding import Encodings
+from skbert.model import SequenceClassifier, narrow
+from skbert.runtime import Runtime
+
+
+def run_model(
+    model: SequenceClassifier,
+    encodings: Encodings,
+    runtime: Runtime,
+    output: Literal["logits", "embeddings"] = "logits",
+) -> np.ndarray:
+    """Run the model over all texts.
+
+    Parameters
+    ----------
+    model : SequenceClassifier
+        On the CPU; it is not changed.
+    encodings : Encodings
+    runtime : Runtime
+    output : {"logits", "embeddings"}
+
+    Returns
+    -------
+    ndarray of shape (n_texts, n_outputs) or (n_texts, hidden_size)
+        float32, or float64 if `runtime` computes in float64.
+    """
+    working = replica(model, runtime)
+    function = working.forward if output == "logits" else working.embed
+    width = model.head.out_features if output == "logits" else model.hidden_size
+    dtype = np.float64 if runtime.master_dtype == torch.float64 else np.float32
+    rows = np.empty((len(encodings), width), dtype=dtype)
+    with torch.inference_mode():
+        for indices in longest_first(encodings.lengths, runtime.predict_tokens):
+            batch = collate(encodings, indices).to(runtime.device)
+            rows[indices] = function(batch).cpu().numpy()
+    return rows
+
+
+def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
+    """The model on the device and in the precision of `runtime`, in eval mode.
+
+    On the CPU in the model's own dtype that is the model itself. Of other replicas the latest is kept, and
+    only while its model lives and is not changed.
+    """
+    if runtime.device.type == "cpu" and runtime.dtype == model.head.weight.dtype:
+        return model
+    key = (runtime, tuple(p._version for p in model.parameters()))
+    with _lock:
+        kept = _latest.get(model)
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        _latest.clear()
+        working = copy.deepcopy(model).to(runtime.device, runtime.master_dtype)
+        narrow(working, runtime.dtype)
+        _latest[model] = (key, working.eval())
+        return working
+
+
+_latest: weakref.WeakKeyDictionary[SequenceClassifier, tuple] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()

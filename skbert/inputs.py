@@ -1,0 +1,197 @@
+"""From whatever a user passes as X to checked texts.
+
+1. A container becomes columns: one column of texts, or two columns of pairs.
+2. Every cell is looked at; the first one that is not a `str` is named with its row.
+3. The result is a `Texts`: plain lists of `str`, so that the stages after it check nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skbert.exceptions import InputError, InputTypeError
+
+_EXPECTED = (
+    "Expected a 1-D array of str, a list of str, or pairs as two columns (a DataFrame or a 2-D array "
+    "with two columns, or a list of 2-tuples)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Checked texts: one list of `str`, or two of equal length for sentence pairs."""
+
+    first: list[str]
+    second: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def n_columns(self) -> int:
+        """1 for single texts, 2 for pairs."""
+        return 1 if self.second is None else 2
+
+    @property
+    def rows(self) -> list[str] | list[tuple[str, str]]:
+        """The texts row by row, each hashable: what is equal encodes to the same tokens."""
+        return self.first if self.second is None else list(zip(self.first, self.second, strict=True))
+
+    def take(self, indices: Iterable[int]) -> Texts:
+        """The texts at `indices`, in that order."""
+        chosen = list(indices)
+        second = None if self.second is None else [self.second[i] for i in chosen]
+        return Texts([self.first[i] for i in chosen], second)
+
+
+def check_texts(X: Any) -> Texts:
+    """Check X and return its texts.
+
+    Parameters
+    ----------
+    X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
+        Texts, or pairs of texts in two columns.
+
+    Returns
+    -------
+    Texts
+
+    Raises
+    ------
+    InputError
+        If X is empty or has more than two columns.
+    InputTypeError
+        If X is one string, or a cell is not a `str`; the first bad row is named.
+    """
+    columns = _columns(X)
+    if len(columns) not in (1, 2):
+        raise InputError(f"X has {len(columns)} columns. {_EXPECTED}; select or join columns first.")
+    if len(columns[0]) == 0:
+        raise InputError(
+            f"Found array with 0 sample(s) (shape={_shape(X)}) while a minimum of 1 is required: X is "
+            "empty. Pass at least one text."
+        )
+    for number, column in enumerate(columns):
+        _check_cells(column, number if len(columns) == 2 else None)
+    return Texts(*columns)
+
+
+def check_same_columns(texts: Texts, n_features_in: int) -> None:
+    """Refuse pairs where single texts were fitted, and the reverse."""
+    if texts.n_columns != n_features_in:
+        raise InputError(
+            f"X has {texts.n_columns} features, but BertClassifier is expecting {n_features_in} features "
+            f"as input: it was fitted on {_KINDS[n_features_in]} and is now given "
+            f"{_KINDS[texts.n_columns]}."
+        )
+
+
+def unique_texts(texts: Texts) -> tuple[Texts, np.ndarray]:
+    """Each different text once, and for every row where its text stands among them.
+
+    Parameters
+    ----------
+    texts : Texts
+
+    Returns
+    -------
+    unique : Texts
+        In the order of first occurrence.
+    inverse : ndarray of shape (n_samples,), int64
+        `unique.take(inverse)` equals `texts`.
+    """
+    places: dict[Any, int] = {}
+    inverse = np.array([places.setdefault(row, len(places)) for row in texts.rows], dtype=np.int64)
+    if texts.second is None:
+        return Texts(list(places)), inverse
+    return Texts([a for a, _ in places], [b for _, b in places]), inverse
+
+
+_KINDS = {1: "single texts (one column)", 2: "pairs of texts (two columns)"}
+
+
+def _columns(X: Any) -> list[list[Any]]:
+    """Split a container of any kind into its columns, cells untouched."""
+    if isinstance(X, str | bytes) or X is None or np.isscalar(X):
+        raise InputTypeError(
+            f"X is a single {type(X).__name__}, not a collection of texts. {_EXPECTED}; "
+            "for one text pass a list: [text]."
+        )
+    if isinstance(X, dict | set | frozenset):
+        raise InputTypeError(f"X is a {type(X).__name__}, which has no order of rows. {_EXPECTED}.")
+    if hasattr(X, "toarray"):
+        raise InputTypeError(f"X is a sparse {type(X).__name__} of numbers. {_EXPECTED}.")
+    if hasattr(X, "iloc") and hasattr(X, "columns"):
+        return [X.iloc[:, i].astype(object).tolist() for i in range(X.shape[1])]
+    if hasattr(X, "iloc"):
+        return [X.astype(object).tolist()]
+    if isinstance(X, list | tuple):
+        return _columns_of_rows(X)
+    if hasattr(X, "__array__") or hasattr(X, "__array_interface__"):
+        return _columns_of_array(np.asarray(X))
+    if isinstance(X, Sequence):
+        return _columns_of_rows(list(X))
+    raise InputTypeError(
+        f"X is a {type(X).__name__}. {_EXPECTED}; for an iterator pass list(X)."
+    )
+
+
+def _columns_of_array(array: np.ndarray) -> list[list[Any]]:
+    if array.ndim == 0:
+        raise InputError(f"X is a 0-dimensional array (one value). {_EXPECTED}.")
+    if array.ndim == 1:
+        return [array.tolist()]
+    if array.ndim == 2:
+        return [array[:, i].tolist() for i in range(array.shape[1])]
+    raise InputError(f"Found array with dim {array.ndim}. {_EXPECTED}.")
+
+
+def _columns_of_rows(rows: Sequence[Any]) -> list[list[Any]]:
+    """A list of str is one column; a list of equally long tuples or lists is that many columns."""
+    if len(rows) == 0 or not isinstance(rows[0], list | tuple | np.ndarray):
+        return [list(rows)]
+    width = len(rows[0])
+    for number, row in enumerate(rows):
+        if not isinstance(row, list | tuple | np.ndarray) or len(row) != width:
+            raise InputTypeError(
+                f"Row {number} of X is {_describe(row)}, but row 0 is a {type(rows[0]).__name__} of "
+                f"{width}. {_EXPECTED}; all rows must have the same form."
+            )
+    return [[row[i] for row in rows] for i in range(width)]
+
+
+def _check_cells(column: list[Any], number: int | None) -> None:
+    # One pass at C speed for the usual case; the slow loop only finds which row to name.
+    if set(map(type, column)) == {str}:
+        return
+    for row, cell in enumerate(column):
+        if not isinstance(cell, str):
+            where = f"row {row}" if number is None else f"row {row}, column {number}"
+            raise InputTypeError(
+                f"X has {_describe(cell)} at {where}, where a str is expected. {_remedy(cell)}"
+            )
+
+
+def _describe(cell: Any) -> str:
+    shown = repr(cell)
+    if len(shown) > 60:
+        shown = shown[:57] + "..."
+    return f"{shown} (type {type(cell).__name__})"
+
+
+def _remedy(cell: Any) -> str:
+    if isinstance(cell, bytes | bytearray):
+        return "Decode it first, for example with .decode('utf-8')."
+    if isinstance(cell, list | tuple | np.ndarray):
+        return "Pairs need two columns in every row; other lists must be joined into one str first."
+    if cell is None or cell != cell or type(cell).__name__ in ("NAType", "NaTType"):
+        return "Missing texts must be dropped or replaced first, for example with X.fillna('')."
+    return "Convert it with str() if it is meant as text (the argument must be a string, not a number)."
+
+
+def _shape(X: Any) -> tuple[int, ...]:
+    return tuple(getattr(X, "shape", (len(X),)))

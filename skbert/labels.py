@@ -1,0 +1,165 @@
+"""Labels: their kinds, how they become numbers, their loss, and the way back.
+
+A label kind is one place in each of five small functions: `encode_labels` (y → codes), `row_weights`,
+`loss` (what training minimises), `probabilities` and `decision_values` (logits → what users see).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from sklearn.utils import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import _check_sample_weight, column_or_1d
+
+from skbert.exceptions import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Class codes of every row, and the sorted classes they point into."""
+
+    codes: np.ndarray  # (n_samples,) int64
+    classes: np.ndarray  # (n_classes,)
+    kind: Literal["binary", "multiclass"]
+
+    @property
+    def n_outputs(self) -> int:
+        """Logits per text; two for binary labels, as transformers' own heads have."""
+        return len(self.classes)
+
+
+def encode_labels(y: Any, n_texts: int) -> Labels:
+    """Check y and turn it into class codes.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Labels: str, int, bool or a pandas Categorical.
+    n_texts : int
+        Number of texts that y must match.
+
+    Returns
+    -------
+    Labels
+
+    Raises
+    ------
+    InputError
+        If y is missing, of another length, has missing values, is not a classification target, or
+        holds fewer than two classes.
+    """
+    if y is None:
+        raise InputError(
+            "BertClassifier requires y to be passed, but the target y is None. Pass one label per text."
+        )
+    values = _label_values(y)
+    if len(values) != n_texts:
+        raise InputError(
+            "Found input variables with inconsistent numbers of samples: "
+            f"[{n_texts}, {len(values)}] (texts in X, labels in y)."
+        )
+    classes, codes = np.unique(values, return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(
+            f"The number of classes has to be greater than one; got {len(classes)} class: y holds only "
+            f"{classes[0]!r}. A classifier needs examples of at least two classes."
+        )
+    kind: Literal["binary", "multiclass"] = "binary" if len(classes) == 2 else "multiclass"
+    return Labels(codes.reshape(-1).astype(np.int64), classes, kind)
+
+
+def _label_values(y: Any) -> np.ndarray:
+    """A 1-D array of comparable label values, or an error that says what is wrong with y."""
+    missing = _first_missing(y)
+    if missing is not None:
+        raise InputError(
+            f"Input y contains NaN (a missing label) at row {missing}. Drop the rows without a label."
+        )
+    if isinstance(y, list | tuple) and len({isinstance(v, str) for v in y}) == 2:
+        raise InputError(
+            "y mixes str labels with labels of other types, so their order is undefined. "
+            "Convert all of them with str()."
+        )
+    if hasattr(y, "iloc") and type_of_target(np.asarray(y.iloc[:1])) == "unknown":
+        y = y.astype(object).to_numpy()
+    target = type_of_target(y, input_name="y")
+    if target in ("multilabel-indicator", "multiclass-multioutput", "continuous-multioutput"):
+        raise InputError(
+            f"y is a 2-D target ({target}); expected one label per text: a 1-D array of shape (n_samples,)."
+        )
+    values = column_or_1d(np.asarray(y), warn=True)
+    check_classification_targets(values)
+    return values
+
+
+def _first_missing(y: Any) -> int | None:
+    import pandas as pd
+
+    if getattr(y, "ndim", 1) != 1 or hasattr(y, "toarray"):
+        return None
+    flags = np.asarray(pd.isna(np.asarray(y) if not hasattr(y, "iloc") else y))
+    rows = np.flatnonzero(flags.reshape(-1)) if flags.ndim else np.array([], dtype=int)
+    return int(rows[0]) if len(rows) else None
+
+
+def row_weights(labels: Labels, sample_weight: Any, class_weight: Any) -> np.ndarray:
+    """Weight of every row: sample weight times class weight, scaled to a mean of one.
+
+    The scale is taken over the data set, not over a mini-batch: a row of weight two counts as the row
+    given twice, whatever it meets in its mini-batch.
+
+    Parameters
+    ----------
+    labels : Labels
+    sample_weight : array-like of shape (n_samples,) or None
+    class_weight : dict, "balanced" or None
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), float64
+    """
+    weights = _check_sample_weight(
+        sample_weight, labels.codes, dtype=np.float64, ensure_non_negative=True
+    )
+    if not weights.any():
+        raise InputError("All sample weights are zero, so there is nothing to learn from.")
+    if class_weight is not None:
+        values = labels.classes[labels.codes]
+        per_class = compute_class_weight(
+            class_weight, classes=labels.classes, y=values, sample_weight=weights
+        )
+        weights = weights * per_class[labels.codes]
+        if not weights.any():
+            raise InputError("class_weight and sample_weight together give every row a weight of zero.")
+    kept = weights > 0
+    return weights / weights[kept].mean()
+
+
+def loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Mean weighted cross-entropy of one batch; the weights have a mean of one over the data set."""
+    import torch.nn.functional as F
+
+    return (F.cross_entropy(logits, targets, reduction="none") * weights).mean()
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, in the dtype of `logits`; rows sum to one."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Logarithm of the softmax, exact where a probability underflows to zero."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def decision_values(logits: np.ndarray) -> np.ndarray:
+    """Scores as scikit-learn shapes them: (n,) log-odds of the second class if binary, else (n, k)."""
+    return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits

@@ -1,0 +1,171 @@
+"""Encoder, pooling and head: from a packed batch to logits.
+
+1. The encoder turns (n_tokens,) ids into (n_tokens, hidden_size) states. Families whose packed forward is
+   exact run packed; the others run padded, and their states are packed afterwards.
+2. Pooling turns the states of each text into one vector: the first token's, through the checkpoint's pooler
+   where it has one ("cls"), or the mean over tokens ("mean").
+3. The head, dropout and a linear layer, turns vectors into logits. It works in float32 (or wider) whatever
+   the encoder's precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from skbert.attention import Packing
+from skbert.batching import Batch
+from skbert.dropout import Dropout
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How an encoder wants its input; read off the checkpoint's config once."""
+
+    packed: bool  # the encoder accepts packed batches with the packed attention function
+    position_offset: int  # position id of the first token (RoBERTa: padding index + 1)
+    takes_positions: bool  # forward() has `position_ids`
+    takes_segments: bool  # forward() has `token_type_ids`, and the checkpoint has such embeddings
+    n_segments: int  # segment embeddings there are; RoBERTa has one
+
+
+class SequenceClassifier(nn.Module):
+    """A pretrained encoder with pooling and a classification head.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        An encoder of transformers.
+    architecture : Architecture
+    pooling : {"cls", "mean"}
+    n_outputs : int
+        Logits per text.
+    head_dropout : float
+        Probability of the dropout before the head's linear layer.
+    rebuild : callable and its arguments
+        What an unpickled model builds its encoder with; see `__reduce__`.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        architecture: Architecture,
+        pooling: Literal["cls", "mean"],
+        n_outputs: int,
+        head_dropout: float,
+        rebuild: tuple[Callable[..., Any], tuple[Any, ...]],
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.pooling = pooling
+        self.rebuild = rebuild
+        self.generator: torch.Generator | None = None
+        # The encoder would apply its pooler to the first token of the whole packed batch only.
+        pooler = getattr(encoder, "pooler", None)
+        if pooler is not None:
+            encoder.pooler = None
+        self.encoder = encoder
+        self.pooler = pooler if pooling == "cls" else None
+        self.dropout = Dropout(head_dropout)
+        self.head = nn.Linear(encoder.config.hidden_size, n_outputs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the pooled vectors."""
+        return self.head.in_features
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Logits of a packed batch, (n_texts, n_outputs), in the head's dtype."""
+        return self.head(self.dropout(self.embed(batch)))
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Pooled vectors of a packed batch, (n_texts, hidden_size), in the head's dtype."""
+        packing = Packing(batch.lengths, batch.positions, batch.max_length, self.generator)
+        encode = self._encode_packed if self.architecture.packed else self._encode_padded
+        states = encode(batch, packing)  # (n_tokens, hidden_size)
+        if self.pooling == "mean":
+            return mean_of_texts(states.to(self.head.weight.dtype), batch.lengths)
+        first = states[batch.lengths.cumsum(0) - batch.lengths]  # (n_texts, hidden_size)
+        pooled = first if self.pooler is None else self.pooler(first[:, None])
+        return pooled.to(self.head.weight.dtype)
+
+    def _encode_packed(self, batch: Batch, packing: Packing) -> torch.Tensor:
+        inputs = self._inputs(batch)
+        output = self.encoder(**{k: v[None] for k, v in inputs.items()}, packing=packing)
+        return output.last_hidden_state[0]
+
+    def _encode_padded(self, batch: Batch, packing: Packing) -> torch.Tensor:
+        inputs = {name: packing.pad(values) for name, values in self._inputs(batch).items()}
+        output = self.encoder(**inputs, attention_mask=packing.mask.long())
+        return packing.unpad(output.last_hidden_state)
+
+    def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        wanted = {"input_ids": batch.input_ids}
+        if self.architecture.takes_positions:
+            wanted["position_ids"] = batch.positions + self.architecture.position_offset
+        if self.architecture.takes_segments:
+            wanted["token_type_ids"] = batch.segments.clamp(max=self.architecture.n_segments - 1)
+        return wanted
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        # Weights as numpy arrays in float32 on the CPU: a model trained on a GPU loads where there is none, and
+        # the pickle names no class of transformers or torch.
+        weights = {name: t.detach().cpu().numpy() for name, t in self.state_dict().items()}
+        build, arguments = self.rebuild
+        settings = (self.architecture, self.pooling, self.head.out_features, self.dropout.p)
+        return _restore, (build, arguments, settings, weights)
+
+
+def _restore(
+    build: Callable[..., nn.Module],
+    arguments: tuple[Any, ...],
+    settings: tuple[Architecture, Literal["cls", "mean"], int, float],
+    weights: dict[str, Any],
+) -> SequenceClassifier:
+    model = SequenceClassifier(build(*arguments), *settings, rebuild=(build, arguments))
+    tensors = {name: torch.from_numpy(values.copy()) for name, values in weights.items()}
+    model.load_state_dict(tensors, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def mean_of_texts(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens of each text: (n_tokens, hidden_size) → (n_texts, hidden_size).
+
+    Each text is summed by itself, so its mean does not depend on what else is in the batch.
+    """
+    return torch.segment_reduce(states, "mean", lengths=lengths, axis=0)
+
+
+def narrow(model: SequenceClassifier, dtype: torch.dtype) -> None:
+    """Let the encoder work in `dtype`; its buffers (rotary frequencies) and the head stay wide."""
+    for part in (model.encoder, model.pooler):
+        for parameter in [] if part is None else part.parameters():
+            parameter.data = parameter.data.to(dtype)
+
+
+def reset_head(model: SequenceClassifier, generator: torch.Generator) -> None:
+    """Draw the head's weights: normal with standard deviation 0.02 (Devlin et al., 2019), biases zero."""
+    with torch.no_grad():
+        model.head.weight.normal_(0.0, 0.02, generator=generator)
+        model.head.bias.zero_()
+
+
+def set_dropout(
+    model: SequenceClassifier, p: float | None, generator: torch.Generator | None
+) -> None:
+    """Let every dropout of the model draw from `generator`, with probability `p` (None: keep each own)."""
+    model.generator = generator
+    for module in model.modules():
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, Dropout(child.p))
+        if p is not None and isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = p  # ModernBERT's attention reads it from here
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.p = module.p if p is None else p
+            module.generator = generator
