@@ -71,9 +71,7 @@ class Packing:
             if window is not None and window < self.max_length:
                 columns = torch.arange(self.max_length, device=mask.device)
                 near = (columns[:, None] - columns[None, :]).abs() < window
-                mask = (mask & near) | torch.eye(
-                    self.max_length, dtype=torch.bool, device=mask.device
-                )
+                mask = (mask & near) | torch.eye(self.max_length, dtype=torch.bool, device=mask.device)
             self._attention_masks[window] = mask
         return self._attention_masks[window]
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from skbert.encoding import Encodings, ragged_arange
+
+_NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,8 @@ class Batch:
     positions: torch.Tensor  # (n_tokens,) int64, from 0 in each text
     lengths: torch.Tensor  # (n_texts,) int64
     max_length: int  # longest text in the batch; kept here so that no device is asked for it
-    targets: torch.Tensor | None = None  # (n_texts,) int64
-    weights: torch.Tensor | None = None  # (n_texts,), mean one over the data set
+    targets: torch.Tensor  # (n_texts,) int64; empty for prediction
+    weights: torch.Tensor  # (n_texts,), mean one over the data set; empty for prediction
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -36,19 +39,19 @@ class Batch:
         """The batch on `device`; itself where it is there already."""
         if self.input_ids.device == device:
             return self
-        tensors = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name in self.__slots__
             if isinstance(value := getattr(self, name), torch.Tensor)
         }
-        return replace(self, **tensors)
+        return replace(self, **moved)
 
 
 def collate(
     encodings: Encodings,
     indices: np.ndarray,
-    targets: np.ndarray | None = None,
-    weights: np.ndarray | None = None,
+    targets: np.ndarray = _NONE,
+    weights: np.ndarray = _NONE,
 ) -> Batch:
     """Pack the texts at `indices`, in that order.
 
@@ -56,9 +59,8 @@ def collate(
     ----------
     encodings : Encodings
     indices : ndarray of shape (n_texts_in_batch,)
-    targets : ndarray of shape (n_samples,), default=None
-        Targets of all texts; those at `indices` are taken.
-    weights : ndarray of shape (n_samples,), default=None
+    targets, weights : ndarray of shape (n_samples,), optional
+        Of all texts; those at `indices` are taken. Left out for prediction.
 
     Returns
     -------
@@ -74,14 +76,12 @@ def collate(
         positions=torch.from_numpy(positions),
         lengths=torch.from_numpy(lengths),
         max_length=int(lengths.max()),
-        targets=None if targets is None else torch.from_numpy(targets[indices]),
-        weights=None if weights is None else torch.from_numpy(weights[indices]),
+        targets=torch.from_numpy(targets[indices] if len(targets) else targets),
+        weights=torch.from_numpy(weights[indices] if len(weights) else weights),
     )
 
 
-def shuffled_minibatches(
-    n_texts: int, batch_size: int, generator: np.random.Generator
-) -> list[np.ndarray]:
+def shuffled_minibatches(n_texts: int, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:
     """Indices of every mini-batch of one epoch, drawn afresh; each text occurs once."""
     order = generator.permutation(n_texts)
     return np.split(order, range(batch_size, n_texts, batch_size))

@@ -52,9 +52,11 @@ class ProgressBar(Progress):
         self._bar.close()
 
     def step(self, n_texts: int) -> None:
+        """Move the bar on."""
         self._bar.update(n_texts)
 
     def epoch_end(self, epoch: int, loss: float) -> None:
+        """Show the loss, and the number of the next epoch."""
         self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         self._bar.set_description(f"epoch {min(epoch + 1, self.epochs)}/{self.epochs}")
 

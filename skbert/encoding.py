@@ -63,7 +63,7 @@ class Template:
     @classmethod
     def read(cls, tokenizer: Tokenizer, n_texts: int) -> Template:
         """Read the template for single texts (1) or pairs (2) off the tokenizer's post-processor."""
-        encoding = tokenizer.encode(*["a"] * n_texts)
+        encoding = tokenizer.encode("a", "a" if n_texts == 2 else None)
         ids, segments, owners = encoding.ids, encoding.type_ids, encoding.sequence_ids
         firsts = [owners.index(text) for text in range(n_texts)]
         ends = [len(owners) - owners[::-1].index(text) for text in range(n_texts)]
@@ -98,7 +98,7 @@ def encode(tokenizer: Tokenizer, texts: Texts, max_length: int) -> Encodings:
     lengths = np.stack([np.diff(offsets) for _, offsets in sides])  # (n_sides, n_texts)
     kept = truncate_longest_first(lengths, budget)
     ids, segments, offsets = _assemble(sides, kept, template)
-    return Encodings(ids, offsets, segments, truncated=(kept < lengths).any(axis=0))
+    return Encodings(ids, offsets, segments, truncated=np.any(kept < lengths, axis=0))
 
 
 def truncate_longest_first(lengths: np.ndarray, budget: int) -> np.ndarray:
@@ -163,9 +163,7 @@ def _assemble(
     return ids, segments, offsets
 
 
-def _token_ids(
-    tokenizer: Tokenizer, texts: list[str], max_length: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _token_ids(tokenizer: Tokenizer, texts: list[str], max_length: int) -> tuple[np.ndarray, np.ndarray]:
     """Token ids without specials: flat int32 ids and offsets."""
     parts: list[np.ndarray] = []
     lengths: list[int] = []

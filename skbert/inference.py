@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -74,5 +74,7 @@ def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
         return working
 
 
-_latest: weakref.WeakKeyDictionary[SequenceClassifier, tuple] = weakref.WeakKeyDictionary()
+_latest: weakref.WeakKeyDictionary[SequenceClassifier, tuple[Any, SequenceClassifier]] = (
+    weakref.WeakKeyDictionary()
+)
 _lock = threading.Lock()

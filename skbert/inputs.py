@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,9 +136,7 @@ def _columns(X: Any) -> list[list[Any]]:
         return _columns_of_array(np.asarray(X))
     if isinstance(X, Sequence):
         return _columns_of_rows(list(X))
-    raise InputTypeError(
-        f"X is a {type(X).__name__}. {_EXPECTED}; for an iterator pass list(X)."
-    )
+    raise InputTypeError(f"X is a {type(X).__name__}. {_EXPECTED}; for an iterator pass list(X).")
 
 
 def _columns_of_array(array: np.ndarray) -> list[list[Any]]:
@@ -188,7 +187,8 @@ def _remedy(cell: Any) -> str:
         return "Decode it first, for example with .decode('utf-8')."
     if isinstance(cell, list | tuple | np.ndarray):
         return "Pairs need two columns in every row; other lists must be joined into one str first."
-    if cell is None or cell != cell or type(cell).__name__ in ("NAType", "NaTType"):
+    is_nan = isinstance(cell, float) and math.isnan(cell)
+    if cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType"):  # pandas' own
         return "Missing texts must be dropped or replaced first, for example with X.fillna('')."
     return "Convert it with str() if it is meant as text (the argument must be a string, not a number)."
 

@@ -68,7 +68,7 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     if len(classes) < 2:
         raise InputError(
             f"The number of classes has to be greater than one; got {len(classes)} class: y holds only "
-            f"{classes[0]!r}. A classifier needs examples of at least two classes."
+            f"{classes.tolist()[0]!r}. A classifier needs examples of at least two classes."
         )
     kind: Literal["binary", "multiclass"] = "binary" if len(classes) == 2 else "multiclass"
     return Labels(codes.reshape(-1).astype(np.int64), classes, kind)
@@ -124,9 +124,7 @@ def row_weights(labels: Labels, sample_weight: Any, class_weight: Any) -> np.nda
     -------
     ndarray of shape (n_samples,), float64
     """
-    weights = _check_sample_weight(
-        sample_weight, labels.codes, dtype=np.float64, ensure_non_negative=True
-    )
+    weights = _check_sample_weight(sample_weight, labels.codes, dtype=np.float64, ensure_non_negative=True)
     if not weights.any():
         raise InputError("All sample weights are zero, so there is nothing to learn from.")
     if class_weight is not None:

@@ -52,7 +52,7 @@ class SequenceClassifier(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Any,
         architecture: Architecture,
         pooling: Literal["cls", "mean"],
         n_outputs: int,
@@ -68,10 +68,11 @@ class SequenceClassifier(nn.Module):
         pooler = getattr(encoder, "pooler", None)
         if pooler is not None:
             encoder.pooler = None
-        self.encoder = encoder
+        self.encoder: Any = encoder  # nn.Module of transformers, which has no types
         self.pooler = pooler if pooling == "cls" else None
         self.dropout = Dropout(head_dropout)
-        self.head = nn.Linear(encoder.config.hidden_size, n_outputs)
+        # Without drawing weights: reset_head or a saved model sets them.
+        self.head = nn.utils.skip_init(nn.Linear, encoder.config.hidden_size, n_outputs)
 
     @property
     def hidden_size(self) -> int:
@@ -112,8 +113,8 @@ class SequenceClassifier(nn.Module):
         return wanted
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        # Weights as numpy arrays in float32 on the CPU: a model trained on a GPU loads where there is none, and
-        # the pickle names no class of transformers or torch.
+        # Weights as numpy arrays in float32 on the CPU: a model trained on a GPU loads where there is none,
+        # and the pickle names no class of transformers or torch.
         weights = {name: t.detach().cpu().numpy() for name, t in self.state_dict().items()}
         build, arguments = self.rebuild
         settings = (self.architecture, self.pooling, self.head.out_features, self.dropout.p)
@@ -121,7 +122,7 @@ class SequenceClassifier(nn.Module):
 
 
 def _restore(
-    build: Callable[..., nn.Module],
+    build: Callable[..., Any],
     arguments: tuple[Any, ...],
     settings: tuple[Architecture, Literal["cls", "mean"], int, float],
     weights: dict[str, Any],
@@ -154,9 +155,7 @@ def reset_head(model: SequenceClassifier, generator: torch.Generator) -> None:
         model.head.bias.zero_()
 
 
-def set_dropout(
-    model: SequenceClassifier, p: float | None, generator: torch.Generator | None
-) -> None:
+def set_dropout(model: SequenceClassifier, p: float | None, generator: torch.Generator | None) -> None:
     """Let every dropout of the model draw from `generator`, with probability `p` (None: keep each own)."""
     model.generator = generator
     for module in model.modules():
@@ -164,7 +163,7 @@ def set_dropout(
             if isinstance(child, nn.Dropout):
                 setattr(module, name, Dropout(child.p))
         if p is not None and isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = p  # ModernBERT's attention reads it from here
+            vars(module)["attention_dropout"] = p  # ModernBERT's attention reads it from here
     for module in model.modules():
         if isinstance(module, Dropout):
             module.p = module.p if p is None else p

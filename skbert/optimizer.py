@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,10 +46,11 @@ class MasterAdamW:
         wide = [p.detach() for p in self.working]
         narrow(model, runtime.dtype)
         self.masters = [
-            p if p.dtype == w.dtype else nn.Parameter(w)
-            for p, w in zip(self.working, wide, strict=True)
+            p if p.dtype == w.dtype else nn.Parameter(w) for p, w in zip(self.working, wide, strict=True)
         ]
         self._pairs = [(p, m) for p, m in zip(self.working, self.masters, strict=True) if p is not m]
+        # Allocated once: fresh memory of this size would be mapped and cleared anew at every step.
+        self._gradients = [torch.zeros_like(m) for _, m in self._pairs]
         self._adamw = torch.optim.AdamW(
             parameter_groups(self.masters, weight_decay),
             lr=0.0,
@@ -58,8 +60,7 @@ class MasterAdamW:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One update with the gradients that `backward` left in the model; clears them."""
-        for working, master in self._pairs:
-            master.grad = None if working.grad is None else working.grad.to(master.dtype)
+        self._widen_gradients()
         if self.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.masters, self.max_grad_norm)
         for group in self._adamw.param_groups:
@@ -71,6 +72,17 @@ class MasterAdamW:
         for parameter in (*self.working, *self.masters):
             parameter.grad = None
 
+    def _widen_gradients(self) -> None:
+        """Give each master the gradient of its narrow weight; none where nothing reached it."""
+        narrow_gradients, wide_gradients = [], []
+        for (working, master), wide in zip(self._pairs, self._gradients, strict=True):
+            if working.grad is not None:
+                narrow_gradients.append(working.grad)
+                wide_gradients.append(wide)
+                master.grad = wide
+        if wide_gradients:
+            torch._foreach_copy_(wide_gradients, narrow_gradients)
+
     @torch.no_grad()
     def finish(self) -> None:
         """Put the masters into the model in place of its narrow weights."""
@@ -78,7 +90,7 @@ class MasterAdamW:
             working.data = master.data
 
 
-def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
+def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: matrices with weight decay, biases and norms without (Devlin et al., 2019)."""
     parameters = list(parameters)
     return [
@@ -96,8 +108,3 @@ def linear_schedule(step: int, n_steps: int, warmup_ratio: float) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return (n_steps - step) / max(1, n_steps - warmup)
-
-
-def learning_rates(peak: float, n_steps: int, warmup_ratio: float) -> Iterator[float]:
-    """Learning rate of every step in turn."""
-    return (peak * linear_schedule(step, n_steps, warmup_ratio) for step in range(n_steps))

@@ -116,9 +116,7 @@ class Generators:
 
 
 @contextmanager
-def isolated_generators(
-    seed: int | None = None, device: torch.device | None = None
-) -> Iterator[None]:
+def isolated_generators(seed: int | None = None, device: torch.device | None = None) -> Iterator[None]:
     """Let a block draw from torch's global generators, and put back their state afterwards.
 
     Model code of transformers draws from them (initial weights, dropout in eager attention); whoever uses
@@ -131,17 +129,17 @@ def isolated_generators(
     device : torch.device, default=None
         A CUDA device whose generator is isolated too.
     """
-    cuda = device is not None and device.type == "cuda"
+    cuda = device if device is not None and device.type == "cuda" else None
     cpu_state = torch.get_rng_state()
-    cuda_state = torch.cuda.get_rng_state(device) if cuda else None
+    cuda_state = None if cuda is None else torch.cuda.get_rng_state(cuda)
     try:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-            if cuda:
-                with torch.cuda.device(device):
+            if cuda is not None:
+                with torch.cuda.device(cuda):
                     torch.cuda.manual_seed(seed)
         yield
     finally:
         torch.set_rng_state(cpu_state)
-        if cuda_state is not None:
-            torch.cuda.set_rng_state(cuda_state, device)
+        if cuda is not None and cuda_state is not None:
+            torch.cuda.set_rng_state(cuda_state, cuda)

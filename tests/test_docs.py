@@ -1,0 +1,185 @@
+"""What the project says about itself: README, example, versions, make targets."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+import skbert
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "docs" / "examples" / "plot_quickstart.py"
+DEMO_SIZE = "build_corpus(rows_per_library=200)"
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def make_targets():
+    return set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), flags=re.MULTILINE))
+
+
+# README
+
+
+def python_blocks():
+    """Find README's python blocks, each with the number of its first line."""
+    readme = read("README.md")
+    for block in re.finditer(r"^```python\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL):
+        yield readme[: block.start(1)].count("\n"), block[1]
+
+
+def test_readme_python_runs(tmp_path, monkeypatch):
+    """Run all blocks in their order, with the default checkpoint and the files of an empty folder.
+
+    A block may use what earlier ones define, and a few texts and labels that stand for the
+    reader's own.
+    """
+    monkeypatch.chdir(tmp_path)
+    texts = ["a fine film", "dull and slow", "the best of the year", "a waste of money"] * 4
+    labels = ["good", "bad"] * 8
+    names = {"X_train": texts, "y_train": labels, "X_test": texts[:4], "y_test": labels[:4]}
+    blocks = list(python_blocks())
+    assert blocks, "README.md shows no python"
+    for line, source in blocks:
+        # Blank lines ahead, so that a traceback gives the line of README.md.
+        exec(compile("\n" * line + source, "README.md", "exec"), names)
+
+
+def test_readme_starts_with_the_two_commands():
+    top = read("README.md").split("```python")[0]
+    assert "make demo" in top
+    assert "make test" in top
+
+
+@pytest.mark.parametrize("document", ["README.md", ".ci/run"])
+def test_make_commands_exist(document):
+    # "make" is a verb too: commands stand in backticks, in brackets or at the start of a line.
+    commands = re.findall(r"(?:^|`|\()make ([a-z][a-z-]*)", read(document), flags=re.MULTILINE)
+    assert commands
+    assert set(commands) <= make_targets()
+
+
+def test_readme_names_files_that_exist():
+    readme = read("README.md")
+    links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", readme)
+    quoted = re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|md|txt|toml|csv|json|cff))`", readme)
+    missing = [name for name in {*links, *quoted} if not (ROOT / name).exists()]
+    assert missing == []
+
+
+# Versions
+
+
+def test_one_version_everywhere():
+    version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
+    assert skbert.__version__ == version
+    assert re.search(r"^version: (.+)$", read("CITATION.cff"), flags=re.MULTILINE)[1] == version
+    # The newest heading of the change log, "Unreleased" aside.
+    assert re.search(r"^## \[(\d.*?)\]", read("CHANGELOG.md"), flags=re.MULTILINE)[1] == version
+
+
+def test_constraints_pin_every_requirement():
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    lines = [line for line in read("constraints.txt").splitlines() if line and line[0] != "#"]
+    pins = dict(line.split("==") for line in lines)
+    extras = project["optional-dependencies"].values()
+    for requirement in map(Requirement, chain(project["dependencies"], *extras)):
+        if requirement.name != project["name"]:
+            assert Version(pins[requirement.name]) in requirement.specifier
+
+
+def test_makefile_installs_the_pinned_torch():
+    pin = re.search(r"^torch==\S+$", read("constraints.txt"), flags=re.MULTILINE)[0]
+    assert f"$(PIP) {pin}\n" in read("Makefile")
+
+
+# The example
+
+
+@pytest.fixture(scope="module")
+def quickstart():
+    """Run the example up to the first fit, on a small part of the sources; return its names."""
+    source = EXAMPLE.read_text(encoding="utf-8").split("# Fine-tune, and compare")[0]
+    assert DEMO_SIZE in source
+    source = source.replace(DEMO_SIZE, "build_corpus(rows_per_library=20, n_files=30)")
+    names = {"__name__": "quickstart"}
+    exec(compile(source, str(EXAMPLE), "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("docstring", "text"),
+    [
+        ("Sum  of\nelements.\n\nParameters\n----------\na : array", "Sum of elements."),
+        ("Sum of elements.\n\nArgs:\n    a: a tensor", "Sum of elements."),
+        ("Sum of elements.\n\nReturns:\n    a tensor", "Sum of elements."),
+        ("Sum of elements.\n\n>>> np.sum([1])\n1", "Sum of elements."),
+        ("Sum of elements.\n\n.. versionadded:: 1.7", "Sum of elements."),
+        ("Sum of elements.\n:param a: numbers", "Sum of elements."),
+        ("Like numpy.sum, np.sum and NumPy's.", "Like LIB.sum, LIB.sum and LIB's."),
+        ("A scikit-learn or sklearn estimator.", "A LIB or LIB estimator."),
+        ("Wraps libtorch, PyTorch; torch.Tensor.", "Wraps LIB, LIB; LIB.Tensor."),
+        ("A pandas.Series, pd.Series, SciPy", "A LIB.Series, LIB.Series, LIB"),
+        ("CPython's and python3 alike", "LIB's and LIB alike"),
+        (" ".join(["word"] * 50), " ".join(["word"] * 48)),
+        ("The spd matrix, updated: no name", "The spd matrix, updated: no name"),
+    ],
+)
+def test_example_masks_names_and_drops_sections(quickstart, docstring, text):
+    assert quickstart["masked_prose"](docstring) == text
+
+
+def test_example_drops_texts_that_open_alike(quickstart):
+    opening = "one two three four five six seven eight nine ten eleven twelve"
+    texts = [opening, f"{opening.title()}, and more.", opening.replace("five", "5 five"), "one two"]
+    corpus = pd.DataFrame({"text": texts, "library": ["numpy", "torch", "numpy", "numpy"]})
+    kept = quickstart["drop_duplicates"](corpus)
+    assert kept["text"].tolist() == [opening, "one two"]
+
+
+def test_example_drops_texts_of_the_same_words(quickstart):
+    text = "evaluate a series of Legendre polynomials at the given points"
+    others = ["read a table from a file into memory", "open a window with a menu bar"]
+    reordered = "at the given points evaluate a series of Legendre polynomials"
+    corpus = pd.DataFrame({"text": [others[0], text, others[1], reordered, text + " now"]})
+    kept = quickstart["drop_near_duplicates"](corpus)
+    assert kept["text"].tolist() == [others[0], text, others[1]]
+
+
+def test_example_corpus_has_every_library_and_no_name(quickstart):
+    corpus = quickstart["corpus"]
+    assert corpus["library"].value_counts().to_dict() == dict.fromkeys(quickstart["LIBRARIES"], 20)
+    assert corpus["text"].str.split().str.len().min() >= 12
+    names = "numpy|scipy|pandas|scikit-learn|sklearn|torch|python"
+    assert corpus.loc[corpus["text"].str.contains(names, case=False), "text"].tolist() == []
+
+
+def test_example_corpus_holds_no_text_twice(quickstart):
+    texts = quickstart["corpus"]["text"]
+    assert texts.is_unique
+    vectors = TfidfVectorizer().fit_transform(texts).toarray()
+    similarity = vectors @ vectors.T - np.eye(len(texts))
+    assert 0.1 < similarity.max() < 0.9
+
+
+def test_example_splits_by_file(quickstart):
+    corpus, train, test = (quickstart[name] for name in ("corpus", "train", "test"))
+    assert sorted([*train, *test]) == list(range(len(corpus)))
+    assert not set(corpus["file"][train]) & set(corpus["file"][test])
+    assert set(corpus["library"][train]) == set(corpus["library"][test])
+
+
+def test_example_corpus_is_the_same_every_time(quickstart):
+    again = quickstart["build_corpus"](rows_per_library=20, n_files=30)
+    pd.testing.assert_frame_equal(again, quickstart["corpus"])

@@ -1,0 +1,134 @@
+"""Tokens, special tokens and truncation against transformers' own tokenizers."""
+
+import numpy as np
+import pytest
+from checkpoints import FAMILIES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from skbert import checkpoints
+from skbert.encoding import Template, encode, ragged_arange, truncate_longest_first
+from skbert.inputs import Texts
+
+WORDS = ["good", "film", "the", "zebra9", "é", "!", "😀", "rain"]
+FIRST = [" ".join(WORDS[: i % 9] * (i % 5)) for i in range(40)]
+SECOND = [" ".join(WORDS[i % 8 :] * (i % 4)) for i in range(40)]
+
+
+def reference(folder, columns, max_length):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    output = tokenizer(*columns, truncation="longest_first", max_length=max_length)
+    return output["input_ids"], output.get("token_type_ids")
+
+
+def rows_of(flat, offsets):
+    return [part.tolist() for part in np.split(flat, offsets[1:-1])]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_bert):
+    return checkpoints.new_tokenizer(checkpoints.load(tiny_bert).tokenizer_json)
+
+
+@pytest.mark.parametrize("max_length", [8, 13, 64])
+@pytest.mark.parametrize("columns", [[FIRST], [FIRST, SECOND]], ids=["single", "pairs"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ids_equal_transformers_tokenizer(family, columns, max_length, tiny_checkpoints):
+    folder = tiny_checkpoints(family)
+    tokenizer = checkpoints.new_tokenizer(checkpoints.load(folder).tokenizer_json)
+    encodings = encode(tokenizer, Texts(*columns), max_length)
+    ids, segments = reference(folder, columns, max_length)
+    assert rows_of(encodings.ids, encodings.offsets) == ids
+    if segments is not None:
+        assert rows_of(encodings.segments, encodings.offsets) == segments
+    assert encodings.ids.dtype == np.int32
+    assert encodings.lengths.max() <= max_length
+
+
+def test_truncated_names_the_texts_that_lost_tokens(tokenizer):
+    encodings = encode(tokenizer, Texts(["good " * 6, "good " * 7, "", "good"]), 8)
+    assert encodings.lengths.tolist() == [8, 8, 2, 3]
+    assert encodings.truncated.tolist() == [False, True, False, False]
+
+
+@given(
+    first=st.lists(st.integers(0, 30), min_size=1, max_size=20),
+    budget=st.integers(0, 25),
+    data=st.data(),
+)
+def test_longest_first_equals_taking_tokens_one_by_one(first, budget, data):
+    second = data.draw(st.lists(st.integers(0, 30), min_size=len(first), max_size=len(first)))
+    kept = truncate_longest_first(np.array([first, second]), budget)
+    for a, b, kept_a, kept_b in zip(first, second, *kept, strict=True):
+        assert kept_a <= a
+        assert kept_b <= b
+        assert kept_a + kept_b == min(a + b, budget)
+        # Cutting one token at a time from the longer side ends with sides that differ by one at most,
+        # unless a side was never cut.
+        if kept_a < a:
+            assert kept_a + 1 >= kept_b
+        if kept_b < b:
+            assert kept_b + 1 >= kept_a
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), max_size=20))
+def test_ragged_arange_equals_a_loop(rows):
+    starts = np.array([s for s, _ in rows], dtype=np.int64)
+    lengths = np.array([n for _, n in rows], dtype=np.int64)
+    expected = [i for s, n in rows for i in range(s, s + n)]
+    assert ragged_arange(starts, lengths).tolist() == expected
+
+
+def test_template_of_bert_pairs(tokenizer):
+    template = Template.read(tokenizer, 2)
+    assert [len(group) for group in template.specials] == [1, 1, 1]
+    assert template.special_segments == (0, 0, 1)
+    assert template.text_segments == (0, 1)
+
+
+def test_special_tokens_in_a_text_are_literal(tokenizer):
+    separator = tokenizer.token_to_id("[SEP]")
+    encodings = encode(tokenizer, Texts(["good [SEP] bad", "[CLS] [MASK] [PAD]"]), 64)
+    assert (encodings.ids == separator).sum() == 2  # the two that end the texts
+    assert tokenizer.token_to_id("[MASK]") not in encodings.ids
+    assert tokenizer.token_to_id("[PAD]") not in encodings.ids
+
+
+@settings(max_examples=200)
+@given(st.lists(st.text(), min_size=1, max_size=8))
+def test_every_text_has_an_encoding(tokenizer, texts):
+    encodings = encode(tokenizer, Texts(texts), 16)
+    assert len(encodings) == len(texts)
+    assert encodings.lengths.min() >= 2
+    assert encodings.lengths.max() <= 16
+
+
+def test_lone_surrogates_are_replaced_and_pairs_joined(tokenizer):
+    odd = encode(tokenizer, Texts(["good \ud800 film", "fine \ud83d\ude00"]), 64)
+    plain = encode(tokenizer, Texts(["good � film", "fine 😀"]), 64)
+    assert odd.ids.tolist() == plain.ids.tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_very_long_text_gives_the_first_tokens_of_the_whole(family, tiny_checkpoints):
+    folder = tiny_checkpoints(family)
+    tokenizer = checkpoints.new_tokenizer(checkpoints.load(folder).tokenizer_json)
+    text = " ".join(f"good{i} film the" for i in range(3000))
+    encodings = encode(tokenizer, Texts([text]), 64)
+    assert encodings.ids.tolist() == reference(folder, [[text]], 64)[0][0]
+    assert encodings.truncated.tolist() == [True]
+
+
+def test_a_long_text_of_few_tokens_is_not_called_truncated(tokenizer):
+    encodings = encode(tokenizer, Texts(["good" + " " * 100_000 + "film"]), 16)
+    assert encodings.lengths.tolist() == [4]
+    assert not encodings.truncated[0]
+
+
+def test_encoding_changes_nothing_in_the_tokenizer(tokenizer):
+    before = tokenizer.to_str()
+    encode(tokenizer, Texts(FIRST, SECOND), 8)
+    assert tokenizer.to_str() == before
+    assert tokenizer.truncation is None
+    assert tokenizer.padding is None

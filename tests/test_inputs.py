@@ -1,0 +1,156 @@
+"""Every container becomes the same texts; every bad cell is named."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skbert import InputError, InputTypeError
+from skbert.inputs import Texts, check_same_columns, check_texts, unique_texts
+
+A = ["one", "", "  ", "é😀"]
+B = ["uno", "dos", "", "x"]
+
+
+class ArrayLike:
+    def __array__(self, dtype=None, copy=None):
+        return np.array(A, dtype=dtype)
+
+
+SINGLES = {
+    "list": A,
+    "tuple": tuple(A),
+    "object array": np.array(A, dtype=object),
+    "str array": np.array(A),
+    "column array": np.array(A, dtype=object)[:, None],
+    "Series": pd.Series(A, index=[5, 5, 1, 2]),
+    "Series string": pd.Series(A, dtype="string"),
+    "Series arrow": pd.Series(A, dtype=pd.ArrowDtype(pa.string())),
+    "Series category": pd.Series(A, dtype="category"),
+    "DataFrame": pd.DataFrame({"text": A}),
+    "arrow array": pa.array(A),
+    "arrow chunks": pa.chunked_array([A[:2], A[2:]]),
+    "Index": pd.Index(A),
+    "__array__": ArrayLike(),
+    "list of 1-tuples": [(a,) for a in A],
+    "StringDType": np.array(A, dtype=np.dtypes.StringDType()),
+}
+PAIRS = {
+    "list of tuples": list(zip(A, B, strict=True)),
+    "list of lists": [list(pair) for pair in zip(A, B, strict=True)],
+    "array": np.array([A, B], dtype=object).T,
+    "DataFrame": pd.DataFrame({"a": A, "b": B}),
+    "DataFrame mixed dtypes": pd.DataFrame({"a": A, "b": pd.Series(B, dtype="string")}),
+}
+
+
+@pytest.mark.parametrize("kind", SINGLES)
+def test_single_texts(kind):
+    texts = check_texts(SINGLES[kind])
+    assert texts == Texts(A)
+    assert {type(t) for t in texts.first} == {str}
+    assert texts.n_columns == 1
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_pairs(kind):
+    texts = check_texts(PAIRS[kind])
+    assert texts == Texts(A, B)
+    assert texts.n_columns == 2
+
+
+@pytest.mark.parametrize(
+    "cell", [None, float("nan"), pd.NA, pd.NaT, 3, 2.5, b"bytes", ["a", "b"], ("a",), {"a": 1}, np.float64(1)]
+)
+@pytest.mark.parametrize("container", [list, lambda c: np.array([*c, None], dtype=object)[:-1], pd.Series])
+def test_bad_cell_is_named_with_its_row(cell, container):
+    with pytest.raises(InputTypeError, match="row 2") as caught:
+        check_texts(container(["a", "b", cell, "d"]))
+    stored_as_nan = (
+        cell is None or cell is pd.NA
+    ) and container is pd.Series  # pandas keeps no None in a column of str
+    assert ("float" if stored_as_nan else type(cell).__name__) in str(caught.value)
+
+
+def test_bad_cell_of_a_pair_is_named_with_row_and_column():
+    with pytest.raises(InputTypeError, match="row 1, column 1"):
+        check_texts([("a", "b"), ("c", None)])
+
+
+def test_missing_value_in_a_nullable_column():
+    with pytest.raises(InputTypeError, match=r"row 1.*fillna"):
+        check_texts(pd.Series(["a", pd.NA], dtype="string"))
+
+
+@pytest.mark.parametrize(
+    ("X", "said"),
+    [
+        ("one text", r"\[text\]"),
+        (b"bytes", "bytes"),
+        (None, "NoneType"),
+        (7, "int"),
+        ({"a": "b"}, "dict"),
+        ({"a"}, "set"),
+        (iter(["a"]), r"list\(X\)"),
+    ],
+)
+def test_not_a_collection_of_texts(X, said):
+    with pytest.raises(InputTypeError, match=said):
+        check_texts(X)
+
+
+@pytest.mark.parametrize(
+    "X", [[], (), np.array([], dtype=str), pd.Series([], dtype=object), np.empty((0, 2), object)]
+)
+def test_empty(X):
+    with pytest.raises(InputError, match="empty"):
+        check_texts(X)
+
+
+@pytest.mark.parametrize("X", [np.full((2, 3), "a"), pd.DataFrame([["a"] * 4] * 2), [("a", "b", "c")]])
+def test_more_than_two_columns(X):
+    with pytest.raises(InputError, match=r"[34] columns"):
+        check_texts(X)
+
+
+def test_other_dimensions():
+    with pytest.raises(InputError, match="dim 3"):
+        check_texts(np.full((2, 2, 2), "a"))
+    with pytest.raises(InputError, match="0-dimensional"):
+        check_texts(np.array("a"))
+
+
+def test_rows_of_different_form():
+    with pytest.raises(InputTypeError, match="Row 1"):
+        check_texts([("a", "b"), ("c",)])
+    with pytest.raises(InputTypeError, match="Row 2"):
+        check_texts([("a", "b"), ("c", "d"), "ef"])
+
+
+def test_sparse_is_refused():
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(InputTypeError, match="sparse"):
+        check_texts(scipy_sparse.csr_matrix((3, 2)))
+
+
+def test_same_columns():
+    check_same_columns(Texts(A), 1)
+    with pytest.raises(InputError, match="X has 2 features, but BertClassifier is expecting 1"):
+        check_same_columns(Texts(A, B), 1)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1), st.booleans())
+def test_unique_texts_give_the_rows_back(rows, pairs):
+    texts = Texts(rows, rows[::-1] if pairs else None)
+    unique, inverse = unique_texts(texts)
+    assert unique.take(inverse) == texts
+    assert len(set(unique.rows)) == len(unique.rows) == len(set(texts.rows))
+
+
+def test_errors_are_the_built_in_ones_too():
+    with pytest.raises(TypeError):
+        check_texts([1])
+    with pytest.raises(ValueError, match="row 0"):
+        check_texts([1])

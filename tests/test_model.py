@@ -1,0 +1,231 @@
+"""Packed logits and gradients against transformers' own padded forward, and the model's other promises."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint
+from transformers import AutoModel, AutoTokenizer
+
+from skbert import checkpoints
+from skbert.batching import collate
+from skbert.encoding import encode
+from skbert.inputs import Texts
+from skbert.model import SequenceClassifier, mean_of_texts, narrow, reset_head, set_dropout
+
+SINGLE = Texts(["good film", "", "the cat and the dog walk to the sea in the rain", "a " * 60, "bad", "x-9!"])
+PAIRS = Texts(SINGLE.first, ["a fine story", "very sad", "", "red " * 30, "team", "the law"])
+TEXTS = {"single": SINGLE, "pairs": PAIRS}
+
+
+def build(folder, pooling="cls", n_outputs=3):
+    checkpoint = checkpoints.load(str(folder))
+    model = SequenceClassifier(
+        checkpoint.new_encoder(),
+        checkpoint.architecture,
+        pooling,
+        n_outputs,
+        0.1,
+        checkpoint.rebuild(),
+    )
+    reset_head(model, torch.Generator().manual_seed(0))
+    return model.requires_grad_().eval(), checkpoints.new_tokenizer(checkpoint.tokenizer_json)
+
+
+def padded_reference(folder, texts, pooling, head):
+    """Logits of transformers' own padded forward with the same head, and the reference encoder."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    reference = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    columns = [texts.first] if texts.second is None else [texts.first, texts.second]
+    inputs = tokenizer(*columns, padding=True, truncation=True, max_length=64, return_tensors="pt")
+    output = reference(**inputs)
+    states = output.last_hidden_state
+    if pooling == "mean":
+        mask = inputs["attention_mask"][..., None].to(states.dtype)
+        pooled = (states * mask).sum(1) / mask.sum(1)
+    else:
+        pooler = getattr(reference, "pooler", None)
+        pooled = states[:, 0] if pooler is None else output.pooler_output
+    return torch.nn.functional.linear(pooled, head.weight, head.bias), reference
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("kind", ["single", "pairs"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_equal_transformers_padded_forward(family, kind, pooling, tiny_checkpoints):
+    folder = tiny_checkpoints(family, layers=2)
+    model, tokenizer = build(folder, pooling)
+    encodings = encode(tokenizer, TEXTS[kind], 64)
+    logits = model(collate(encodings, np.arange(len(encodings))))
+    expected, _ = padded_reference(folder, TEXTS[kind], pooling, model.head)
+    assert logits.shape == (len(SINGLE), 3)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_equal_transformers_padded_forward(family, pooling, tiny_checkpoints):
+    folder = tiny_checkpoints(family, layers=2)
+    model, tokenizer = build(folder, pooling)
+    encodings = encode(tokenizer, PAIRS, 64)
+    targets = torch.tensor([0, 1, 2, 0, 1, 2])
+    logits = model(collate(encodings, np.arange(len(encodings))))
+    torch.nn.functional.cross_entropy(logits, targets).backward()
+    expected, reference = padded_reference(folder, PAIRS, pooling, model.head)
+    torch.nn.functional.cross_entropy(expected, targets).backward()
+    gradients = {name: p.grad for name, p in model.encoder.named_parameters()}
+    compared = 0
+    for name, parameter in reference.named_parameters():
+        if parameter.grad is not None and name in gradients:
+            torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-5, rtol=1e-4)
+            compared += 1
+    assert compared == len(gradients)
+
+
+def test_only_deberta_takes_the_padded_path(tiny_checkpoints):
+    packed = {f: checkpoints.load(tiny_checkpoints(f)).architecture.packed for f in FAMILIES}
+    assert {family for family, is_packed in packed.items() if not is_packed} == {"deberta-v2"}
+
+
+def test_local_attention_differs_from_global_attention(tiny_checkpoints):
+    """Texts longer than ModernBERT's window see less; without this the family's test proves little."""
+    model, tokenizer = build(tiny_checkpoints("modernbert", layers=2))
+    batch = collate(encode(tokenizer, Texts(["red cat " * 28]), 64), np.array([0]))
+    windows = [module.sliding_window for module in model.modules() if hasattr(module, "sliding_window")]
+    assert any(w is not None and w < batch.max_length for w in windows)
+    local = model(batch)
+    for module in model.modules():
+        if hasattr(module, "sliding_window"):
+            module.sliding_window = None
+    assert (model(batch) - local).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "deberta-v2"])
+def test_a_text_does_not_see_its_neighbours(family, tiny_checkpoints):
+    model, tokenizer = build(tiny_checkpoints(family, layers=2), "mean")
+    encodings = encode(tokenizer, SINGLE, 64)
+    together = model(collate(encodings, np.arange(len(encodings))))
+    alone = torch.cat([model(collate(encodings, np.array([i]))) for i in range(len(encodings))])
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+
+
+def test_special_tokens_of_pairs_carry_segment_ids(tiny_bert):
+    """Swapping the segments of a pair must change the logits, else they never reached the encoder."""
+    model, tokenizer = build(tiny_bert)
+    batch = collate(encode(tokenizer, PAIRS, 64), np.array([0]))
+    assert batch.segments.tolist() == [0] * 4 + [1] * 4
+    flat = copy.copy(batch)
+    object.__setattr__(flat, "segments", torch.zeros_like(batch.segments))
+    assert (model(batch) - model(flat)).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pickle_keeps_every_bit(family, tiny_checkpoints):
+    model, tokenizer = build(tiny_checkpoints(family, layers=2), "mean")
+    batch = collate(encode(tokenizer, PAIRS, 64), np.arange(len(PAIRS)))
+    again = pickle.loads(pickle.dumps(model))
+    assert not again.training
+    assert torch.equal(again(batch), model(batch))
+
+
+def test_pickle_holds_no_torch_storage_and_no_class_of_transformers(tiny_bert):
+    payload = pickle.dumps(build(tiny_bert)[0])
+    assert b"transformers." not in payload
+    assert b"torch." not in payload
+
+
+def test_unpickling_draws_no_random_number(tiny_bert):
+    payload = pickle.dumps(build(tiny_bert)[0])
+    before = torch.get_rng_state()
+    pickle.loads(payload)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_mean_pooling_drops_the_unused_pooler(tiny_bert):
+    assert build(tiny_bert, "mean")[0].pooler is None
+    assert build(tiny_bert, "cls")[0].pooler is not None
+
+
+def test_mean_of_texts_weighs_tokens_equally():
+    states = torch.arange(12.0).view(6, 2)
+    means = mean_of_texts(states, torch.tensor([1, 2, 3]))
+    assert means.tolist() == [[0, 1], [3, 4], [8, 9]]
+
+
+def test_narrow_keeps_head_and_rotary_frequencies_wide(tiny_checkpoints):
+    model, _ = build(tiny_checkpoints("modernbert"))
+    narrow(model, torch.bfloat16)
+    assert {p.dtype for p in model.encoder.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.head.parameters()} == {torch.float32}
+    assert torch.bfloat16 not in {b.dtype for b in model.buffers()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_stays_near_float32(family, tiny_checkpoints):
+    model, tokenizer = build(tiny_checkpoints(family, layers=2))
+    batch = collate(encode(tokenizer, PAIRS, 64), np.arange(len(PAIRS)))
+    wide = model(batch).softmax(-1)
+    narrow(model, torch.bfloat16)
+    logits = model(batch)
+    assert logits.dtype == torch.float32
+    assert (logits.softmax(-1) - wide).abs().max() < 2e-2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_set_dropout_reaches_every_dropout(family, tiny_checkpoints):
+    folder = tiny_checkpoints(family, layers=2)
+    model, tokenizer = build(folder)
+    batch = collate(encode(tokenizer, PAIRS, 64), np.arange(len(PAIRS)))
+    reference = model(batch)
+    set_dropout(model, 0.0, torch.Generator().manual_seed(0))
+    assert torch.equal(model.train()(batch), reference)
+    set_dropout(model, 0.5, torch.Generator().manual_seed(0))
+    assert not torch.equal(model(batch), reference)
+    assert not any(type(m) is torch.nn.Dropout for m in model.modules())
+
+
+def test_dropout_repeats_with_its_generator_and_leaves_the_global_one(tiny_bert):
+    model, tokenizer = build(tiny_bert)
+    batch = collate(encode(tokenizer, PAIRS, 64), np.arange(len(PAIRS)))
+    model.train()
+    before = torch.get_rng_state()
+    outputs = []
+    for _ in range(2):
+        set_dropout(model, None, torch.Generator().manual_seed(3))
+        outputs.append(model(batch))
+    assert torch.equal(*outputs)
+    assert not torch.equal(outputs[0], model(batch))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_reset_head_is_seeded_and_small(tiny_bert):
+    model, _ = build(tiny_bert, n_outputs=200)
+    reset_head(model, torch.Generator().manual_seed(1))
+    first = model.head.weight.clone()
+    reset_head(model, torch.Generator().manual_seed(1))
+    assert torch.equal(model.head.weight, first)
+    assert first.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not model.head.bias.any()
+
+
+def test_sentence_transformers_folder_pools_by_mean(tmp_path):
+    folder = as_sentence_transformer(build_checkpoint("bert", tmp_path / "st"))
+    assert checkpoints.load(str(folder)).pooling == "mean"
+
+
+def test_pickle_loads_in_a_process_without_this_checkpoint(tmp_path):
+    folder = build_checkpoint("bert", tmp_path / "gone")
+    model, tokenizer = build(folder)
+    batch = collate(encode(tokenizer, SINGLE, 64), np.arange(len(SINGLE)))
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps((model, batch, model(batch).detach())))
+    for file in folder.iterdir():
+        file.unlink()
+    code = (
+        "import pickle, sys, torch; torch.set_num_threads(1);"
+        "m, b, e = pickle.load(open(sys.argv[1], 'rb')); assert torch.equal(m(b), e)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "model.pickle")], check=True)

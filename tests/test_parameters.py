@@ -1,0 +1,274 @@
+"""The parameters: checked in `fit` and only there, each with an error that names it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.utils._param_validation import InvalidParameterError
+
+from skbert import BertClassifier, SkbertError
+
+WRONG_TYPE = {
+    "model": [3, None, ["a"], b"bytes"],
+    "revision": [3, ["main"]],
+    "max_length": ["long", None, 64.0, [64]],
+    "pooling": [3, None, ["cls"]],
+    "head_init": [3, None, np.zeros(2)],
+    "dropout": ["0.1", [0.1]],
+    "epochs": [None, 2.0, [2]],
+    "batch_size": [None, "8", 8.0],
+    "learning_rate": [None, [1e-3]],
+    "weight_decay": [None, "0.01"],
+    "warmup_ratio": [None, "0.1"],
+    "max_grad_norm": ["1", [1.0]],
+    "class_weight": [3, [1.0, 2.0]],
+    "random_state": ["0", 1.5, np.random.default_rng(0)],
+    "device": [3, None, ["cpu"]],
+    "precision": [32, None, np.float32],
+    "verbose": [None, "1", 1.5],
+}
+
+OUT_OF_RANGE = {
+    "max_length": [7, 0, -1],
+    "pooling": ["max", "", "CLS"],
+    "head_init": ["zeros", "linear"],
+    "dropout": [-0.1, 1.0, 1, 2.5, np.nan],
+    "epochs": [0, -3, "all"],
+    "batch_size": [0, -8],
+    "learning_rate": [0.0, 0, -1e-3, "fast", np.nan],
+    "weight_decay": [-0.01, np.nan],
+    "warmup_ratio": [-0.1, 1.1, np.nan],
+    "max_grad_norm": [0.0, -1.0, np.nan],
+    "class_weight": ["equal"],
+    "random_state": [-1],
+    "precision": ["float16", "fp32", "double"],
+    "verbose": [-1],
+}
+"""Values of the right type. Any str may name a model, a revision or a device: see REFUSED_LATER."""
+
+REFUSED_LATER = {
+    "model": ["./no/such/folder", Path("no/such/folder"), "nobody/no-such-model", "not a name!", ""],
+    "max_length": [129, 100_000],
+    "device": ["gpu", "cuda:99", ""],
+    "class_weight": [{"neutral": 2.0}, {"neg": 0.0, "pos": 0.0}, {"neg": -1.0}, {"neg": np.nan}],
+}
+"""Values that only the checkpoint, the machine or the data show to be wrong."""
+
+IN_RANGE = {
+    "model": "some/model",
+    "revision": "main",
+    "max_length": 8,
+    "pooling": "mean",
+    "head_init": "linear_probe",
+    "dropout": 0.0,
+    "epochs": 1,
+    "batch_size": 1,
+    "learning_rate": 1,
+    "weight_decay": 0,
+    "warmup_ratio": 1.0,
+    "max_grad_norm": None,
+    "class_weight": {"neg": 2.0, "pos": 1.0},
+    "random_state": np.random.RandomState(0),
+    "device": "cpu",
+    "precision": "float64",
+    "verbose": True,
+}
+
+SIGNATURE = inspect.signature(BertClassifier.__init__).parameters
+PARAMETERS = [name for name in SIGNATURE if name != "self"]
+
+
+def _cases(table):
+    return [
+        pytest.param(name, value, id=f"{name}-{value!r}"[:60])
+        for name, values in table.items()
+        for value in values
+    ]
+
+
+def test_tables_hold_every_parameter():
+    assert set(WRONG_TYPE) == set(PARAMETERS)
+    assert set(IN_RANGE) == set(PARAMETERS)
+    # A revision is any str or None: no value of the right type is out of range.
+    assert set(OUT_OF_RANGE) | set(REFUSED_LATER) == set(PARAMETERS) - {"revision"}
+
+
+def test_every_parameter_has_a_constraint():
+    assert set(BertClassifier._parameter_constraints) == set(PARAMETERS)
+
+
+def test_every_parameter_is_documented_in_order():
+    section = re.search(
+        r"Parameters\n\s*-+\n(.*?)\n\s*Attributes\n\s*-+\n", BertClassifier.__doc__, re.DOTALL
+    )
+    documented = re.findall(r"^ {4}(\w+) : (.+)$", section[1], re.MULTILINE)
+    assert [name for name, _ in documented] == PARAMETERS
+    for name, description in documented:
+        default = SIGNATURE[name].default
+        shown = f'"{default}"' if isinstance(default, str) else str(default)
+        assert description.endswith(f"default={shown}"), f"{name}: {description}"
+
+
+def test_only_the_model_is_positional():
+    kinds = {SIGNATURE[name].kind for name in PARAMETERS[1:]}
+    assert PARAMETERS[0] == "model"
+    assert SIGNATURE["model"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+    assert BertClassifier("some/model").model == "some/model"
+    with pytest.raises(TypeError):
+        BertClassifier("some/model", "main")
+
+
+def test_defaults_satisfy_the_constraints():
+    BertClassifier()._validate_params()
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_values_in_range_satisfy_the_constraints(name):
+    BertClassifier(**{name: IN_RANGE[name]})._validate_params()
+
+
+@pytest.mark.parametrize(("name", "value"), [*_cases(WRONG_TYPE), *_cases(OUT_OF_RANGE)])
+def test_bad_value_is_refused_by_fit(make_classifier, reviews, name, value):
+    estimator = make_classifier().set_params(**{name: value})
+    before = dict(vars(estimator))
+    with pytest.raises(InvalidParameterError, match=rf"The '{name}' parameter of BertClassifier"):
+        estimator.fit(*map(list, reviews))
+    assert issubclass(InvalidParameterError, ValueError)
+    assert list(vars(estimator)) == list(before)
+    assert all(vars(estimator)[key] is kept for key, kept in before.items())
+
+
+@pytest.mark.parametrize(("name", "value"), _cases(REFUSED_LATER))
+def test_bad_value_is_refused_before_training(make_classifier, reviews, name, value):
+    estimator = make_classifier().set_params(**{name: value})
+    before = dict(vars(estimator))
+    # The loop's own errors are no ValueError: this one came before it.
+    with pytest.raises(ValueError, match=name) as caught:
+        estimator.fit(*map(list, reviews))
+    assert isinstance(caught.value, SkbertError)
+    assert vars(estimator) == before
+
+
+def test_bad_value_leaves_the_fitted_model(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    estimator = make_classifier().fit(texts, labels)
+    expected = estimator.decision_function(texts)
+    fitted = {name: value for name, value in vars(estimator).items() if name.endswith("_")}
+    good = estimator.get_params()
+    for name, value in (("epochs", 0), ("dropout", "much"), ("model", "./no/such/folder")):
+        estimator.set_params(**{name: value})
+        with pytest.raises(ValueError, match=name):
+            estimator.fit(texts, labels)
+        assert all(vars(estimator)[key] is kept for key, kept in fitted.items())
+        estimator.set_params(**{name: good[name]})
+    np.testing.assert_array_equal(estimator.decision_function(texts), expected)
+
+
+@pytest.mark.parametrize(("name", "value"), [*_cases(WRONG_TYPE), *_cases(OUT_OF_RANGE)])
+def test_init_and_set_params_check_nothing(name, value):
+    assert vars(BertClassifier(**{name: value}))[name] is value
+    assert vars(BertClassifier().set_params(**{name: value}))[name] is value
+
+
+def test_init_assigns_and_nothing_else():
+    values = {name: object() for name in PARAMETERS}
+    assert vars(BertClassifier(**values)) == values
+    defaults = {name: SIGNATURE[name].default for name in PARAMETERS}
+    assert vars(BertClassifier()) == defaults
+
+
+def test_get_params_set_params_and_clone_agree(make_classifier, reviews):
+    estimator = BertClassifier(**IN_RANGE)
+    assert estimator.get_params() == IN_RANGE
+    assert BertClassifier().set_params(**IN_RANGE).get_params() == IN_RANGE
+    # clone copies the RandomState; everything else is equal.
+    copied = clone(estimator).get_params()
+    assert isinstance(copied.pop("random_state"), np.random.RandomState)
+    assert copied == {name: v for name, v in IN_RANGE.items() if name != "random_state"}
+    fitted = make_classifier().fit(*map(list, reviews))
+    assert vars(clone(fitted)) == fitted.get_params()
+
+
+def test_unknown_parameter():
+    with pytest.raises(ValueError, match="Invalid parameter 'learning_rat'"):
+        BertClassifier().set_params(learning_rat=1e-3)
+    with pytest.raises(TypeError, match="learning_rat"):
+        BertClassifier(learning_rat=1e-3)
+
+
+def test_repr_shows_what_was_set():
+    assert repr(BertClassifier()) == "BertClassifier()"
+    assert repr(BertClassifier("some/model", epochs=3)) == ("BertClassifier(epochs=3, model='some/model')")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_length", np.int64(16)),
+        ("epochs", np.int32(2)),
+        ("batch_size", np.int64(4)),
+        ("learning_rate", np.float32(1e-3)),
+        ("dropout", np.float64(0.2)),
+        ("warmup_ratio", 0),
+        ("warmup_ratio", 1),
+        ("weight_decay", 0),
+        ("max_grad_norm", None),
+        ("max_grad_norm", 1),
+        ("random_state", np.random.RandomState(0)),
+        ("random_state", None),
+        ("random_state", np.int64(3)),
+        ("dropout", None),
+        ("pooling", "mean"),
+        ("head_init", "random"),
+        ("head_init", "linear_probe"),
+        ("class_weight", "balanced"),
+        ("batch_size", 1),
+        ("batch_size", 1000),
+        ("device", "auto"),
+        ("precision", "auto"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_values_that_searches_pass(make_classifier, reviews, name, value):
+    """numpy scalars, the ends of ranges, and every choice: a fit, and predictions of its classes."""
+    texts, labels = map(list, reviews)
+    estimator = make_classifier(**{name: value}).fit(texts, labels)
+    assert vars(estimator)[name] is value
+    assert set(estimator.predict(texts)) <= {"neg", "pos"}
+    assert np.isfinite(estimator.loss_curve_).all()
+
+
+def test_path_as_model(make_classifier, tiny_bert, reviews):
+    texts, labels = map(list, reviews)
+    by_str = make_classifier().fit(texts, labels)
+    by_path = make_classifier().set_params(model=Path(tiny_bert)).fit(texts, labels)
+    np.testing.assert_array_equal(by_str.decision_function(texts), by_path.decision_function(texts))
+
+
+def test_auto_values_are_told(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    estimator = make_classifier(epochs="auto", learning_rate="auto", batch_size=24).fit(texts, labels)
+    assert isinstance(estimator.n_iter_, int)
+    assert estimator.n_iter_ >= 1
+    assert len(estimator.loss_curve_) == estimator.n_iter_
+    assert isinstance(estimator.learning_rate_, float)
+    assert 0 < estimator.learning_rate_ < 1
+    assert (estimator.epochs, estimator.learning_rate) == ("auto", "auto")
+    given = make_classifier(learning_rate=3e-3).fit(texts, labels)
+    assert given.learning_rate_ == 3e-3
+
+
+def test_refit_after_set_params_is_a_new_fit(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    changed = make_classifier().fit(texts, labels).set_params(epochs=3, random_state=7)
+    fresh = make_classifier(epochs=3, random_state=7).fit(texts, labels)
+    np.testing.assert_array_equal(
+        changed.fit(texts, labels).decision_function(texts), fresh.decision_function(texts)
+    )
+    assert changed.n_iter_ == 3
