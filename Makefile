@@ -25,8 +25,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
+# PASSIVE: threads that wait sleep. On a busy machine the default, to spin, is many times slower.
 demo: $(VENV)/.ready ## fine-tune on the docstrings of the installed libraries, offline
-	HF_HUB_OFFLINE=1 $(BIN)/python docs/examples/plot_quickstart.py
+	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python docs/examples/plot_quickstart.py
 
 # The tests see to it themselves that they are offline and run on one thread (tests/conftest.py).
 test: $(VENV)/.ready ## run the tests

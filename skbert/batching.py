@@ -66,13 +66,12 @@ def collate(
     -------
     Batch
     """
-    starts = encodings.offsets[indices]
-    lengths = encodings.offsets[indices + 1] - starts
-    tokens = ragged_arange(starts, lengths)
+    chosen = encodings.take(indices)
+    lengths = chosen.lengths
     positions = ragged_arange(np.zeros_like(lengths), lengths)
     return Batch(
-        input_ids=torch.from_numpy(encodings.ids[tokens].astype(np.int64)),
-        segments=torch.from_numpy(encodings.segments[tokens].astype(np.int64)),
+        input_ids=torch.from_numpy(chosen.ids.astype(np.int64)),
+        segments=torch.from_numpy(chosen.segments.astype(np.int64)),
         positions=torch.from_numpy(positions),
         lengths=torch.from_numpy(lengths),
         max_length=int(lengths.max()),

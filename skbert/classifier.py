@@ -54,18 +54,19 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         How the states of a text's tokens become one vector: the first token's state, through the
         checkpoint's pooler where it has one, or the mean over tokens. "auto" follows a
         sentence-transformers checkpoint's own settings and is "cls" for any other.
-    head_init : {"auto", "random", "linear_probe"}, default="auto"
-        Start of the classification head: normal with standard deviation 0.02, or a logistic regression on
-        the frozen encoder's embeddings [2]_. AUTOHEAD
+    head_init : {"linear_probe", "random"}, default="linear_probe"
+        Start of the classification head: a logistic regression on the frozen encoder's embeddings [2]_ (of
+        20,000 texts at most), or normal with standard deviation 0.02 [3]_.
     dropout : float, default=None
         Probability of every dropout, in [0, 1); None keeps the checkpoint's own.
     epochs : int or "auto", default="auto"
-        Passes over the training texts. AUTOEPOCHS
+        Passes over the training texts. "auto" is 3, or as many as make 200 optimizer steps, up to 15;
+        `n_iter_` tells how many were run.
     batch_size : int, default=16
         Texts that one optimizer step sees.
     learning_rate : float or "auto", default="auto"
-        Peak learning rate. "auto" is 2e-4 for encoders of width 384 and falls with the square of the width:
-        5e-5 at 768, 2.8e-5 at 1024. `learning_rate_` tells it.
+        Peak learning rate. "auto" is 1e-4 for encoders up to a width of 384 and falls in proportion to
+        the width: 5e-5 at 768, 3.75e-5 at 1024. `learning_rate_` tells which was used.
     weight_decay : float, default=0.01
         Decoupled weight decay [1]_ of all weights but biases and norms.
     warmup_ratio : float, default=0.1
@@ -134,7 +135,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         "revision": [str, None],
         "max_length": [Interval(Integral, 8, None, closed="left")],
         "pooling": [StrOptions({"auto", "cls", "mean"})],
-        "head_init": [StrOptions({"auto", "random", "linear_probe"})],
+        "head_init": [StrOptions({"linear_probe", "random"})],
         "dropout": [Interval(Real, 0, 1, closed="left"), None],
         "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -156,7 +157,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         revision: str | None = None,
         max_length: int = 256,
         pooling: Literal["auto", "cls", "mean"] = "auto",
-        head_init: str = "auto",
+        head_init: Literal["linear_probe", "random"] = "linear_probe",
         dropout: float | None = None,
         epochs: int | Literal["auto"] = "auto",
         batch_size: int = 16,
@@ -304,9 +305,10 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
             checkpoint.rebuild(),
         )
         models.reset_head(model, generators.weights)
-        if self.head_init in ("auto", "linear_probe"):
-            embeddings = inference.run_model(model.eval(), data.encodings, place, "embeddings")
-            probing.start_head(model, embeddings, data.targets, data.weights)
+        if self.head_init == "linear_probe":
+            rows = probing.choose_rows(len(data), generators.order)
+            embeddings = inference.run_model(model.eval(), data.encodings.take(rows), place, "embeddings")
+            probing.start_head(model, embeddings, data.targets[rows], data.weights[rows])
         models.set_dropout(model, self.dropout, generators.dropout)
         return model
 

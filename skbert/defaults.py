@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 
-_RATE_AT_384 = 2e-4
-_MIN_STEPS = 400
+_RATE_AT_384 = 1e-4
+_MIN_STEPS = 200
 _MIN_EPOCHS, _MAX_EPOCHS = 3, 15
 
 
 def auto_learning_rate(hidden_size: int) -> float:
     """Peak learning rate for an encoder of this width.
 
-    2e-4 at a width of 384 (MiniLM), falling with the square of the width: 5e-5 at 768 and 2.8e-5 at 1024, the
-    rates published for BERT-base and BERT-large (Devlin et al., 2019).
+    1e-4 up to a width of 384 (MiniLM), falling in proportion to the width: 5e-5 at 768 and 3.75e-5 at 1024,
+    within the range published for BERT-base and BERT-large, 2e-5 to 5e-5 (Devlin et al., 2019).
     """
-    return _RATE_AT_384 * (384 / max(hidden_size, 384)) ** 2
+    return _RATE_AT_384 * 384 / max(hidden_size, 384)
 
 
 def auto_epochs(n_texts: int, batch_size: int) -> int:

@@ -46,6 +46,13 @@ class Encodings:
         """Tokens per text, special ones included; shape (n_texts,), int64."""
         return np.diff(self.offsets)
 
+    def take(self, indices: np.ndarray) -> Encodings:
+        """The encodings at `indices`, in that order."""
+        starts, lengths = self.offsets[indices], self.lengths[indices]
+        tokens = ragged_arange(starts, lengths)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Encodings(self.ids[tokens], offsets, self.segments[tokens], self.truncated[indices])
+
 
 @dataclass(frozen=True, slots=True)
 class Template:

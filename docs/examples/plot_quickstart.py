@@ -61,9 +61,7 @@ SECTION = re.compile(
     r"|(?:Arg|Argument|Parameter|Keyword arg|Return|Yield|Raise|Example|Note|Shape|Input|Output)s?:"
     r"|\.\. |>>>|:param)"
 )
-NAME = re.compile(
-    r"(?i)\w*(?:numpy|scipy|pandas|scikit[-_ ]?learn|sklearn|torch|python)\w*|\b(?:np|sp|pd)\b"
-)
+NAME = re.compile(r"(?i)\w*(?:numpy|scipy|pandas|scikit[-_ ]?learn|sklearn|torch|python)\w*|\b(?:np|sp|pd)\b")
 
 
 def masked_prose(docstring):
@@ -113,9 +111,8 @@ for library, texts in corpus.groupby("library")["text"]:
     print(f"{library:8s} {len(texts)} texts: {texts.iloc[0][:70]}...")
 
 # %%
-# Texts of one file share words without being duplicates, so the split goes by file. Labels are
-# usually few, so one fold of four is for training and the rest for testing. (With many more rows
-# the linear model below would catch up.)
+# Texts of one file share words, so the split goes by file. One fold of four is for training, since
+# labels are usually few. (With many more rows, the linear model below would catch up.)
 from sklearn.model_selection import StratifiedGroupKFold
 
 folds = StratifiedGroupKFold(n_splits=4, shuffle=True, random_state=0)
@@ -167,9 +164,7 @@ grid = {"clean__kw_args": [{"n": 1}, {"n": 3}], "bert__learning_rate": [2e-5, 2e
 few = corpus.iloc[train].groupby("library").sample(20, random_state=0)
 search = GridSearchCV(pipeline, grid, cv=StratifiedGroupKFold(n_splits=2), refit=False)
 search.fit(few["text"], few["library"], groups=few["file"])
-results = search.cv_results_
-for score, chosen in zip(results["mean_test_score"], results["params"], strict=True):
-    print(f"accuracy {score:.2f} with {chosen}")
+print(pd.DataFrame(search.cv_results_)[["params", "mean_test_score"]].to_string(index=False))
 
 # %%
 # Keep the model

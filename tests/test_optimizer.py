@@ -1,0 +1,107 @@
+"""AdamW on masters against torch's own, and the schedule against transformers'."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import get_linear_schedule_with_warmup
+
+from skbert.optimizer import MasterAdamW, linear_schedule, parameter_groups
+from skbert.runtime import Runtime
+
+
+class Toy(nn.Module):
+    """The two parts that `narrow` looks for, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+        self.pooler = None
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.encoder(x.to(self.encoder[0].weight.dtype)).to(self.head.weight.dtype))
+
+
+def make_toy(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Toy()
+
+
+def data():
+    return torch.randn(8, 4, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.1])
+def test_float32_equals_torch(max_grad_norm):
+    ours, reference = make_toy(), make_toy()
+    mine = MasterAdamW(ours, Runtime(torch.device("cpu"), torch.float32), 0.1, max_grad_norm)
+    theirs = torch.optim.AdamW(parameter_groups(reference.parameters(), 0.1), lr=0.0)
+    for rate in (1e-2, 5e-3, 1e-3):
+        ours(data()).square().sum().backward()
+        mine.step(rate)
+        reference(data()).square().sum().backward()
+        if max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(reference.parameters(), max_grad_norm)
+        for group in theirs.param_groups:
+            group["lr"] = rate
+        theirs.step()
+        theirs.zero_grad()
+    for a, b in zip(ours.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+        assert a.grad is None
+
+
+def test_bfloat16_masters_collect_steps_too_small_for_bfloat16():
+    toy = make_toy()
+    start = toy.encoder[0].weight.detach().clone()
+    optimizer = MasterAdamW(toy, Runtime(torch.device("cpu"), torch.bfloat16), 0.0, None)
+    assert toy.encoder[0].weight.dtype == torch.bfloat16
+    assert toy.head.weight.dtype == torch.float32
+    for _ in range(100):
+        toy(data()).square().sum().backward()
+        optimizer.step(1e-5)
+    optimizer.finish()
+    assert toy.encoder[0].weight.dtype == torch.float32
+    moved = (toy.encoder[0].weight - start).abs()
+    # A hundred steps of 1e-5, each far below bfloat16's resolution of these weights.
+    assert moved.max().item() == pytest.approx(1e-3, rel=0.1)
+
+
+def test_weights_without_gradient_are_left_alone():
+    toy = make_toy()
+    before = toy.head.weight.detach().clone()
+    optimizer = MasterAdamW(toy, Runtime(torch.device("cpu"), torch.bfloat16), 0.5, 1.0)
+    toy.encoder(data().bfloat16()).sum().backward()
+    optimizer.step(0.1)
+    assert torch.equal(toy.head.weight, before)
+
+
+def test_biases_and_norms_do_not_decay():
+    toy = make_toy()
+    decayed, free = parameter_groups(toy.parameters(), 0.3)
+    assert decayed["weight_decay"] == 0.3
+    assert free["weight_decay"] == 0.0
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 4), (2, 4)]
+    assert len(free["params"]) == 4
+
+
+@pytest.mark.parametrize("warmup_ratio", [0.0, 0.1, 0.5, 1.0])
+def test_schedule_is_transformers_one_step_ahead_in_warm_up(warmup_ratio):
+    n_steps = 20
+    warmup = int(n_steps * warmup_ratio)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = get_linear_schedule_with_warmup(optimizer, warmup, n_steps)
+    for step in range(n_steps):
+        factor = linear_schedule(step, n_steps, warmup_ratio)
+        if step < warmup:  # transformers' first step has a rate of zero, and so moves nothing
+            assert factor == pytest.approx((step + 1) / warmup)
+        else:
+            assert factor == pytest.approx(reference.get_last_lr()[0])
+        optimizer.step()
+        reference.step()
+
+
+def test_schedule_of_one_step_moves():
+    assert linear_schedule(0, 1, 0.1) == 1.0
+    assert linear_schedule(0, 1, 0.0) == 1.0

@@ -1,0 +1,68 @@
+"""The head's start against scikit-learn's logistic regression."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from skbert import checkpoints, labels
+from skbert.model import SequenceClassifier, reset_head
+from skbert.probing import choose_rows, start_head
+
+
+def make_model(folder, n_outputs):
+    checkpoint = checkpoints.load(folder)
+    model = SequenceClassifier(
+        checkpoint.new_encoder(), checkpoint.architecture, "mean", n_outputs, 0.0, checkpoint.rebuild()
+    )
+    reset_head(model, torch.Generator().manual_seed(0))
+    return model.requires_grad_(False)
+
+
+def make_data(n_classes):
+    rng = np.random.default_rng(0)
+    codes = np.arange(90) % n_classes
+    centres = rng.normal(size=(n_classes, 32))
+    return (centres[codes] + rng.normal(size=(90, 32))).astype(np.float32), codes, rng.uniform(0.5, 2, 90)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_head_gives_the_probes_probabilities(n_classes, tiny_bert):
+    embeddings, codes, weights = make_data(n_classes)
+    model = make_model(tiny_bert, n_classes)
+    start_head(model, embeddings, codes, weights)
+    ours = labels.probabilities(model.head(torch.from_numpy(embeddings)).numpy())
+    norm = np.linalg.norm(embeddings, axis=1).mean()
+    probe = LogisticRegression(C=10, max_iter=200).fit(embeddings / norm, codes, sample_weight=weights)
+    np.testing.assert_allclose(ours, probe.predict_proba(embeddings / norm), atol=1e-4)
+
+
+def test_a_class_without_rows_is_never_the_likeliest(tiny_bert):
+    embeddings, codes, weights = make_data(3)
+    model = make_model(tiny_bert, 4)
+    start_head(model, embeddings, np.where(codes == 2, 3, codes), weights)  # class 2 is missing
+    predicted = model.head(torch.from_numpy(embeddings)).argmax(1)
+    assert set(predicted.tolist()) == {0, 1, 3}
+    assert not model.head.weight[2].any()
+
+
+def test_one_class_leaves_the_random_head(tiny_bert):
+    embeddings, _, weights = make_data(2)
+    model = make_model(tiny_bert, 2)
+    before = model.head.weight.clone()
+    start_head(model, embeddings, np.zeros(90, dtype=int), weights)
+    assert torch.equal(model.head.weight, before)
+
+
+def test_no_warning_where_the_probe_does_not_converge(tiny_bert, recwarn):
+    embeddings, codes, weights = make_data(5)
+    start_head(make_model(tiny_bert, 5), embeddings * [1e4] + 1e6, codes, weights)
+    assert not recwarn.list
+
+
+def test_rows_of_the_probe():
+    rng = np.random.default_rng(0)
+    assert choose_rows(10, rng).tolist() == list(range(10))
+    rows = choose_rows(50_000, rng)
+    assert len(set(rows.tolist())) == 20_000
+    assert (np.diff(rows) > 0).all()

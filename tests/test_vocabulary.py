@@ -1,0 +1,73 @@
+"""Training on a part of the embedding table equals training on all of it."""
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES
+
+from skbert import checkpoints, training
+from skbert.callbacks import Progress
+from skbert.encoding import encode
+from skbert.inputs import Texts
+from skbert.model import SequenceClassifier, reset_head, set_dropout
+from skbert.runtime import Generators, Runtime
+from skbert.vocabulary import FullVocabulary, compact
+
+TEXTS = Texts(["good film", "bad cat and dog", "the rain", "a poor story", "red", "happy day"])
+CPU32 = Runtime(torch.device("cpu"), torch.float32)
+
+
+def make(folder):
+    checkpoint = checkpoints.load(folder)
+    model = SequenceClassifier(
+        checkpoint.new_encoder(), checkpoint.architecture, "mean", 2, 0.0, checkpoint.rebuild()
+    )
+    reset_head(model, torch.Generator().manual_seed(0))
+    set_dropout(model, 0.0, None)
+    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
+    return model, encode(tokenizer, TEXTS, 32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_equals_the_plain_update(family, tiny_checkpoints, monkeypatch):
+    settings = training.TrainingSettings(3, 2, 1e-2, 0.1, 0.1, 1.0)
+    weights = []
+    for plain in (False, True):
+        model, encodings = make(tiny_checkpoints(family))
+        if plain:
+
+            def untouched(model, encodings):
+                table = model.encoder.get_input_embeddings()
+                return encodings, FullVocabulary(table, torch.arange(len(table.weight)))
+
+            monkeypatch.setattr(training, "compact", untouched)
+        data = training.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6))
+        training.train(model, data, settings, CPU32, Generators.from_seed(0, CPU32.device), Progress())
+        weights.append(dict(model.named_parameters()))
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_compact_keeps_the_rows_that_occur(tiny_bert):
+    model, encodings = make(tiny_bert)
+    full = model.encoder.get_input_embeddings().weight.clone()
+    small, vocabulary = compact(model, encodings)
+    occurring = np.unique(encodings.ids)
+    assert vocabulary.rows.tolist() == occurring.tolist()
+    assert len(model.encoder.get_input_embeddings().weight) == len(occurring) < len(full)
+    assert occurring[small.ids].tolist() == encodings.ids.tolist()
+    embedded = model.encoder.get_input_embeddings()(torch.from_numpy(small.ids.astype(np.int64)))
+    assert torch.equal(embedded, full[torch.from_numpy(encodings.ids.astype(np.int64))])
+
+
+def test_rows_that_do_not_occur_decay(tiny_bert):
+    model, encodings = make(tiny_bert)
+    before = model.encoder.get_input_embeddings().weight.clone()
+    settings = training.TrainingSettings(2, 3, 1e-2, 0.5, 0.0, 1.0)
+    data = training.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6))
+    training.train(model, data, settings, CPU32, Generators.from_seed(0, CPU32.device), Progress())
+    after = model.encoder.get_input_embeddings().weight
+    absent = np.setdiff1d(np.arange(len(before)), encodings.ids)
+    rates = [1e-2 * f for f in (1, 0.75, 0.5, 0.25)]
+    factor = np.prod([1 - 0.5 * rate for rate in rates])
+    torch.testing.assert_close(after[absent], before[absent] * factor)
