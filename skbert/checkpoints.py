@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 _PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
 _ROBERTA_POSITIONS = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text"}
 _ATTENTION = "skbert_packed"
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+)
 _MAX_LOADED = 4  # checkpoints kept in memory per process
 
 
@@ -125,6 +133,7 @@ def _read(folder: Path, name: str) -> Checkpoint:
 
 def _read_encoder(folder: Path) -> tuple[Any, Any]:
     """The encoder in float32; an error that names the weights if any of them would stay random."""
+    from safetensors import SafetensorError
     from transformers import AutoModel
 
     try:
@@ -137,7 +146,7 @@ def _read_encoder(folder: Path) -> tuple[Any, Any]:
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"The checkpoint in {folder} could not be read: {error}") from error
     missing = {key for key in report["missing_keys"] if not key.startswith("pooler.")}
     surplus = {key for key in report["unexpected_keys"] if _is_layer(key, encoder)}
@@ -189,6 +198,12 @@ def _read_tokenizer(folder: Path) -> str:
     """The raw tokenizer as JSON: truncation and padding reset, special tokens in texts taken literally."""
     from transformers import AutoTokenizer
 
+    # transformers would make up an empty tokenizer, in which every word is unknown.
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        raise CheckpointError(
+            f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}. Get the checkpoint again, or "
+            "save its tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
+        )
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

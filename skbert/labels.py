@@ -109,10 +109,7 @@ def _first_missing(y: Any) -> int | None:
 
 
 def row_weights(labels: Labels, sample_weight: Any, class_weight: Any) -> np.ndarray:
-    """Weight of every row: sample weight times class weight, scaled to a mean of one.
-
-    The scale is taken over the data set, not over a mini-batch: a row of weight two counts as the row
-    given twice, whatever it meets in its mini-batch.
+    """Weight of every row: sample weight times class weight.
 
     Parameters
     ----------
@@ -135,8 +132,7 @@ def row_weights(labels: Labels, sample_weight: Any, class_weight: Any) -> np.nda
         weights = weights * per_class[labels.codes]
         if not weights.any():
             raise InputError("class_weight and sample_weight together give every row a weight of zero.")
-    kept = weights > 0
-    return weights / weights[kept].mean()
+    return weights
 
 
 def loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,7 @@ def start_head(
     """
     if len(np.unique(codes)) < 2:  # weights of zero left one class: there is nothing to separate
         return
-    norm = float(np.linalg.norm(embeddings, axis=1).mean())
+    norm = float(np.average(np.linalg.norm(embeddings, axis=1), weights=weights))
     probe = LogisticRegression(C=_C, max_iter=200)
     with warnings.catch_warnings():
         # A start that has not converged is still a start: training goes on from it.

@@ -34,7 +34,7 @@ class TrainingData:
 
     encodings: Encodings
     targets: np.ndarray  # (n_samples,) int64
-    weights: np.ndarray  # (n_samples,) float, mean one
+    weights: np.ndarray  # (n_samples,) float64, above zero
 
     def __len__(self) -> int:
         return len(self.encodings)
@@ -90,7 +90,9 @@ def train(
     """
     model.to(runtime.master_dtype).requires_grad_().train()
     encodings, vocabulary = compact(model, data.encodings)
-    data = replace(data, encodings=encodings)
+    # Scaled over the data set, not over each mini-batch: a row of weight two counts as the row given twice,
+    # whatever it meets in its mini-batch.
+    data = replace(data, encodings=encodings, weights=data.weights / data.weights.mean())
     model.to(runtime.device)
     optimizer = MasterAdamW(model, runtime, settings.weight_decay, settings.max_grad_norm)
     rates = settings.learning_rates(len(data))

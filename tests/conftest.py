@@ -76,6 +76,7 @@ def make_classifier(tiny_bert):
         from skbert import BertClassifier
 
         quick = {
+            "model": tiny_bert,
             "max_length": 32,
             "epochs": 2,
             "batch_size": 8,
@@ -84,7 +85,7 @@ def make_classifier(tiny_bert):
             "device": "cpu",
             "precision": "float32",
         }
-        return BertClassifier(tiny_bert, **(quick | parameters))
+        return BertClassifier(**(quick | parameters))
 
     return make
 

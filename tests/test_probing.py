@@ -32,7 +32,7 @@ def test_head_gives_the_probes_probabilities(n_classes, tiny_bert):
     model = make_model(tiny_bert, n_classes)
     start_head(model, embeddings, codes, weights)
     ours = labels.probabilities(model.head(torch.from_numpy(embeddings)).numpy())
-    norm = np.linalg.norm(embeddings, axis=1).mean()
+    norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights)
     probe = LogisticRegression(C=10, max_iter=200).fit(embeddings / norm, codes, sample_weight=weights)
     np.testing.assert_allclose(ours, probe.predict_proba(embeddings / norm), atol=1e-4)
 

@@ -1,0 +1,158 @@
+"""Loading: what is shared, what is checked, what is said when something is wrong."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, drop_tensors
+
+from skbert import CheckpointError, checkpoints
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return build_checkpoint("bert", tmp_path / "bert", layers=2)
+
+
+def test_loaded_once_and_shared(tiny_bert):
+    assert checkpoints.load(tiny_bert) is checkpoints.load(tiny_bert)
+
+
+def test_encoders_are_copies(tiny_bert):
+    checkpoint = checkpoints.load(tiny_bert)
+    first, second = checkpoint.new_encoder(), checkpoint.new_encoder()
+    with torch.no_grad():
+        first.embeddings.word_embeddings.weight.zero_()
+    assert second.embeddings.word_embeddings.weight.any()
+    assert checkpoint.new_encoder().embeddings.word_embeddings.weight.any()
+
+
+def test_a_changed_folder_is_read_again(folder):
+    before = checkpoints.load(folder)
+    shutil.rmtree(folder)
+    build_checkpoint("bert", folder, layers=1, seed=5)
+    after = checkpoints.load(folder)
+    assert after is not before
+    assert after.new_encoder().config.num_hidden_layers == 1
+
+
+def test_few_checkpoints_stay_in_memory(tmp_path):
+    for seed in range(6):
+        checkpoints.load(build_checkpoint("bert", tmp_path / str(seed), seed=seed))
+    assert len(checkpoints._loaded) == 4
+
+
+def test_prefixed_weights_load(tmp_path):
+    """Most checkpoints on the hub were saved with a language-model head, and so with prefixed names."""
+    plain = checkpoints.load(build_checkpoint("bert", tmp_path / "plain"))
+    prefixed = checkpoints.load(build_checkpoint("bert", tmp_path / "mlm", masked_lm=True))
+    assert (
+        dict(prefixed.new_encoder().named_parameters()).keys()
+        <= dict(plain.new_encoder().named_parameters()).keys()
+    )
+
+
+def test_a_missing_pooler_is_left_out_not_drawn(tmp_path):
+    checkpoint = checkpoints.load(build_checkpoint("bert", tmp_path / "mlm", masked_lm=True))
+    assert checkpoint.new_encoder().pooler is None
+
+
+def test_missing_layers_are_named(folder):
+    drop_tensors(folder, "layer.1.")
+    with pytest.raises(CheckpointError, match=r"lacks 16 weights.*encoder\.layer\.1\."):
+        checkpoints.load(folder)
+
+
+def test_a_config_with_fewer_layers_than_the_weights_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["num_hidden_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"beyond what its config\.json names, 16 weights"):
+        checkpoints.load(folder)
+
+
+def test_no_safetensors(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"no \.safetensors"):
+        checkpoints.load(folder)
+
+
+def test_damaged_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"garbage" * 100)
+    with pytest.raises(CheckpointError, match="could not be read"):
+        checkpoints.load(folder)
+
+
+def test_missing_tokenizer(folder):
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        checkpoints.load(folder)
+
+
+def test_weights_of_another_width(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["intermediate_size"] = 48
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="could not be read"):
+        checkpoints.load(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_positions_leave_room_for_the_offset(family, tiny_checkpoints):
+    checkpoint = checkpoints.load(tiny_checkpoints(family))
+    assert checkpoint.max_positions == 128
+    assert checkpoint.architecture.position_offset == (2 if "roberta" in family else 0)
+
+
+@pytest.mark.parametrize(("pooling", "expected"), [("mean", "mean"), ("cls", "cls")])
+def test_pooling_follows_sentence_transformers(pooling, expected, folder):
+    as_sentence_transformer(folder, pooling)
+    assert checkpoints.load(folder).pooling == expected
+
+
+def test_plain_checkpoints_pool_cls(folder):
+    assert checkpoints.load(folder).pooling == "cls"
+
+
+def test_baked_in_truncation_and_padding_are_reset(folder):
+    from tokenizers import Tokenizer
+
+    path = str(folder / "tokenizer.json")
+    baked = Tokenizer.from_file(path)
+    baked.enable_truncation(7)
+    baked.enable_padding(length=7)
+    baked.save(path)
+    tokenizer = checkpoints.new_tokenizer(checkpoints.load(folder).tokenizer_json)
+    assert tokenizer.truncation is None
+    assert tokenizer.padding is None
+    assert tokenizer.encode_special_tokens
+
+
+def test_loading_is_silent_and_leaves_transformers_as_it_was(folder):
+    code = (
+        "import sys, torch; from transformers.utils import logging\n"
+        "logging.set_verbosity_info(); state = torch.get_rng_state()\n"
+        "from skbert import checkpoints; checkpoints.load(sys.argv[1])\n"
+        "assert logging.get_verbosity() == logging.INFO and logging.is_progress_bar_enabled()\n"
+        "assert torch.equal(torch.get_rng_state(), state)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(folder)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == result.stdout == ""
+
+
+def test_build_encoder_has_the_same_shape(tiny_checkpoints):
+    for family in FAMILIES:
+        checkpoint = checkpoints.load(tiny_checkpoints(family))
+        build, arguments = checkpoint.rebuild()
+        shapes = [
+            {n: (p.shape, p.dtype) for n, p in encoder.named_parameters()}
+            for encoder in (build(*arguments), checkpoint.new_encoder())
+        ]
+        assert shapes[0] == shapes[1]

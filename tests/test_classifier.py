@@ -1,0 +1,318 @@
+"""`BertClassifier` as its users see it."""
+
+import random
+import subprocess
+import sys
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, drop_tensors
+from sklearn.exceptions import NotFittedError
+
+from skbert import BertClassifier, CheckpointError, InputError, NonFiniteLossError, TruncationWarning
+
+METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
+
+
+@pytest.fixture(scope="module")
+def fitted(make_classifier, reviews):
+    return make_classifier(epochs=12).fit(*reviews)
+
+
+def test_learns_and_reports(fitted, reviews):
+    assert fitted.score(*reviews) == 1.0
+    assert fitted.classes_.tolist() == ["neg", "pos"]
+    assert fitted.n_iter_ == len(fitted.loss_curve_) == 12
+    assert fitted.loss_curve_[-1] < 0.3 < fitted.loss_curve_[0]
+    assert fitted.learning_rate_ == 5e-3
+    assert fitted.n_features_in_ == 1
+    assert fitted.truncated_fraction_ == 0.0
+    assert not hasattr(fitted, "feature_names_in_")
+
+
+def test_methods_agree_with_each_other(fitted, reviews):
+    texts, _ = reviews
+    p = fitted.predict_proba(texts)
+    assert p.dtype == np.float32
+    assert p.shape == (24, 2)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
+    assert (fitted.classes_[p.argmax(axis=1)] == fitted.predict(texts)).all()
+    np.testing.assert_allclose(np.exp(fitted.predict_log_proba(texts)), p, rtol=1e-5)
+    np.testing.assert_allclose(1 / (1 + np.exp(-fitted.decision_function(texts))), p[:, 1], rtol=1e-4)
+    logits = fitted.transform(texts) @ fitted.model_.head.weight.numpy().T + fitted.model_.head.bias.numpy()
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], fitted.decision_function(texts), atol=1e-4)
+
+
+def test_three_classes(make_classifier, reviews):
+    texts, _ = reviews
+    y = np.arange(24) % 3
+    classifier = make_classifier().fit(texts, y)
+    assert classifier.decision_function(texts).shape == classifier.predict_proba(texts).shape == (24, 3)
+    assert classifier.predict(texts).dtype == y.dtype
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_fits_pairs_and_singles(family, tiny_checkpoints, reviews):
+    texts, y = reviews
+    settings = {"epochs": 1, "max_length": 32, "random_state": 0, "device": "cpu", "precision": "float32"}
+    for X in (list(texts), list(zip(texts, reversed(texts), strict=True))):
+        classifier = BertClassifier(tiny_checkpoints(family), **settings).fit(X, y)
+        again = BertClassifier(tiny_checkpoints(family), **settings).fit(X, y)
+        assert np.array_equal(classifier.predict_proba(X), again.predict_proba(X))
+        assert classifier.n_features_in_ == (1 if isinstance(X[0], str) else 2)
+
+
+def test_pairs_use_both_texts(make_classifier):
+    X = [("the film was good", "good"), ("the film was good", "bad")] * 8
+    y = ["same", "other"] * 8
+    classifier = make_classifier(epochs=15).fit(X, y)
+    assert classifier.score(X, y) == 1.0
+
+
+def test_same_random_state_same_bits(make_classifier, reviews):
+    texts, y = reviews
+    first, again = (make_classifier(random_state=3).fit(texts, y) for _ in range(2))
+    assert np.array_equal(first.predict_proba(texts), again.predict_proba(texts))
+    other = make_classifier(random_state=4).fit(texts, y)
+    assert not np.array_equal(first.predict_proba(texts), other.predict_proba(texts))
+
+
+def test_random_state_instance_and_none(make_classifier, reviews):
+    texts, y = reviews
+    same = [make_classifier(random_state=np.random.RandomState(3)).fit(texts, y) for _ in range(2)]
+    assert np.array_equal(*(c.predict_proba(texts) for c in same))
+    different = [make_classifier(random_state=None).fit(texts, y) for _ in range(2)]
+    assert not np.array_equal(*(c.predict_proba(texts) for c in different))
+
+
+def test_global_state_is_as_before(make_classifier, reviews):
+    def state():
+        return (
+            torch.get_rng_state().tolist(),
+            torch.get_num_threads(),
+            torch.is_grad_enabled(),
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            list(warnings.filters),
+        )
+
+    make_classifier().fit(*reviews)  # whatever the libraries do once, on first use, is done
+    before = state()
+    make_classifier().fit(*reviews).predict(reviews[0])
+    assert state() == before
+
+
+def test_silent_and_without_warnings(tiny_bert):
+    code = (
+        "import sys; from skbert import BertClassifier\n"
+        "c = BertClassifier(sys.argv[1], epochs=1, max_length=32, random_state=0)\n"
+        "c.fit(['good', 'bad'] * 4, [1, 0] * 4); c.predict_proba(['good']); c.transform(['bad'])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, tiny_bert], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == result.stdout == ""
+
+
+def test_verbose_shows_a_bar(make_classifier, reviews, capfd):
+    make_classifier(verbose=1).fit(*reviews)
+    assert "epoch 2/2: 100%" in capfd.readouterr().err
+
+
+def test_truncation_is_reported_once(make_classifier, reviews):
+    texts, y = reviews
+    long = [t + " good" * 40 if i < 6 else t for i, t in enumerate(texts)]
+    with pytest.warns(TruncationWarning, match=r"25\.0%.*max_length=32") as caught:
+        classifier = make_classifier().fit(long, y)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert classifier.truncated_fraction_ == 0.25
+
+
+def test_blank_texts_are_valid(make_classifier):
+    X = ["", "   ", "good", "bad", "\n\t", "\x00"]
+    classifier = make_classifier().fit(X, [0, 1, 0, 1, 0, 1])
+    assert np.isfinite(classifier.predict_proba(X)).all()
+
+
+def test_equal_texts_get_equal_rows(fitted):
+    p = fitted.predict_proba(["good film", "bad", "good film", "", "bad"])
+    assert np.array_equal(p[0], p[2])
+    assert np.array_equal(p[1], p[4])
+
+
+def test_unfitted(make_classifier):
+    for method in METHODS:
+        with pytest.raises(NotFittedError):
+            getattr(make_classifier(), method)(["a"])
+
+
+BAD_FITS = {
+    "a string as X": ("text", ["a"], {}),
+    "numbers": ([1, 2], ["a", "b"], {}),
+    "one class": (["x", "y"], ["a", "a"], {}),
+    "lengths": (["x", "y"], ["a"], {}),
+    "empty": ([], [], {}),
+    "zero weights": (["x", "y"], ["a", "b"], {"sample_weight": [0, 0]}),
+    "mixed column names": (pd.DataFrame({"a": ["x", "y"], 1: ["z", "w"]}), ["a", "b"], {}),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FITS)
+def test_a_failed_fit_changes_nothing(case, make_classifier, reviews):
+    X, y, weights = BAD_FITS[case]
+    for classifier in (make_classifier(), make_classifier().fit(*reviews)):
+        before = dict(vars(classifier))
+        with pytest.raises((ValueError, TypeError)):
+            classifier.fit(X, y, **weights)
+        assert vars(classifier) == before
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "said"),
+    [
+        ({"max_length": 129}, InputError, "128"),
+        ({"model": "someone/unknown"}, CheckpointError, "HF_HUB_OFFLINE"),
+        ({"model": "/no/such/folder"}, CheckpointError, "config"),
+        ({"device": "cuda:99"}, InputError, "CUDA"),
+        ({"learning_rate": 1e30, "max_grad_norm": None, "epochs": 9}, NonFiniteLossError, "learning_rate"),
+    ],
+)
+def test_what_only_fit_can_find_out_changes_nothing_either(parameters, error, said, make_classifier, reviews):
+    classifier = make_classifier().fit(*reviews)
+    expected = classifier.predict_proba(reviews[0])
+    fitted_state = {k: v for k, v in vars(classifier).items() if k.endswith("_")}
+    original = classifier.get_params()
+    classifier.set_params(**parameters)
+    with pytest.raises(error, match=said):
+        classifier.fit(*reviews)
+    assert {k: v for k, v in vars(classifier).items() if k.endswith("_")} == fitted_state
+    classifier.set_params(**original)
+    assert np.array_equal(classifier.predict_proba(reviews[0]), expected)
+
+
+def test_half_a_checkpoint(tmp_path, reviews):
+    folder = build_checkpoint("bert", tmp_path / "half", layers=2)
+    drop_tensors(folder, "layer.1.")
+    with pytest.raises(CheckpointError, match="lacks"):
+        BertClassifier(folder).fit(*reviews)
+
+
+def test_keyboard_interrupt_passes_and_changes_nothing(make_classifier, reviews, monkeypatch):
+    from skbert import training
+
+    classifier = make_classifier().fit(*reviews)
+    before = dict(vars(classifier))
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(*reviews)
+    assert vars(classifier) == before
+
+
+def test_feature_names_follow_the_last_fit(make_classifier, reviews):
+    texts, y = reviews
+    classifier = make_classifier().fit(pd.DataFrame({"body": texts}), y)
+    assert classifier.feature_names_in_.tolist() == ["body"]
+    with pytest.raises(ValueError, match="feature names"):
+        classifier.predict(pd.DataFrame({"title": texts}))
+    classifier.fit(texts, y)
+    assert not hasattr(classifier, "feature_names_in_")
+
+
+def test_pooling_parameter(tmp_path, reviews, make_classifier):
+    texts, y = reviews
+    folder = as_sentence_transformer(build_checkpoint("bert", tmp_path / "st"))
+    chosen = {}
+    for pooling in ("auto", "cls", "mean"):
+        classifier = make_classifier(model=str(folder), pooling=pooling).fit(texts, y)
+        chosen[pooling] = classifier.model_.pooling
+    assert chosen == {"auto": "mean", "cls": "cls", "mean": "mean"}
+
+
+def test_joblib_keeps_every_bit_and_the_checkpoint_may_go(tmp_path, reviews, make_classifier):
+    texts, y = reviews
+    folder = build_checkpoint("bert", tmp_path / "gone")
+    classifier = make_classifier(model=str(folder)).fit(texts, y)
+    joblib.dump(classifier, tmp_path / "model.joblib")
+    for file in folder.iterdir():
+        file.unlink()
+    again = joblib.load(tmp_path / "model.joblib")
+    for method in METHODS:
+        assert np.array_equal(getattr(again, method)(texts), getattr(classifier, method)(texts))
+
+
+def test_sample_weight_two_is_the_row_twice_in_a_full_batch(make_classifier, reviews):
+    texts, y = reviews
+    settings = {"batch_size": 100, "precision": "float64", "dropout": 0.0, "epochs": 8}
+    weighted = make_classifier(**settings).fit(texts, y, sample_weight=[2] * 6 + [1] * 18)
+    doubled = make_classifier(**settings).fit([*texts[:6], *texts], [*y[:6], *y])
+    np.testing.assert_allclose(weighted.predict_proba(texts), doubled.predict_proba(texts), atol=1e-6)
+
+
+def test_rows_of_weight_zero_are_as_if_absent(make_classifier, reviews):
+    texts, y = reviews
+    weighted = make_classifier().fit(texts, y, sample_weight=[1] * 16 + [0] * 8)
+    absent = make_classifier().fit(texts[:16], y[:16])
+    assert np.array_equal(weighted.predict_proba(texts), absent.predict_proba(texts))
+
+
+def test_class_weight_moves_the_predictions(make_classifier, reviews):
+    texts, y = reviews
+    means = [
+        make_classifier(class_weight=w).fit(texts, y).predict_proba(texts)[:, 1].mean()
+        for w in ({"neg": 20, "pos": 1}, None, {"neg": 1, "pos": 20})
+    ]
+    assert means[0] < means[1] < means[2]
+
+
+def test_bfloat16_and_float64(make_classifier, reviews):
+    texts, y = reviews
+    for precision, dtype in (("bfloat16", np.float32), ("float64", np.float64)):
+        classifier = make_classifier(precision=precision, epochs=12).fit(texts, y)
+        p = classifier.predict_proba(texts)
+        assert p.dtype == dtype
+        assert classifier.score(texts, y) == 1.0
+
+
+def test_a_model_of_one_precision_predicts_in_another(fitted, reviews):
+    texts, _ = reviews
+    expected = fitted.predict_proba(texts)
+    copy = joblib.hash(fitted.model_.head.weight.numpy())
+    fitted.set_params(precision="bfloat16")
+    try:
+        np.testing.assert_allclose(fitted.predict_proba(texts), expected, atol=0.05)
+    finally:
+        fitted.set_params(precision="float32")
+    assert joblib.hash(fitted.model_.head.weight.numpy()) == copy
+
+
+def test_embedded_checkpoint_learns_meaning():
+    """The real MiniLM, once: words it never saw in training decide the answer."""
+    X = ["a wonderful film", "a terrible film", "I loved it", "I hated it", "so much fun", "so boring"] * 2
+    y = ["good", "bad"] * 6
+    classifier = BertClassifier(epochs=3, max_length=32, random_state=0).fit(X, y)
+    assert classifier.predict(["what a delightful movie", "an awful, dull movie"]).tolist() == ["good", "bad"]
+    assert classifier.model_.pooling == "mean"
+    assert classifier.learning_rate_ == 1e-4
+    assert classifier.get_feature_names_out().tolist()[-1] == "bertclassifier383"
+
+
+@pytest.mark.gpu
+def test_trained_on_cuda_pickles_for_a_cpu(tiny_bert, reviews, tmp_path):
+    texts, y = reviews
+    classifier = BertClassifier(tiny_bert, epochs=2, max_length=32, device="cuda", random_state=0)
+    before = torch.cuda.memory_allocated()
+    classifier.fit(texts, y)
+    assert abs(torch.cuda.memory_allocated() - before) < 2**20
+    joblib.dump(classifier, tmp_path / "model.joblib")
+    again = joblib.load(tmp_path / "model.joblib").set_params(device="cpu", precision="float32")
+    np.testing.assert_allclose(again.predict_proba(texts), classifier.predict_proba(texts), atol=2e-2)

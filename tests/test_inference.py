@@ -1,0 +1,91 @@
+"""Prediction: the order of the rows, batches, replicas."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from skbert import checkpoints, inference
+from skbert.batching import collate
+from skbert.encoding import encode
+from skbert.inputs import Texts
+from skbert.model import SequenceClassifier, reset_head
+from skbert.runtime import Runtime
+
+CPU = torch.device("cpu")
+TEXTS = Texts([" ".join(["good", "film", "the", "sea"][: i % 5] * (i % 7)) for i in range(60)])
+
+
+@pytest.fixture
+def model(tiny_bert):
+    checkpoint = checkpoints.load(tiny_bert)
+    model = SequenceClassifier(
+        checkpoint.new_encoder(), checkpoint.architecture, "cls", 3, 0.1, checkpoint.rebuild()
+    )
+    reset_head(model, torch.Generator().manual_seed(0))
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture
+def encodings(tiny_bert):
+    tokenizer = checkpoints.new_tokenizer(checkpoints.load(tiny_bert).tokenizer_json)
+    return encode(tokenizer, TEXTS, 32)
+
+
+def test_rows_stand_where_their_texts_stood(model, encodings):
+    logits = inference.run_model(model, encodings, Runtime(CPU, torch.float32))
+    for i in range(len(encodings)):
+        alone = model(collate(encodings, np.array([i])))
+        np.testing.assert_allclose(logits[i], alone[0].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 50, 10_000])
+def test_batches_do_not_change_the_result(max_tokens, model, encodings, monkeypatch):
+    whole = inference.run_model(model, encodings, Runtime(CPU, torch.float32))
+    monkeypatch.setattr(Runtime, "predict_tokens", property(lambda self: max_tokens))
+    split = inference.run_model(model, encodings, Runtime(CPU, torch.float32))
+    np.testing.assert_allclose(split, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected", "tolerance"),
+    [(torch.float32, "float32", 0), (torch.bfloat16, "float32", 2e-2), (torch.float64, "float64", 1e-6)],
+)
+def test_output_dtype(dtype, expected, tolerance, model, encodings):
+    reference = inference.run_model(model, encodings, Runtime(CPU, torch.float32))
+    logits = inference.run_model(model, encodings, Runtime(CPU, dtype))
+    assert logits.dtype == expected
+    np.testing.assert_allclose(logits, reference, atol=tolerance)
+
+
+def test_embeddings(model, encodings):
+    embeddings = inference.run_model(model, encodings, Runtime(CPU, torch.float32), "embeddings")
+    logits = inference.run_model(model, encodings, Runtime(CPU, torch.float32))
+    assert embeddings.shape == (60, 32)
+    head = model.head
+    np.testing.assert_allclose(embeddings @ head.weight.numpy().T + head.bias.numpy(), logits, atol=1e-5)
+
+
+def test_the_model_itself_runs_where_nothing_needs_a_replica(model):
+    assert inference.replica(model, Runtime(CPU, torch.float32)) is model
+
+
+def test_a_replica_is_kept_and_made_again_after_a_change(model):
+    runtime = Runtime(CPU, torch.bfloat16)
+    first = inference.replica(model, runtime)
+    assert inference.replica(model, runtime) is first
+    with torch.no_grad():
+        model.head.bias.add_(1)
+    changed = inference.replica(model, runtime)
+    assert changed is not first
+    assert torch.equal(changed.head.bias, model.head.bias)
+    assert model.encoder.embeddings.word_embeddings.weight.dtype == torch.float32
+
+
+def test_replicas_die_with_their_model(tiny_bert, model):
+    replica = weakref.ref(inference.replica(model, Runtime(CPU, torch.bfloat16)))
+    inference.replica(model, Runtime(CPU, torch.float64))  # only the latest is kept
+    gc.collect()
+    assert replica() is None
