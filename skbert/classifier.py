@@ -54,9 +54,10 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         How the states of a text's tokens become one vector: the first token's state, through the
         checkpoint's pooler where it has one, or the mean over tokens. "auto" follows a
         sentence-transformers checkpoint's own settings and is "cls" for any other.
-    head_init : {"linear_probe", "random"}, default="linear_probe"
+    head_init : {"auto", "linear_probe", "random"}, default="auto"
         Start of the classification head: a logistic regression on the frozen encoder's embeddings [2]_ (of
-        20,000 texts at most), or normal with standard deviation 0.02 [3]_.
+        20,000 texts at most), or normal with standard deviation 0.02 [3]_. "auto" takes the first where it
+        predicts held-out training texts better than the class frequencies do; `head_init_` tells.
     dropout : float, default=None
         Probability of every dropout, in [0, 1); None keeps the checkpoint's own.
     epochs : int or "auto", default="auto"
@@ -96,6 +97,8 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         Names of the text columns, if `X` was a DataFrame with str column names.
     n_iter_ : int
         Epochs run.
+    head_init_ : {"linear_probe", "random"}
+        How the head was started.
     learning_rate_ : float
         Peak learning rate used.
     loss_curve_ : list of float
@@ -135,7 +138,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         "revision": [str, None],
         "max_length": [Interval(Integral, 8, None, closed="left")],
         "pooling": [StrOptions({"auto", "cls", "mean"})],
-        "head_init": [StrOptions({"linear_probe", "random"})],
+        "head_init": [StrOptions({"auto", "linear_probe", "random"})],
         "dropout": [Interval(Real, 0, 1, closed="left"), None],
         "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -157,7 +160,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         revision: str | None = None,
         max_length: int = 256,
         pooling: Literal["auto", "cls", "mean"] = "auto",
-        head_init: Literal["linear_probe", "random"] = "linear_probe",
+        head_init: Literal["auto", "linear_probe", "random"] = "auto",
         dropout: float | None = None,
         epochs: int | Literal["auto"] = "auto",
         batch_size: int = 16,
@@ -248,7 +251,8 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
             runtime.isolated_generators(generators.seed, place.device),
             make_progress(self.verbose, settings.epochs, len(data)) as progress,
         ):
-            model = self._new_model(checkpoint, labels.n_outputs, data, place, generators)
+            model = self._new_model(checkpoint, labels.n_outputs, generators)
+            started = self._start_head(model, data, place, generators)
             result = training.train(model, data, settings, place, generators, progress)
         return {
             "classes_": labels.classes,
@@ -257,6 +261,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
             "tokenizer_": tokenizer,
             "loss_curve_": result.loss_curve,
             "n_iter_": len(result.loss_curve),
+            "head_init_": started,
             "learning_rate_": settings.learning_rate,
             "truncated_fraction_": self._report_truncation(encodings),
         }
@@ -284,15 +289,9 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         )
 
     def _new_model(
-        self,
-        checkpoint: Checkpoint,
-        n_outputs: int,
-        data: TrainingData,
-        place: Runtime,
-        generators: Generators,
+        self, checkpoint: Checkpoint, n_outputs: int, generators: Generators
     ) -> SequenceClassifier:
-        """The pretrained encoder with a new head, ready to be trained."""
-        from skbert import inference, probing
+        """The pretrained encoder with a new head."""
         from skbert import model as models
 
         pooling = checkpoint.pooling if self.pooling == "auto" else self.pooling
@@ -304,13 +303,26 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
             checkpoint.head_dropout,
             checkpoint.rebuild(),
         )
-        models.reset_head(model, generators.weights)
-        if self.head_init == "linear_probe":
-            rows = probing.choose_rows(len(data), generators.order)
-            embeddings = inference.run_model(model.eval(), data.encodings.take(rows), place, "embeddings")
-            probing.start_head(model, embeddings, data.targets[rows], data.weights[rows])
         models.set_dropout(model, self.dropout, generators.dropout)
         return model
+
+    def _start_head(
+        self, model: SequenceClassifier, data: TrainingData, place: Runtime, generators: Generators
+    ) -> str:
+        """Give the head its first weights; returns how."""
+        from skbert import inference, probing
+        from skbert.model import reset_head
+
+        reset_head(model, generators.weights)
+        if self.head_init == "random":
+            return "random"
+        rows = probing.choose_rows(len(data), generators.probe)
+        embeddings = inference.run_model(model.eval(), data.encodings.take(rows), place, "embeddings")
+        seen = (embeddings, data.targets[rows], data.weights[rows])
+        if self.head_init == "auto" and not probing.generalizes(*seen, generators.probe):
+            return "random"
+        probing.start_head(model, *seen)
+        return "linear_probe"
 
     def _report_truncation(self, encodings: Encodings) -> float:
         """Share of truncated texts; a warning if there are any."""
@@ -400,6 +412,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         Returns
         -------
         ndarray of shape (n_samples, hidden_size), float32
+            float64 if `precision` is "float64".
         """
         return self._run(X, "embeddings")
 
@@ -409,8 +422,8 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         from skbert import encoding, inference, runtime
 
         texts = check_texts(X)
-        validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
         check_same_columns(texts, self.n_features_in_)
+        validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
         place = runtime.resolve_runtime(self.device, self.precision)
         unique, inverse = unique_texts(texts)
         encodings = encoding.encode(self.tokenizer_, unique, self.max_length)

@@ -6,6 +6,8 @@ A label kind is one place in each of five small functions: `encode_labels` (y â†
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +36,17 @@ class Labels:
         return len(self.classes)
 
 
+@contextmanager
+def _as_input_error() -> Iterator[None]:
+    """Keep scikit-learn's words about labels and weights, but make them skbert's error."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(str(error)) from error
+
+
 def encode_labels(y: Any, n_texts: int) -> Labels:
     """Check y and turn it into class codes.
 
@@ -58,7 +71,8 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
         raise InputError(
             "BertClassifier requires y to be passed, but the target y is None. Pass one label per text."
         )
-    values = _label_values(y)
+    with _as_input_error():
+        values = _label_values(y)
     if len(values) != n_texts:
         raise InputError(
             "Found input variables with inconsistent numbers of samples: "
@@ -86,6 +100,11 @@ def _label_values(y: Any) -> np.ndarray:
             "y mixes str labels with labels of other types, so their order is undefined. "
             "Convert all of them with str()."
         )
+    if not hasattr(y, "toarray"):
+        array = np.asarray(y)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            row = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
+            raise InputError(f"Input y contains infinity at row {row}. Labels must be finite.")
     if hasattr(y, "iloc") and type_of_target(np.asarray(y.iloc[:1])) == "unknown":
         y = y.astype(object).to_numpy()
     target = type_of_target(y, input_name="y")
@@ -121,17 +140,31 @@ def row_weights(labels: Labels, sample_weight: Any, class_weight: Any) -> np.nda
     -------
     ndarray of shape (n_samples,), float64
     """
-    weights = _check_sample_weight(sample_weight, labels.codes, dtype=np.float64, ensure_non_negative=True)
+    with _as_input_error():
+        weights = _check_sample_weight(
+            sample_weight, labels.codes, dtype=np.float64, ensure_non_negative=True
+        )
     if not weights.any():
         raise InputError("All sample weights are zero, so there is nothing to learn from.")
     if class_weight is not None:
         values = labels.classes[labels.codes]
-        per_class = compute_class_weight(
-            class_weight, classes=labels.classes, y=values, sample_weight=weights
-        )
+        with _as_input_error():
+            per_class = compute_class_weight(
+                class_weight, classes=labels.classes, y=values, sample_weight=weights
+            )
+        if not (np.isfinite(per_class).all() and (per_class >= 0).all()):
+            raise InputError(
+                f"class_weight gives the weights {per_class.tolist()} to the classes "
+                f"{labels.classes.tolist()}; expected finite weights of zero or more."
+            )
         weights = weights * per_class[labels.codes]
-        if not weights.any():
-            raise InputError("class_weight and sample_weight together give every row a weight of zero.")
+    kept = np.unique(labels.codes[weights > 0])
+    if len(kept) < 2:
+        raise InputError(
+            "The number of classes has to be greater than one; after sample_weight and class_weight only "
+            f"{labels.classes[kept].tolist()} have rows of a weight above zero. Give weight to at least two "
+            "classes."
+        )
     return weights
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,17 +101,19 @@ class Generators:
     order: np.random.Generator  # order of the texts
     weights: torch.Generator  # new weights, on the CPU
     dropout: torch.Generator  # dropout masks, on the device
+    probe: np.random.Generator  # parts of the texts that a linear probe is tried on
     seed: int  # for the global generators, while they are isolated
 
     @classmethod
     def from_seed(cls, seed: int, device: torch.device) -> Generators:
         """Spawn independent streams."""
-        order, *others = np.random.SeedSequence(seed).spawn(4)
+        order, *others, probe = np.random.SeedSequence(seed).spawn(5)
         weights, dropout, scope = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in others)
         return cls(
             order=np.random.default_rng(order),
             weights=torch.Generator().manual_seed(weights),
             dropout=torch.Generator(device).manual_seed(dropout),
+            probe=np.random.default_rng(probe),
             seed=scope,
         )
 
@@ -130,6 +133,7 @@ def isolated_generators(seed: int | None = None, device: torch.device | None = N
         A CUDA device whose generator is isolated too.
     """
     cuda = device if device is not None and device.type == "cuda" else None
+    python_state = random.getstate()  # an import inside the block may draw from it (rich does)
     cpu_state = torch.get_rng_state()
     cuda_state = None if cuda is None else torch.cuda.get_rng_state(cuda)
     try:
@@ -140,6 +144,7 @@ def isolated_generators(seed: int | None = None, device: torch.device | None = N
                     torch.cuda.manual_seed(seed)
         yield
     finally:
+        random.setstate(python_state)
         torch.set_rng_state(cpu_state)
         if cuda is not None and cuda_state is not None:
             torch.cuda.set_rng_state(cuda_state, cuda)

@@ -55,6 +55,16 @@ def test_three_classes(make_classifier, reviews):
     assert classifier.predict(texts).dtype == y.dtype
 
 
+def test_head_init_auto_keeps_a_random_head_where_embeddings_tell_nothing(make_classifier):
+    colours, animals = ("red", "green", "blue", "black", "white"), ("cat", "dog", "fish", "bird", "horse")
+    texts = [f"{a} {b}" for a in colours for b in animals]
+    parity = [(i + j) % 2 for i in range(5) for j in range(5)]  # no linear function of the words
+    started = {
+        h: make_classifier(head_init=h).fit(texts, parity).head_init_ for h in ("auto", "linear_probe")
+    }
+    assert started == {"auto": "random", "linear_probe": "linear_probe"}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_fits_pairs_and_singles(family, tiny_checkpoints, reviews):
     texts, y = reviews
@@ -253,6 +263,7 @@ def test_joblib_keeps_every_bit_and_the_checkpoint_may_go(tmp_path, reviews, mak
 def test_sample_weight_two_is_the_row_twice_in_a_full_batch(make_classifier, reviews):
     texts, y = reviews
     settings = {"batch_size": 100, "precision": "float64", "dropout": 0.0, "epochs": 8}
+    settings |= {"head_init": "linear_probe"}
     weighted = make_classifier(**settings).fit(texts, y, sample_weight=[2] * 6 + [1] * 18)
     doubled = make_classifier(**settings).fit([*texts[:6], *texts], [*y[:6], *y])
     np.testing.assert_allclose(weighted.predict_proba(texts), doubled.predict_proba(texts), atol=1e-6)
@@ -302,6 +313,7 @@ def test_embedded_checkpoint_learns_meaning():
     classifier = BertClassifier(epochs=3, max_length=32, random_state=0).fit(X, y)
     assert classifier.predict(["what a delightful movie", "an awful, dull movie"]).tolist() == ["good", "bad"]
     assert classifier.model_.pooling == "mean"
+    assert classifier.head_init_ == "linear_probe"
     assert classifier.learning_rate_ == 1e-4
     assert classifier.get_feature_names_out().tolist()[-1] == "bertclassifier383"
 

@@ -102,7 +102,9 @@ def test_row_weights_combine():
         ([1, -1], None, "[Nn]egative"),
         ([1], None, "sample_weight"),
         ([1, float("nan")], None, "NaN"),
-        (None, {"a": 0, "b": 0}, "weight of zero"),
+        (None, {"a": 0, "b": 0}, "weight above zero"),
+        (None, {"a": 0, "b": 1}, r"only \['b'\]"),
+        (None, {"a": -1, "b": 1}, "class_weight"),
     ],
 )
 def test_bad_weights(sample_weight, class_weight, said):

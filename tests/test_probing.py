@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from skbert import checkpoints, labels
 from skbert.model import SequenceClassifier, reset_head
-from skbert.probing import choose_rows, start_head
+from skbert.probing import choose_rows, generalizes, start_head
 
 
 def make_model(folder, n_outputs):
@@ -66,3 +66,20 @@ def test_rows_of_the_probe():
     rows = choose_rows(50_000, rng)
     assert len(set(rows.tolist())) == 20_000
     assert (np.diff(rows) > 0).all()
+
+
+def test_generalizes_where_embeddings_tell_the_classes():
+    embeddings, codes, weights = make_data(5)
+    assert generalizes(embeddings, codes, weights, np.random.default_rng(0))
+
+
+def test_does_not_generalize_on_noise():
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(300, 64)).astype(np.float32)
+    assert not generalizes(embeddings, rng.integers(0, 2, 300), np.ones(300), rng)
+
+
+def test_generalizes_with_too_few_rows_to_tell():
+    embeddings = np.eye(4, dtype=np.float32)
+    assert generalizes(embeddings[:2], np.array([0, 1]), np.ones(2), np.random.default_rng(0))
+    assert generalizes(embeddings, np.arange(4), np.ones(4), np.random.default_rng(0))

@@ -606,12 +606,13 @@ def test_many_classes(make_classifier):
 # --- Weights ---
 
 
-def test_integer_weights_are_repetitions(make_classifier, reviews):
+@pytest.mark.parametrize("head_init", ["random", "linear_probe"])
+def test_integer_weights_are_repetitions(head_init, make_classifier, reviews):
     """Full batch, no dropout, float64: the loss is the same function."""
     texts, labels = np.array(reviews[0]), np.array(reviews[1])
     weights = np.arange(24) % 4
     exact = {"precision": "float64", "dropout": 0.0, "batch_size": 100, "epochs": 5}
-    exact |= {"head_init": "random"}
+    exact |= {"head_init": head_init}
     weighted = make_classifier(**exact).fit(texts, labels, sample_weight=weights)
     repeated = make_classifier(**exact).fit(texts.repeat(weights), labels.repeat(weights))
     np.testing.assert_allclose(
@@ -619,11 +620,12 @@ def test_integer_weights_are_repetitions(make_classifier, reviews):
     )
 
 
-def test_scale_of_weights_does_not_matter(make_classifier, reviews):
+def test_scale_of_weights_does_not_matter_to_training(make_classifier, reviews):
+    """Only a linear probe sees it: for its penalty, weights are counts, as in LogisticRegression."""
     texts, labels = map(list, reviews)
     weights = 1.0 + np.arange(24) % 3
-    one = make_classifier().fit(texts, labels, sample_weight=weights)
-    other = make_classifier().fit(texts, labels, sample_weight=weights * 1024)
+    one = make_classifier(head_init="random").fit(texts, labels, sample_weight=weights)
+    other = make_classifier(head_init="random").fit(texts, labels, sample_weight=weights * 1024)
     np.testing.assert_allclose(
         one.decision_function(texts), other.decision_function(texts), rtol=1e-4, atol=1e-5
     )
