@@ -83,24 +83,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the 1,000-row part only")
     parser.add_argument("--systems", type=_names(SYSTEMS), default=list(SYSTEMS), help="a,b")
     parser.add_argument("--datasets", type=_names(DATASETS), default=list(DATASETS), help="a,b")
-    parser.add_argument(
-        "--rows", type=lambda text: text.split(","), default=list(SIZES), help="100,all"
-    )
+    parser.add_argument("--rows", type=lambda text: text.split(","), default=list(SIZES), help="100,all")
     parser.add_argument(
         "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2]
     )
     parser.add_argument("--threads", type=int, help="torch threads")
-    parser.add_argument(
-        "--checkpoint", type=Path, help="folder of the pretrained model for the baselines"
-    )
+    parser.add_argument("--checkpoint", type=Path, help="folder of the pretrained model for the baselines")
     parser.add_argument("--out", type=Path, default=RESULTS, help="results file, resumed if there")
     parser.add_argument("--redo", type=_names(SYSTEMS), default=[], help="systems to run again")
-    parser.add_argument(
-        "--merge", type=Path, nargs="*", default=[], help="results files to take in first"
-    )
-    parser.add_argument(
-        "--table", action="store_true", help="run nothing, print what the file holds"
-    )
+    parser.add_argument("--merge", type=Path, nargs="*", default=[], help="results files to take in first")
+    parser.add_argument("--table", action="store_true", help="run nothing, print what the file holds")
     args = parser.parse_args(argv)
     if args.quick:
         args.rows = ["1000"]
@@ -195,9 +187,7 @@ def table(cells: dict[str, Any], args: argparse.Namespace) -> tuple[list[str], b
             said = verdict(scores)
             all_good &= not said.startswith("below")
             shown = " | ".join(_show(scores[system]) for system in args.systems)
-            lines.append(
-                f"| {dataset}, {_row_label(load(args.data, dataset), rows)} | {shown} | {said} |"
-            )
+            lines.append(f"| {dataset}, {_row_label(load(args.data, dataset), rows)} | {shown} | {said} |")
     return lines, all_good
 
 
@@ -248,9 +238,7 @@ def _show(scores: dict[int, float]) -> str:
 
 
 def _row_label(dataset: Dataset, rows: str) -> str:
-    return (
-        f"all {len(dataset.y_train):,}" if rows == "all" else f"{subset_size(dataset, int(rows)):,}"
-    )
+    return f"all {len(dataset.y_train):,}" if rows == "all" else f"{subset_size(dataset, int(rows)):,}"
 
 
 def _log(message: str) -> None:

@@ -121,9 +121,7 @@ def row_subset(dataset: Dataset, rows: int | str, seed: int) -> np.ndarray:
     n_rows = subset_size(dataset, int(rows))
     if n_rows >= len(everything):
         return everything
-    chosen, _ = train_test_split(
-        everything, train_size=n_rows, stratify=dataset.y_train, random_state=seed
-    )
+    chosen, _ = train_test_split(everything, train_size=n_rows, stratify=dataset.y_train, random_state=seed)
     if len(np.unique(dataset.y_train[chosen])) < dataset.n_classes:
         raise ValueError(f"{dataset.name}: {n_rows} rows leave a class out; ask for more rows.")
     return chosen
@@ -263,9 +261,7 @@ class Store:
             for part, entries in news.items():
                 content[part].update(entries)
             temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(
-                json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-            )
+            temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             temporary.replace(self.path)
 
     @contextmanager

@@ -6,7 +6,8 @@
 2. For each task, size and seed, a stratified draw takes the training rows, and a second one, disjoint,
    1,000 rows to validate on (repeated hold-out inside the training part).
 3. Stage "start": every head initialisation with every learning rate, at the same number of steps.
-4. Stage "length": the winner of that stage with fewer and with more optimizer steps.
+4. Stage "length": the best rate with fewer and with more optimizer steps, and the head started by the rule
+   that stage "start" led to (a linear probe where it generalizes).
 5. Of each stage the candidate with the best mean accuracy over all cells wins; a difference within the
    standard error of the paired differences goes to the candidate that is cheaper, or came first.
 
@@ -40,8 +41,8 @@ START = {
     for rate in (1e-4, 2e-4)
 }
 LENGTH = {
-    f"linear_probe, 0.0001, {steps} steps": {
-        "head_init": "linear_probe",
+    f"auto, 0.0001, {steps} steps": {
+        "head_init": "auto",
         "learning_rate": 1e-4,
         "steps": steps,
     }
@@ -74,9 +75,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--stages", type=lambda s: s.split(","), default=list(STAGES))
     parser.add_argument("--seeds", type=lambda s: [int(v) for v in s.split(",")], default=[0, 1])
     parser.add_argument("--table", action="store_true", help="run nothing, print what is stored")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "defaults.json"
-    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "defaults.json")
     return parser.parse_args(argv)
 
 
@@ -124,6 +123,7 @@ def run_cell(
         "seed": seed,
         "settings": parameters,
         "accuracy": accuracy,
+        "head_init": model.head_init_,
         "final_loss": model.loss_curve_[-1],
         "seconds": round(time.perf_counter() - started, 1),
     }

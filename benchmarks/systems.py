@@ -144,9 +144,7 @@ def run_trainer(job: Job) -> Outcome:
         trainer = transformers.Trainer(
             model=model,
             args=_trainer_arguments(job, folder),
-            train_dataset=[
-                row | {"labels": int(code)} for row, code in zip(rows, codes, strict=True)
-            ],
+            train_dataset=[row | {"labels": int(code)} for row, code in zip(rows, codes, strict=True)],
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
         )
         trainer.remove_callback(transformers.PrinterCallback)
