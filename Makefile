@@ -45,7 +45,11 @@ format: $(VENV)/.ready-dev ## put the code into ruff's format
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-bench: $(VENV)/.ready ## compare test accuracies; DATA=folder with the data sets
+$(VENV)/.ready-bench: $(VENV)/.ready
+	$(PIP) --editable '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.ready-bench ## compare test accuracies; DATA=folder with the data sets
 	@test -n "$(DATA)" || { echo "make bench DATA=folder"; exit 2; }
 	$(BIN)/python benchmarks/accuracy.py --data "$(DATA)" --quick
 

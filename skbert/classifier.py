@@ -1,11 +1,11 @@
-"""`BertClassifier`: parameters, fitted attributes, and the order of the stages."""
+"""`BertClassifier`: parameters, fitted attributes, methods. What they do is done in the stages."""
 
 from __future__ import annotations
 
 import warnings
 from numbers import Integral, Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from sklearn.base import (
@@ -18,18 +18,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skbert.exceptions import InputError, TruncationWarning
-from skbert.inputs import Texts, check_same_columns, check_texts, unique_texts
+from skbert.exceptions import TruncationWarning
+from skbert.inputs import check_same_columns, check_texts, unique_texts
 
 # torch and transformers take seconds to import: the stages that need them are imported by the methods that
 # run them, so that BertClassifier() and clone() cost nothing.
-if TYPE_CHECKING:
-    from skbert.checkpoints import Checkpoint
-    from skbert.encoding import Encodings
-    from skbert.labels import Labels
-    from skbert.model import SequenceClassifier
-    from skbert.runtime import Generators, Runtime
-    from skbert.training import TrainingData, TrainingSettings
 
 
 class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, BaseEstimator):
@@ -101,6 +94,8 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         How the head was started.
     learning_rate_ : float
         Peak learning rate used.
+    max_length_ : int
+        Tokens per text that the model was fitted with; predictions use it too.
     loss_curve_ : list of float
         Mean training loss of each epoch.
     truncated_fraction_ : float
@@ -219,6 +214,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         NonFiniteLossError
             If the training loss becomes NaN or infinite.
         """
+        from skbert.fitting import fit_texts
         from skbert.labels import encode_labels, row_weights
 
         self._validate_params()
@@ -226,115 +222,34 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         names = _column_names(X)
         labels = encode_labels(y, len(texts))
         weights = row_weights(labels, sample_weight, self.class_weight)
-        fitted = self._fit_texts(texts, labels, weights)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        fitted = fit_texts(texts, labels, weights, self.get_params(deep=False), seed)
+        self._warn_of_truncation(fitted.truncated_fraction)
         # Only now, with everything behind us that can fail, is the estimator changed.
         self.__dict__.pop("feature_names_in_", None)
-        self.__dict__.update(fitted | names)
+        self.__dict__.update(
+            names,
+            classes_=labels.classes,
+            n_features_in_=texts.n_columns,
+            model_=fitted.model,
+            tokenizer_=fitted.tokenizer,
+            max_length_=self.max_length,
+            loss_curve_=fitted.loss_curve,
+            n_iter_=len(fitted.loss_curve),
+            head_init_=fitted.head_init,
+            learning_rate_=fitted.learning_rate,
+            truncated_fraction_=fitted.truncated_fraction,
+        )
         return self
 
-    def _fit_texts(self, texts: Texts, labels: Labels, weights: np.ndarray) -> dict[str, Any]:
-        """Load, encode, start the head, train; returns the fitted attributes."""
-        from skbert import checkpoints, encoding, runtime, training
-        from skbert.callbacks import make_progress
-
-        place = runtime.resolve_runtime(self.device, self.precision)
-        checkpoint = checkpoints.load(self.model, self.revision)
-        self._check_max_length(checkpoint)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        generators = runtime.Generators.from_seed(seed, place.device)
-        tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-        kept = np.flatnonzero(weights)  # rows of weight zero teach nothing
-        encodings = encoding.encode(tokenizer, texts.take(kept), self.max_length)
-        data = training.TrainingData(encodings, labels.codes[kept], weights[kept])
-        settings = self._settings(len(data), checkpoint)
-        with (
-            runtime.isolated_generators(generators.seed, place.device),
-            make_progress(self.verbose, settings.epochs, len(data)) as progress,
-        ):
-            model = self._new_model(checkpoint, labels.n_outputs, generators)
-            started = self._start_head(model, data, place, generators)
-            result = training.train(model, data, settings, place, generators, progress)
-        return {
-            "classes_": labels.classes,
-            "n_features_in_": texts.n_columns,
-            "model_": model,
-            "tokenizer_": tokenizer,
-            "loss_curve_": result.loss_curve,
-            "n_iter_": len(result.loss_curve),
-            "head_init_": started,
-            "learning_rate_": settings.learning_rate,
-            "truncated_fraction_": self._report_truncation(encodings),
-        }
-
-    def _check_max_length(self, checkpoint: Checkpoint) -> None:
-        if self.max_length > checkpoint.max_positions:
-            raise InputError(
-                f"max_length={self.max_length}, but {checkpoint.name} has positions for "
-                f"{checkpoint.max_positions} tokens. Set max_length={checkpoint.max_positions} or less."
-            )
-
-    def _settings(self, n_texts: int, checkpoint: Checkpoint) -> TrainingSettings:
-        """The recipe with every "auto" resolved."""
-        from skbert import defaults
-        from skbert.training import TrainingSettings
-
-        epochs, rate = self.epochs, self.learning_rate
-        return TrainingSettings(
-            epochs=defaults.auto_epochs(n_texts, self.batch_size) if epochs == "auto" else epochs,
-            batch_size=self.batch_size,
-            learning_rate=(defaults.auto_learning_rate(checkpoint.hidden_size) if rate == "auto" else rate),
-            weight_decay=self.weight_decay,
-            warmup_ratio=self.warmup_ratio,
-            max_grad_norm=self.max_grad_norm,
-        )
-
-    def _new_model(
-        self, checkpoint: Checkpoint, n_outputs: int, generators: Generators
-    ) -> SequenceClassifier:
-        """The pretrained encoder with a new head."""
-        from skbert import model as models
-
-        pooling = checkpoint.pooling if self.pooling == "auto" else self.pooling
-        model = models.SequenceClassifier(
-            checkpoint.new_encoder(),
-            checkpoint.architecture,
-            pooling,
-            n_outputs,
-            checkpoint.head_dropout,
-            checkpoint.rebuild(),
-        )
-        models.set_dropout(model, self.dropout, generators.dropout)
-        return model
-
-    def _start_head(
-        self, model: SequenceClassifier, data: TrainingData, place: Runtime, generators: Generators
-    ) -> str:
-        """Give the head its first weights; returns how."""
-        from skbert import inference, probing
-        from skbert.model import reset_head
-
-        reset_head(model, generators.weights)
-        if self.head_init == "random":
-            return "random"
-        rows = probing.choose_rows(len(data), generators.probe)
-        embeddings = inference.run_model(model.eval(), data.encodings.take(rows), place, "embeddings")
-        seen = (embeddings, data.targets[rows], data.weights[rows])
-        if self.head_init == "auto" and not probing.generalizes(*seen, generators.probe):
-            return "random"
-        probing.start_head(model, *seen)
-        return "linear_probe"
-
-    def _report_truncation(self, encodings: Encodings) -> float:
-        """Share of truncated texts; a warning if there are any."""
-        share = float(encodings.truncated.mean())
+    def _warn_of_truncation(self, share: float) -> None:
         if share > 0:
             warnings.warn(
                 f"{share:.1%} of the training texts are longer than max_length={self.max_length} tokens and "
                 "lost their end. Raise max_length to keep more (truncated_fraction_ holds the share).",
                 TruncationWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
-        return share
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class of each text.
@@ -426,7 +341,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
         place = runtime.resolve_runtime(self.device, self.precision)
         unique, inverse = unique_texts(texts)
-        encodings = encoding.encode(self.tokenizer_, unique, self.max_length)
+        encodings = encoding.encode(self.tokenizer_, unique, self.max_length_)
         return inference.run_model(self.model_, encodings, place, output)[inverse]
 
     @property

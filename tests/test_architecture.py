@@ -21,6 +21,7 @@ NEVER = {
     "dropout": {"sklearn", "transformers"},
     "encoding": {"torch", "transformers", "sklearn"},
     "exceptions": {"torch", "transformers", "sklearn", "numpy", "skbert"},
+    "fitting": {"torch", "transformers", "sklearn", "skbert.classifier"},
     "inference": {"sklearn", "transformers", "skbert.training"},
     "inputs": {"torch", "transformers", "sklearn"},
     "labels": {"transformers", "tokenizers"},
@@ -94,7 +95,7 @@ def test_no_import_cycles():
 def test_modules_stay_small():
     lengths = {m: len((PACKAGE / f"{m}.py").read_text(encoding="utf-8").splitlines()) for m in MODULES}
     # The estimator's length is docstrings: every parameter is described there, once.
-    assert {m for m, n in lengths.items() if n > 330} <= {"classifier"}
+    assert {m for m, n in lengths.items() if n > 300} <= {"classifier"}
 
 
 def test_functions_fit_one_screen():

@@ -65,6 +65,16 @@ def test_head_init_auto_keeps_a_random_head_where_embeddings_tell_nothing(make_c
     assert started == {"auto": "random", "linear_probe": "linear_probe"}
 
 
+def test_a_thousand_classes(make_classifier):
+    texts = [f"{i} red {i}" for i in range(1000)] * 2
+    labels = [f"class {i}" for i in range(1000)] * 2
+    classifier = make_classifier(epochs=1, batch_size=200).fit(texts, labels)
+    p = classifier.predict_proba(texts[:5])
+    assert p.shape == (5, 1000)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert classifier.classes_.tolist() == sorted(set(labels))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_fits_pairs_and_singles(family, tiny_checkpoints, reviews):
     texts, y = reviews
@@ -226,6 +236,16 @@ def test_keyboard_interrupt_passes_and_changes_nothing(make_classifier, reviews,
     with pytest.raises(KeyboardInterrupt):
         classifier.fit(*reviews)
     assert vars(classifier) == before
+
+
+def test_predictions_keep_the_fitted_length(make_classifier, reviews):
+    texts, y = reviews
+    classifier = make_classifier(max_length=16).fit(texts, y)
+    long = [text + " good" * 40 for text in texts]
+    expected = classifier.predict_proba(long)
+    classifier.set_params(max_length=64)
+    assert classifier.max_length_ == 16
+    assert np.array_equal(classifier.predict_proba(long), expected)
 
 
 def test_feature_names_follow_the_last_fit(make_classifier, reviews):
