@@ -134,7 +134,7 @@ def packed_attention(
     q, k, v = (packing.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
     mask = packing.attention_mask(sliding_window)
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    if q.is_cuda or (dropout == 0.0 and q.dtype != torch.bfloat16):
+    if q.device.type != "cpu" or (dropout == 0.0 and q.dtype != torch.bfloat16):
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
     else:
         # On a CPU the fused kernel refuses dropout, and with bf16 and a mask it is slower than this.

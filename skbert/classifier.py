@@ -73,7 +73,8 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
         number of threads gives the same model. Global random generators are left as they were.
     device : str, default="auto"
-        "cpu", "cuda", "cuda:1", "mps", ...; "auto" takes a GPU where there is one.
+        "auto" takes a CUDA GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1". Other devices of
+        torch can be named ("mps"), but are not tested.
     precision : {"auto", "bfloat16", "float32", "float64"}, default="auto"
         Arithmetic of the encoder, in fit and predict. With "bfloat16" the optimizer keeps float32 weights,
         and head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware is fast at it.

@@ -41,7 +41,7 @@ def dropout(x: torch.Tensor, p: float, generator: torch.Generator | None) -> tor
     """Zero elements of `x` with probability `p` and scale up the others."""
     if p == 0.0:
         return x
-    if x.is_cuda or generator is None:
+    if x.device.type != "cpu" or generator is None:
         keep = torch.empty_like(x).bernoulli_(1.0 - p, generator=generator)
         return x * keep.div_(1.0 - p)
     return x * _scaled_mask(x, p, generator)

@@ -89,7 +89,7 @@ class SequenceClassifier(nn.Module):
         encode = self._encode_packed if self.architecture.packed else self._encode_padded
         states = encode(batch, packing)  # (n_tokens, hidden_size)
         if self.pooling == "mean":
-            return mean_of_texts(states.to(self.head.weight.dtype), batch.lengths)
+            return mean_of_texts(states.to(self.head.weight.dtype), packing, batch.lengths)
         first = states[batch.lengths.cumsum(0) - batch.lengths]  # (n_texts, hidden_size)
         pooled = first if self.pooler is None else self.pooler(first[:, None])
         return pooled.to(self.head.weight.dtype)
@@ -133,12 +133,12 @@ def _restore(
     return model.eval().requires_grad_(False)
 
 
-def mean_of_texts(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+def mean_of_texts(states: torch.Tensor, packing: Packing, lengths: torch.Tensor) -> torch.Tensor:
     """Mean over the tokens of each text: (n_tokens, hidden_size) → (n_texts, hidden_size).
 
-    Each text is summed by itself, so its mean does not depend on what else is in the batch.
+    Summed in the padded layout, whose gaps are zero: plain operations on every backend, no atomic additions.
     """
-    return torch.segment_reduce(states, "mean", lengths=lengths, axis=0)
+    return packing.pad(states).sum(dim=1) / lengths[:, None]
 
 
 def narrow(model: SequenceClassifier, dtype: torch.dtype) -> None:

@@ -17,7 +17,6 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from skbert.model import SequenceClassifier
@@ -102,7 +101,8 @@ def _fit_probe(
     norm = float(np.average(np.linalg.norm(embeddings, axis=1), weights=weights))
     probe = LogisticRegression(C=_C, max_iter=200)
     with warnings.catch_warnings():
-        # A start that has not converged is still a start: training goes on from it.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        # A start that has not converged is still a start: training goes on from it. And whether there are
+        # many classes for so few texts was said, if at all, when y was checked.
+        warnings.simplefilter("ignore", UserWarning)
         probe.fit(embeddings / norm, codes, sample_weight=weights)
     return probe, norm

@@ -39,7 +39,7 @@ def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
     Parameters
     ----------
     device : str
-        "auto" takes CUDA, else MPS, else the CPU.
+        "auto" takes CUDA where there is one, else the CPU.
     precision : {"auto", "bfloat16", "float32", "float64"}
         "auto" takes bfloat16 where the hardware multiplies it faster, else float32.
 
@@ -61,7 +61,7 @@ def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
 def _auto_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device("cpu")
 
 
 def _named_device(name: str | torch.device) -> torch.device:

@@ -12,6 +12,7 @@ from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint
 from transformers import AutoModel, AutoTokenizer
 
 from skbert import checkpoints
+from skbert.attention import Packing
 from skbert.batching import collate
 from skbert.encoding import encode
 from skbert.inputs import Texts
@@ -152,7 +153,9 @@ def test_mean_pooling_drops_the_unused_pooler(tiny_bert):
 
 def test_mean_of_texts_weighs_tokens_equally():
     states = torch.arange(12.0).view(6, 2)
-    means = mean_of_texts(states, torch.tensor([1, 2, 3]))
+    lengths = torch.tensor([1, 2, 3])
+    packing = Packing(lengths, torch.tensor([0, 0, 1, 0, 1, 2]), 3)
+    means = mean_of_texts(states, packing, lengths)
     assert means.tolist() == [[0, 1], [3, 4], [8, 9]]
 
 
