@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, ClassVar, Literal, Self
@@ -14,6 +15,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
+from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -67,6 +69,24 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         Fraction of the optimizer steps over which the rate rises from zero; it then falls linearly to zero.
     max_grad_norm : float, default=1.0
         Gradients are scaled down to this Euclidean norm; None turns clipping off.
+    freeze : int, "embeddings" or "encoder", default=0
+        What does not train: the embeddings and that many of the lowest layers, the embeddings alone, or all
+        but the head. Frozen parts run without dropout.
+    layer_decay : float, default=1.0
+        Factor of the learning rate per layer of distance from the head [4]_, in (0, 1]; 1 is off.
+    label_smoothing : float, default=0.0
+        Probability that a target shares over all classes [5]_, in [0, 1).
+    early_stopping : bool, default=False
+        Whether to end the fit when the validation score has not improved for `n_iter_no_change` epochs.
+        Without `X_val` in `fit`, a stratified `validation_fraction` of the texts is held out of training.
+    validation_fraction : float, default=0.1
+        Fraction of the texts held out for early stopping, in (0, 1).
+    n_iter_no_change : int, default=2
+        Epochs without a better validation score before the fit ends.
+    scoring : str or callable, default=None
+        Validation score, higher is better: a name of scikit-learn's scorers or a callable
+        ``(estimator, X, y)``; None is accuracy. The estimator that a callable is given predicts the
+        validation texts.
     class_weight : dict or "balanced", default=None
         Weight of each class; "balanced" weighs classes by the inverse of their frequency.
     random_state : int, RandomState instance or None, default=None
@@ -99,6 +119,12 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         Tokens per text that the model was fitted with; predictions use it too.
     loss_curve_ : list of float
         Mean training loss of each epoch.
+    validation_scores_ : list of float or None
+        Validation score of each epoch, if there was validation.
+    best_validation_score_ : float or None
+        The highest of them; the model has the weights of that epoch.
+    history_ : list of dict
+        "epoch", "loss" and, if there was validation, "validation_score" of each epoch: rows of a DataFrame.
     truncated_fraction_ : float
         Fraction of the training texts that were longer than `max_length` tokens.
     model_ : SequenceClassifier
@@ -119,6 +145,11 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
        Out-of-Distribution", ICLR 2022, arXiv:2202.10054.
     .. [3] Devlin, J. et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language
        Understanding", NAACL 2019, arXiv:1810.04805.
+
+    .. [4] Clark, K. et al., "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than
+       Generators", ICLR 2020, arXiv:2003.10555.
+    .. [5] Szegedy, C. et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016,
+       arXiv:1512.00567.
 
     Examples
     --------
@@ -142,6 +173,13 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "warmup_ratio": [Interval(Real, 0, 1, closed="both")],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "freeze": [Interval(Integral, 0, None, closed="left"), StrOptions({"embeddings", "encoder"})],
+        "layer_decay": [Interval(Real, 0, 1, closed="right")],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "random_state": ["random_state"],
         "device": [str],
@@ -164,6 +202,13 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         weight_decay: float = 0.01,
         warmup_ratio: float = 0.1,
         max_grad_norm: float | None = 1.0,
+        freeze: int | Literal["embeddings", "encoder"] = 0,
+        layer_decay: float = 1.0,
+        label_smoothing: float = 0.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        scoring: str | Callable[..., float] | None = None,
         class_weight: dict[Any, float] | str | None = None,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
@@ -182,13 +227,20 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         self.weight_decay = weight_decay
         self.warmup_ratio = warmup_ratio
         self.max_grad_norm = max_grad_norm
+        self.freeze = freeze
+        self.layer_decay = layer_decay
+        self.label_smoothing = label_smoothing
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.scoring = scoring
         self.class_weight = class_weight
         self.random_state = random_state
         self.device = device
         self.precision = precision
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
         """Fine-tune the checkpoint on texts and labels.
 
         Parameters
@@ -200,6 +252,9 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
             Class labels: str, int, bool or categorical.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text; a weight of two counts as the text given twice.
+        X_val, y_val : array-like, default=None
+            Texts and labels to validate on after each epoch. The model ends with the weights of the epoch
+            that scored best.
 
         Returns
         -------
@@ -216,15 +271,23 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
             If the training loss becomes NaN or infinite.
         """
         from skbert.fitting import fit_texts
-        from skbert.labels import encode_labels, row_weights
+        from skbert.labels import check_validation_labels, encode_labels, row_weights
 
         self._validate_params()
         texts = check_texts(X)
         names = _column_names(X)
         labels = encode_labels(y, len(texts))
         weights = row_weights(labels, sample_weight, self.class_weight)
+        held_out = None
+        if X_val is not None or y_val is not None:
+            held_out_texts = check_texts(X_val)
+            check_same_columns(held_out_texts, texts.n_columns)
+            held_out = (
+                held_out_texts,
+                check_validation_labels(y_val, len(held_out_texts), labels.classes),
+            )
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        fitted = fit_texts(texts, labels, weights, self.get_params(deep=False), seed)
+        fitted = fit_texts(texts, labels, weights, held_out, self.get_params(deep=False), seed)
         self._warn_of_truncation(fitted.truncated_fraction)
         # Only now, with everything behind us that can fail, is the estimator changed.
         self.__dict__.pop("feature_names_in_", None)
@@ -236,6 +299,9 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
             tokenizer_=fitted.tokenizer,
             max_length_=self.max_length,
             loss_curve_=fitted.loss_curve,
+            validation_scores_=fitted.validation_scores,
+            best_validation_score_=max(fitted.validation_scores) if fitted.validation_scores else None,
+            history_=_history(fitted.loss_curve, fitted.validation_scores),
             n_iter_=len(fitted.loss_curve),
             head_init_=fitted.head_init,
             learning_rate_=fitted.learning_rate,
@@ -358,6 +424,13 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _history(losses: list[float], scores: list[float] | None) -> list[dict[str, float]]:
+    rows = [{"epoch": epoch, "loss": loss} for epoch, loss in enumerate(losses, start=1)]
+    if scores is None:
+        return rows
+    return [row | {"validation_score": score} for row, score in zip(rows, scores, strict=True)]
 
 
 def _column_names(X: Any) -> dict[str, np.ndarray]:

@@ -2,12 +2,14 @@
 
 1. Load the checkpoint, once per process.
 2. Encode the texts; rows of weight zero are left out.
-3. Put a new head on a copy of the encoder, and give it its first weights.
-4. Train all of it.
+3. Hold texts out for validation, if early stopping asks for it.
+4. Put a new head on a copy of the encoder, and give it its first weights.
+5. Freeze what is not to train, and train the rest.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,15 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from skbert import checkpoints, defaults, inference, probing
+from skbert.adapt import freeze
 from skbert.callbacks import make_progress
 from skbert.checkpoints import Checkpoint
-from skbert.encoding import encode
-from skbert.exceptions import InputError
+from skbert.encoding import Encodings, encode
+from skbert.exceptions import InputError, SkbertWarning
 from skbert.inputs import Texts
-from skbert.labels import Labels
+from skbert.labels import Labels, make_loss
 from skbert.model import SequenceClassifier, reset_head, set_dropout
 from skbert.runtime import Generators, Runtime, isolated_generators, resolve_runtime
-from skbert.training import TrainingData, TrainingSettings, train
+from skbert.training import Trainer, TrainingData, TrainingSettings
+from skbert.validation import NoValidation, Validation, hold_out
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,13 +40,19 @@ class FittedModel:
     model: SequenceClassifier  # on the CPU
     tokenizer: Tokenizer
     loss_curve: list[float]  # mean training loss of each epoch
+    validation_scores: list[float] | None  # of each epoch; None without validation
     head_init: str  # "linear_probe" or "random"
     learning_rate: float
     truncated_fraction: float
 
 
 def fit_texts(
-    texts: Texts, labels: Labels, weights: np.ndarray, parameters: Mapping[str, Any], seed: int
+    texts: Texts,
+    labels: Labels,
+    weights: np.ndarray,
+    held_out: tuple[Texts, np.ndarray] | None,
+    parameters: Mapping[str, Any],
+    seed: int,
 ) -> FittedModel:
     """Fine-tune a checkpoint on texts.
 
@@ -52,6 +62,8 @@ def fit_texts(
     labels : Labels
     weights : ndarray of shape (n_samples,)
         Weight of each text.
+    held_out : tuple of Texts and ndarray, or None
+        Texts to validate on, and their labels.
     parameters : mapping
         The parameters of `BertClassifier`, validated.
     seed : int
@@ -68,6 +80,12 @@ def fit_texts(
     kept = np.flatnonzero(weights)  # rows of weight zero teach nothing
     encodings = encode(tokenizer, texts.take(kept), parameters["max_length"])
     data = TrainingData(encodings, labels.codes[kept], weights[kept])
+    validation = NoValidation()
+    if held_out is not None:
+        held_out_encodings = encode(tokenizer, held_out[0], parameters["max_length"])
+        validation = make_validation(held_out_encodings, held_out[1], labels, parameters, place)
+    elif parameters["early_stopping"]:
+        data, validation = split_off_validation(data, labels, parameters, place, seed)
     settings = resolve_settings(parameters, len(data), checkpoint.hidden_size)
     generators = Generators.from_seed(seed, place.device)
     with (
@@ -77,15 +95,51 @@ def fit_texts(
         model = new_model(checkpoint, labels.n_outputs, parameters["pooling"])
         head_init = start_head(model, data, parameters["head_init"], place, generators)
         set_dropout(model, parameters["dropout"], generators.dropout)
-        result = train(model, data, settings, place, generators, progress)
+        freeze(model, parameters["freeze"])
+        loss = make_loss(parameters["label_smoothing"])
+        trainer = Trainer(model, data, settings, loss, place, generators, progress, validation)
+        validation.check(model)
+        result = trainer.fit()
     return FittedModel(
         model=model,
         tokenizer=tokenizer,
         loss_curve=result.loss_curve,
+        validation_scores=None if validation.encodings is None else result.scores,
         head_init=head_init,
         learning_rate=settings.learning_rate,
         truncated_fraction=float(encodings.truncated.mean()),
     )
+
+
+def make_validation(
+    encodings: Encodings, y: np.ndarray, labels: Labels, parameters: Mapping[str, Any], place: Runtime
+) -> Validation:
+    """Scoring on held-out texts; with `early_stopping` it may end the fit."""
+    return Validation(
+        encodings,
+        y,
+        labels.classes,
+        parameters["scoring"],
+        parameters["n_iter_no_change"] if parameters["early_stopping"] else None,
+        place,
+    )
+
+
+def split_off_validation(
+    data: TrainingData, labels: Labels, parameters: Mapping[str, Any], place: Runtime, seed: int
+) -> tuple[TrainingData, Validation]:
+    """Hold a fraction of the rows out of training, and validate on them."""
+    training, held, complete = hold_out(data.targets, parameters["validation_fraction"], seed)
+    if not complete:
+        warnings.warn(
+            f"The {len(held)} texts held out for early stopping do not hold every class. Raise "
+            "validation_fraction, or pass X_val and y_val to fit.",
+            SkbertWarning,
+            stacklevel=4,
+        )
+    encodings, y = data.encodings.take(held), labels.classes[data.targets[held]]
+    rest = TrainingData(data.encodings.take(training), data.targets[training], data.weights[training])
+    return rest, make_validation(encodings, y, labels, parameters, place)
 
 
 def _check_max_length(max_length: int, checkpoint: Checkpoint) -> None:
@@ -103,6 +157,7 @@ def resolve_settings(parameters: Mapping[str, Any], n_texts: int, hidden_size: i
         epochs=defaults.auto_epochs(n_texts, parameters["batch_size"]) if epochs == "auto" else epochs,
         batch_size=parameters["batch_size"],
         learning_rate=defaults.auto_learning_rate(hidden_size) if rate == "auto" else rate,
+        layer_decay=parameters["layer_decay"],
         weight_decay=parameters["weight_decay"],
         warmup_ratio=parameters["warmup_ratio"],
         max_grad_norm=parameters["max_grad_norm"],

@@ -42,8 +42,17 @@ def run_model(
     ndarray of shape (n_texts, n_outputs) or (n_texts, hidden_size)
         float32, or float64 if `runtime` computes in float64.
     """
-    working = replica(model, runtime)
-    function = working.forward if output == "logits" else working.embed
+    return run_working_model(replica(model, runtime), encodings, runtime, output)
+
+
+def run_working_model(
+    model: SequenceClassifier,
+    encodings: Encodings,
+    runtime: Runtime,
+    output: Literal["logits", "embeddings"] = "logits",
+) -> np.ndarray:
+    """Run a model that is on the device of `runtime`, in its precision and in eval mode, over all texts."""
+    function = model.forward if output == "logits" else model.embed
     width = model.head.out_features if output == "logits" else model.hidden_size
     dtype = np.float64 if runtime.master_dtype == torch.float64 else np.float32
     rows = np.empty((len(encodings), width), dtype=dtype)

@@ -1,12 +1,12 @@
 """Labels: their kinds, how they become numbers, their loss, and the way back.
 
 A label kind is one place in each of five small functions: `encode_labels` (y → codes), `row_weights`,
-`loss` (what training minimises), `probabilities` and `decision_values` (logits → what users see).
+`make_loss` (what training minimises), `probabilities` and `decision_values` (logits → what users see).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,8 @@ from skbert.exceptions import InputError
 
 if TYPE_CHECKING:
     import torch
+
+    LossFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,32 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
         )
     kind: Literal["binary", "multiclass"] = "binary" if len(classes) == 2 else "multiclass"
     return Labels(codes.reshape(-1).astype(np.int64), classes, kind)
+
+
+def check_validation_labels(y: Any, n_texts: int, classes: np.ndarray) -> np.ndarray:
+    """Labels of validation texts, of which training must have seen every class.
+
+    Raises
+    ------
+    InputError
+        If they are missing, of another length, or hold a class that y does not.
+    """
+    if y is None:
+        raise InputError("X_val was given without y_val. Pass the labels of the validation texts as y_val.")
+    with _as_input_error():
+        values = _label_values(y)
+    if len(values) != n_texts:
+        raise InputError(
+            "Found validation data with inconsistent numbers of samples: "
+            f"[{n_texts}, {len(values)}] (texts in X_val, labels in y_val)."
+        )
+    unseen = np.setdiff1d(values, classes)
+    if len(unseen):
+        raise InputError(
+            f"y_val has classes that y does not: {unseen[:5].tolist()}. Validation texts must be of classes "
+            "that training sees."
+        )
+    return values
 
 
 def _label_values(y: Any) -> np.ndarray:
@@ -168,11 +196,26 @@ def row_weights(labels: Labels, sample_weight: Any, class_weight: Any) -> np.nda
     return weights
 
 
-def loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Mean weighted cross-entropy of one batch; the weights have a mean of one over the data set."""
+def make_loss(label_smoothing: float) -> LossFunction:
+    """Mean weighted cross-entropy of one batch; the weights have a mean of one over the data set.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        Probability that the targets share over all classes (Szegedy et al., 2016, arXiv:1512.00567).
+
+    Returns
+    -------
+    callable
+        (logits (n, k), targets (n,), weights (n,)) → loss, a scalar tensor.
+    """
     import torch.nn.functional as F
 
-    return (F.cross_entropy(logits, targets, reduction="none") * weights).mean()
+    def loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+        return (losses * weights).mean()
+
+    return loss
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -82,6 +82,16 @@ class SequenceClassifier(nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits of a packed batch, (n_texts, n_outputs), in the head's dtype."""
         return self.head(self.dropout(self.embed(batch)))
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what trains; frozen parts stay in eval mode, and so without dropout."""
+        super().train(mode)
+        if mode:
+            for module in self.modules():
+                weights = list(module.parameters())
+                if weights and not any(weight.requires_grad for weight in weights):
+                    module.eval()
+        return self
 
     def embed(self, batch: Batch) -> torch.Tensor:
         """Pooled vectors of a packed batch, (n_texts, hidden_size), in the head's dtype."""

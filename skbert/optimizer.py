@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from skbert.adapt import depths
 from skbert.model import SequenceClassifier, narrow
 from skbert.runtime import Runtime
 
@@ -26,10 +27,13 @@ class MasterAdamW:
     Parameters
     ----------
     model : SequenceClassifier
-        On its device, in the masters' dtype; its encoder works in `runtime.dtype` from now on.
+        On its device, in the masters' dtype; its encoder works in `runtime.dtype` from now on. What trains is
+        what requires a gradient.
     runtime : Runtime
     weight_decay : float
         Applied to matrices; biases and norms (one-dimensional weights) are left out.
+    layer_decay : float
+        Factor of the learning rate per layer of distance from the head.
     max_grad_norm : float or None
         Gradients are scaled down to this norm; None leaves them.
     """
@@ -39,20 +43,27 @@ class MasterAdamW:
         model: SequenceClassifier,
         runtime: Runtime,
         weight_decay: float,
+        layer_decay: float,
         max_grad_norm: float | None,
     ) -> None:
         self.max_grad_norm = max_grad_norm
-        self.working = [p for p in model.parameters() if p.requires_grad]
-        wide = [p.detach() for p in self.working]
+        self.embedding_decay = 1.0  # what weight decay made of an embedding row that never occurred
+        scales = learning_rate_scales(model, layer_decay)
+        table = model.encoder.get_input_embeddings().weight
+        self._table_decay = scales[table] * weight_decay if table.requires_grad else 0.0
+        working = list(model.parameters())
+        wide = [p.detach() for p in working]
         narrow(model, runtime.dtype)
-        self.masters = [
-            p if p.dtype == w.dtype else nn.Parameter(w) for p, w in zip(self.working, wide, strict=True)
-        ]
-        self._pairs = [(p, m) for p, m in zip(self.working, self.masters, strict=True) if p is not m]
+        masters = [p if p.dtype == w.dtype else nn.Parameter(w) for p, w in zip(working, wide, strict=True)]
+        everything = list(zip(working, masters, strict=True))
+        self._narrowed = [(p, m) for p, m in everything if p is not m]
+        trained = [(p, m) for p, m in everything if p.requires_grad]
+        self.masters = [m for _, m in trained]
+        self._pairs = [(p, m) for p, m in trained if p is not m]
         # Allocated once: fresh memory of this size would be mapped and cleared anew at every step.
         self._gradients = [torch.zeros_like(m) for _, m in self._pairs]
         self._adamw = torch.optim.AdamW(
-            parameter_groups(self.masters, weight_decay),
+            parameter_groups([(m, scales[p]) for p, m in trained], weight_decay),
             lr=0.0,
             fused=runtime.device.type in ("cpu", "cuda", "mps"),
         )
@@ -64,13 +75,13 @@ class MasterAdamW:
         if self.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.masters, self.max_grad_norm)
         for group in self._adamw.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["scale"]
         self._adamw.step()
-        if self._pairs:
-            working, masters = zip(*self._pairs, strict=True)
-            torch._foreach_copy_(list(working), list(masters))
-        for parameter in (*self.working, *self.masters):
-            parameter.grad = None
+        self.embedding_decay *= 1 - learning_rate * self._table_decay
+        self._narrow_weights()
+        for working, master in self._pairs:
+            working.grad = master.grad = None
+        self._adamw.zero_grad()
 
     def _widen_gradients(self) -> None:
         """Give each master the gradient of its narrow weight; none where nothing reached it."""
@@ -83,19 +94,52 @@ class MasterAdamW:
         if wide_gradients:
             torch._foreach_copy_(wide_gradients, narrow_gradients)
 
+    def _narrow_weights(self) -> None:
+        """Copy the masters into the model."""
+        if self._pairs:
+            working, masters = zip(*self._pairs, strict=True)
+            torch._foreach_copy_(list(working), list(masters))
+
+    def snapshot(self) -> tuple[list[torch.Tensor], float]:
+        """A copy of all weights that train, on the CPU."""
+        return [m.detach().to("cpu", copy=True) for m in self.masters], self.embedding_decay
+
+    @torch.no_grad()
+    def load_snapshot(self, snapshot: tuple[list[torch.Tensor], float]) -> None:
+        """Put the weights of a snapshot back."""
+        weights, self.embedding_decay = snapshot
+        for master, weight in zip(self.masters, weights, strict=True):
+            master.copy_(weight)
+        self._narrow_weights()
+
     @torch.no_grad()
     def finish(self) -> None:
-        """Put the masters into the model in place of its narrow weights."""
-        for working, master in self._pairs:
+        """Put wide weights into the model in place of its narrow ones, trained or not."""
+        for working, master in self._narrowed:
             working.data = master.data
 
 
-def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices with weight decay, biases and norms without (Devlin et al., 2019)."""
-    parameters = list(parameters)
+def learning_rate_scales(model: SequenceClassifier, layer_decay: float) -> dict[nn.Parameter, float]:
+    """Factor of the learning rate for each weight: `layer_decay` to the power of its distance from the head.
+
+    Layer-wise learning-rate decay (Howard and Ruder, 2018, arXiv:1801.06146; Clark et al., 2020,
+    arXiv:2003.10555).
+    """
+    if layer_decay == 1.0:
+        return dict.fromkeys(model.parameters(), 1.0)
+    return {parameter: layer_decay**depth for parameter, depth in depths(model).items()}
+
+
+def parameter_groups(
+    parameters: Iterable[tuple[nn.Parameter, float]], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Groups by scale of the rate; biases and norms go without weight decay (Devlin et al., 2019)."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, scale in parameters:
+        groups.setdefault((scale, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": members, "weight_decay": decay, "scale": scale}
+        for (scale, decay), members in groups.items()
     ]
 
 

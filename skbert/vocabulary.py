@@ -14,6 +14,7 @@ The result is that of the plain update up to rounding (tests/test_vocabulary.py)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,15 +32,18 @@ class FullVocabulary:
     rows: torch.Tensor  # (n_rows_in_training,) int64
 
 
-def compact(model: SequenceClassifier, encodings: Encodings) -> tuple[Encodings, FullVocabulary]:
-    """Shrink the embedding table to the ids that occur; returns renumbered encodings."""
-    occurring, renumbered = np.unique(encodings.ids, return_inverse=True)
+def compact(model: SequenceClassifier, *encodings: Encodings | None) -> tuple[list[Any], FullVocabulary]:
+    """Shrink the embedding table to the ids that occur in any of `encodings`; returns them renumbered."""
+    occurring = np.unique(np.concatenate([e.ids for e in encodings if e is not None]))
+    renumbered = [
+        None if e is None else replace(e, ids=np.searchsorted(occurring, e.ids).astype(np.int32))
+        for e in encodings
+    ]
     full = model.encoder.get_input_embeddings()
     rows = torch.from_numpy(occurring.astype(np.int64))
-    small = nn.Embedding.from_pretrained(full.weight.detach()[rows], freeze=False)
+    small = nn.Embedding.from_pretrained(full.weight.detach()[rows], freeze=not full.weight.requires_grad)
     model.encoder.set_input_embeddings(small)
-    ids = renumbered.reshape(-1).astype(np.int32)
-    return replace(encodings, ids=ids), FullVocabulary(full, rows)
+    return renumbered, FullVocabulary(full, rows)
 
 
 @torch.no_grad()

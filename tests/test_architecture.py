@@ -12,6 +12,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 # What a module must never import, at any level of its code.
 NEVER = {
+    "adapt": {"sklearn", "transformers", "skbert.training", "skbert.optimizer"},
     "attention": {"sklearn", "transformers", "tokenizers"},
     "batching": {"sklearn", "transformers", "tokenizers"},
     "callbacks": {"torch", "transformers"},
@@ -31,6 +32,7 @@ NEVER = {
     "runtime": {"sklearn", "transformers"},
     "sources": {"torch", "transformers", "sklearn"},
     "training": {"sklearn", "transformers"},
+    "validation": {"torch", "transformers", "skbert.training"},
     "vocabulary": {"sklearn", "transformers", "tokenizers"},
 }
 

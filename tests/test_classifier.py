@@ -232,7 +232,7 @@ def test_keyboard_interrupt_passes_and_changes_nothing(make_classifier, reviews,
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "train_step", interrupt)
+    monkeypatch.setattr(training.Trainer, "train_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         classifier.fit(*reviews)
     assert vars(classifier) == before

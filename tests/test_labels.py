@@ -12,7 +12,7 @@ from skbert.labels import (
     decision_values,
     encode_labels,
     log_probabilities,
-    loss,
+    make_loss,
     probabilities,
     row_weights,
 )
@@ -114,9 +114,16 @@ def test_bad_weights(sample_weight, class_weight, said):
 
 def test_loss_of_weight_two_is_the_row_twice():
     logits = torch.tensor([[1.0, 2.0], [0.5, -1.0]])
-    weighted = loss(logits, torch.tensor([0, 1]), torch.tensor([4 / 3, 2 / 3]))
+    weighted = make_loss(0.0)(logits, torch.tensor([0, 1]), torch.tensor([4 / 3, 2 / 3]))
     doubled = torch.nn.functional.cross_entropy(logits[[0, 0, 1]], torch.tensor([0, 0, 1]))
     torch.testing.assert_close(weighted, doubled)
+
+
+def test_label_smoothing_mixes_in_the_uniform_distribution():
+    logits = torch.tensor([[1.0, 2.0, 0.0]])
+    smooth = make_loss(0.3)(logits, torch.tensor([1]), torch.ones(1))
+    target = torch.tensor([[0.1, 0.8, 0.1]])
+    torch.testing.assert_close(smooth, -(target * logits.log_softmax(1)).sum())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -9,12 +9,20 @@ from skbert.optimizer import MasterAdamW, linear_schedule, parameter_groups
 from skbert.runtime import Runtime
 
 
+class ToyEncoder(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(4, 4), nn.LayerNorm(4))
+
+    def get_input_embeddings(self):
+        return self[0]
+
+
 class Toy(nn.Module):
     """The two parts that `narrow` looks for, and a head."""
 
     def __init__(self):
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+        self.encoder = ToyEncoder()
         self.pooler = None
         self.head = nn.Linear(4, 2)
 
@@ -28,6 +36,10 @@ def make_toy(seed=0):
         return Toy()
 
 
+def groups_of(module, weight_decay):
+    return parameter_groups([(p, 1.0) for p in module.parameters()], weight_decay)
+
+
 def data():
     return torch.randn(8, 4, generator=torch.Generator().manual_seed(5))
 
@@ -35,8 +47,8 @@ def data():
 @pytest.mark.parametrize("max_grad_norm", [None, 0.1])
 def test_float32_equals_torch(max_grad_norm):
     ours, reference = make_toy(), make_toy()
-    mine = MasterAdamW(ours, Runtime(torch.device("cpu"), torch.float32), 0.1, max_grad_norm)
-    theirs = torch.optim.AdamW(parameter_groups(reference.parameters(), 0.1), lr=0.0)
+    mine = MasterAdamW(ours, Runtime(torch.device("cpu"), torch.float32), 0.1, 1.0, max_grad_norm)
+    theirs = torch.optim.AdamW(groups_of(reference, 0.1), lr=0.0)
     for rate in (1e-2, 5e-3, 1e-3):
         ours(data()).square().sum().backward()
         mine.step(rate)
@@ -55,7 +67,7 @@ def test_float32_equals_torch(max_grad_norm):
 def test_bfloat16_masters_collect_steps_too_small_for_bfloat16():
     toy = make_toy()
     start = toy.encoder[0].weight.detach().clone()
-    optimizer = MasterAdamW(toy, Runtime(torch.device("cpu"), torch.bfloat16), 0.0, None)
+    optimizer = MasterAdamW(toy, Runtime(torch.device("cpu"), torch.bfloat16), 0.0, 1.0, None)
     assert toy.encoder[0].weight.dtype == torch.bfloat16
     assert toy.head.weight.dtype == torch.float32
     for _ in range(100):
@@ -71,7 +83,7 @@ def test_bfloat16_masters_collect_steps_too_small_for_bfloat16():
 def test_weights_without_gradient_are_left_alone():
     toy = make_toy()
     before = toy.head.weight.detach().clone()
-    optimizer = MasterAdamW(toy, Runtime(torch.device("cpu"), torch.bfloat16), 0.5, 1.0)
+    optimizer = MasterAdamW(toy, Runtime(torch.device("cpu"), torch.bfloat16), 0.5, 1.0, 1.0)
     toy.encoder(data().bfloat16()).sum().backward()
     optimizer.step(0.1)
     assert torch.equal(toy.head.weight, before)
@@ -79,7 +91,7 @@ def test_weights_without_gradient_are_left_alone():
 
 def test_biases_and_norms_do_not_decay():
     toy = make_toy()
-    decayed, free = parameter_groups(toy.parameters(), 0.3)
+    decayed, free = groups_of(toy, 0.3)
     assert decayed["weight_decay"] == 0.3
     assert free["weight_decay"] == 0.0
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 4), (2, 4)]

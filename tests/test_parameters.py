@@ -26,6 +26,13 @@ WRONG_TYPE = {
     "weight_decay": [None, "0.01"],
     "warmup_ratio": [None, "0.1"],
     "max_grad_norm": ["1", [1.0]],
+    "freeze": [None, 1.5, [1]],
+    "layer_decay": [None, "0.9"],
+    "label_smoothing": [None, "0.1"],
+    "early_stopping": [None, "yes", 2],
+    "validation_fraction": [None, "0.1", 1],
+    "n_iter_no_change": [None, 1.5, "2"],
+    "scoring": [3, ["accuracy"]],
     "class_weight": [3, [1.0, 2.0]],
     "random_state": ["0", 1.5, np.random.default_rng(0)],
     "device": [3, None, ["cpu"]],
@@ -44,6 +51,12 @@ OUT_OF_RANGE = {
     "weight_decay": [-0.01, np.nan],
     "warmup_ratio": [-0.1, 1.1, np.nan],
     "max_grad_norm": [0.0, -1.0, np.nan],
+    "freeze": [-1, "all"],
+    "layer_decay": [0.0, -0.5, 1.1, np.nan],
+    "label_smoothing": [-0.1, 1.0, np.nan],
+    "validation_fraction": [0.0, 1.0, -0.1, np.nan],
+    "n_iter_no_change": [0, -1],
+    "scoring": ["no_such_score"],
     "class_weight": ["equal"],
     "random_state": [-1],
     "precision": ["float16", "fp32", "double"],
@@ -55,6 +68,7 @@ REFUSED_LATER = {
     "model": ["./no/such/folder", Path("no/such/folder"), "nobody/no-such-model", "not a name!", ""],
     "max_length": [129, 100_000],
     "device": ["gpu", "cuda:99", ""],
+    "freeze": [2, 100],
     "class_weight": [{"neutral": 2.0}, {"neg": 0.0, "pos": 0.0}, {"neg": -1.0}, {"neg": np.nan}],
 }
 """Values that only the checkpoint, the machine or the data show to be wrong."""
@@ -72,6 +86,13 @@ IN_RANGE = {
     "weight_decay": 0,
     "warmup_ratio": 1.0,
     "max_grad_norm": None,
+    "freeze": "encoder",
+    "layer_decay": 1,
+    "label_smoothing": 0.1,
+    "early_stopping": True,
+    "validation_fraction": 0.5,
+    "n_iter_no_change": 1,
+    "scoring": "f1_macro",
     "class_weight": {"neg": 2.0, "pos": 1.0},
     "random_state": np.random.RandomState(0),
     "device": "cpu",
@@ -95,7 +116,7 @@ def test_tables_hold_every_parameter():
     assert set(WRONG_TYPE) == set(PARAMETERS)
     assert set(IN_RANGE) == set(PARAMETERS)
     # A revision is any str or None: no value of the right type is out of range.
-    assert set(OUT_OF_RANGE) | set(REFUSED_LATER) == set(PARAMETERS) - {"revision"}
+    assert set(OUT_OF_RANGE) | set(REFUSED_LATER) == set(PARAMETERS) - {"revision", "early_stopping"}
 
 
 def test_every_parameter_has_a_constraint():

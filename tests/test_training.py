@@ -12,15 +12,23 @@ from skbert import NonFiniteLossError, checkpoints, training
 from skbert.callbacks import Progress
 from skbert.encoding import encode
 from skbert.inputs import Texts
+from skbert.labels import make_loss
 from skbert.model import SequenceClassifier, reset_head, set_dropout
 from skbert.optimizer import linear_schedule, parameter_groups
 from skbert.runtime import Generators, Runtime
+from skbert.validation import NoValidation
 
 CPU = torch.device("cpu")
 TEXTS = Texts(["good film", "bad cat and dog", "the rain", "a poor story", "red", "happy day", "sad"])
 TARGETS = np.array([0, 1, 0, 1, 0, 1, 1])
 SETTINGS = training.TrainingSettings(
-    epochs=3, batch_size=3, learning_rate=1e-2, weight_decay=0.1, warmup_ratio=0.2, max_grad_norm=1.0
+    epochs=3,
+    batch_size=3,
+    learning_rate=1e-2,
+    layer_decay=1.0,
+    weight_decay=0.1,
+    warmup_ratio=0.2,
+    max_grad_norm=1.0,
 )
 
 
@@ -39,8 +47,20 @@ def make(folder, dropout=0.0, generators=None):
 def fit(folder, settings=SETTINGS, dtype=torch.float32, seed=0, dropout=0.0, progress=None):
     generators = Generators.from_seed(seed, CPU)
     model, data = make(folder, dropout, generators)
-    result = training.train(model, data, settings, Runtime(CPU, dtype), generators, progress or Progress())
-    return model, result
+    return model, trainer(model, data, generators, settings, dtype, progress).fit()
+
+
+def trainer(model, data, generators, settings=SETTINGS, dtype=torch.float32, progress=None):
+    return training.Trainer(
+        model.requires_grad_(),
+        data,
+        settings,
+        make_loss(0.0),
+        Runtime(CPU, dtype),
+        generators,
+        progress or Progress(),
+        NoValidation(),
+    )
 
 
 def test_weights_equal_a_plain_padded_loop(tiny_bert):
@@ -50,7 +70,7 @@ def test_weights_equal_a_plain_padded_loop(tiny_bert):
     data = make(tiny_bert)[1]
     reference = AutoModel.from_pretrained(tiny_bert, attn_implementation="eager").eval()
     parameters = [*reference.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.1), lr=0.0)
+    optimizer = torch.optim.AdamW(parameter_groups([(p, 1.0) for p in parameters], 0.1), lr=0.0)
     order = Generators.from_seed(0, CPU).order
     curve = []
     for epoch in range(3):
@@ -113,7 +133,14 @@ def test_a_diverging_loss_is_named(tiny_bert):
         model.head.weight.fill_(float("inf"))
     generators = Generators.from_seed(0, CPU)
     with pytest.raises(NonFiniteLossError, match=r"step 1 \(epoch 1\).*0\.01.*learning_rate"):
-        training.train(model, data, SETTINGS, Runtime(CPU, torch.float32), generators, Progress())
+        trainer(model, data, generators).fit()
+
+
+def test_a_last_update_that_diverges_is_named_too(tiny_bert):
+    settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=7, learning_rate=1e38, weight_decay=1e3)
+    model, data = make(tiny_bert)
+    with pytest.raises(NonFiniteLossError, match="last update"):
+        trainer(model, data, Generators.from_seed(0, CPU), settings).fit()
 
 
 def test_progress_hears_of_every_step_and_epoch(tiny_bert):
@@ -135,12 +162,10 @@ def test_progress_hears_of_every_step_and_epoch(tiny_bert):
 
 
 def test_settings_count_steps_and_rates():
-    assert SETTINGS.n_steps(7) == 9
     rates = list(SETTINGS.learning_rates(7))
     assert len(rates) == 9
     assert max(rates) == 1e-2
     assert rates[-1] > 0
-    assert SETTINGS.total_decay(7) == pytest.approx(np.prod([1 - 0.1 * r for r in rates]))
 
 
 @pytest.mark.gpu
@@ -156,7 +181,10 @@ def test_an_epoch_on_cuda_never_waits_for_the_device(tiny_bert):
             torch.cuda.set_sync_debug_mode("default")
 
     runtime = Runtime(torch.device("cuda", 0), torch.bfloat16)
+    cuda = training.Trainer(
+        model.requires_grad_(), data, SETTINGS, make_loss(0.0), runtime, generators, Strict(), NoValidation()
+    )
     try:
-        training.train(model, data, SETTINGS, runtime, generators, Strict())
+        cuda.fit()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -9,8 +9,10 @@ from skbert import checkpoints, training
 from skbert.callbacks import Progress
 from skbert.encoding import encode
 from skbert.inputs import Texts
+from skbert.labels import make_loss
 from skbert.model import SequenceClassifier, reset_head, set_dropout
 from skbert.runtime import Generators, Runtime
+from skbert.validation import NoValidation
 from skbert.vocabulary import FullVocabulary, compact
 
 TEXTS = Texts(["good film", "bad cat and dog", "the rain", "a poor story", "red", "happy day"])
@@ -28,21 +30,28 @@ def make(folder):
     return model, encode(tokenizer, TEXTS, 32)
 
 
+def fit(model, data, settings):
+    generators = Generators.from_seed(0, CPU32.device)
+    loss, model = make_loss(0.0), model.requires_grad_()
+    training.Trainer(model, data, settings, loss, CPU32, generators, Progress(), NoValidation()).fit()
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.7])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_training_equals_the_plain_update(family, tiny_checkpoints, monkeypatch):
-    settings = training.TrainingSettings(3, 2, 1e-2, 0.1, 0.1, 1.0)
+def test_training_equals_the_plain_update(family, layer_decay, tiny_checkpoints, monkeypatch):
+    settings = training.TrainingSettings(3, 2, 1e-2, layer_decay, 0.1, 0.1, 1.0)
     weights = []
     for plain in (False, True):
         model, encodings = make(tiny_checkpoints(family))
         if plain:
 
-            def untouched(model, encodings):
+            def untouched(model, *encodings):
                 table = model.encoder.get_input_embeddings()
                 return encodings, FullVocabulary(table, torch.arange(len(table.weight)))
 
             monkeypatch.setattr(training, "compact", untouched)
         data = training.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6))
-        training.train(model, data, settings, CPU32, Generators.from_seed(0, CPU32.device), Progress())
+        fit(model, data, settings)
         weights.append(dict(model.named_parameters()))
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=1e-5, msg=name)
@@ -51,7 +60,8 @@ def test_training_equals_the_plain_update(family, tiny_checkpoints, monkeypatch)
 def test_compact_keeps_the_rows_that_occur(tiny_bert):
     model, encodings = make(tiny_bert)
     full = model.encoder.get_input_embeddings().weight.clone()
-    small, vocabulary = compact(model, encodings)
+    (small, nothing), vocabulary = compact(model, encodings, None)
+    assert nothing is None
     occurring = np.unique(encodings.ids)
     assert vocabulary.rows.tolist() == occurring.tolist()
     assert len(model.encoder.get_input_embeddings().weight) == len(occurring) < len(full)
@@ -63,9 +73,9 @@ def test_compact_keeps_the_rows_that_occur(tiny_bert):
 def test_rows_that_do_not_occur_decay(tiny_bert):
     model, encodings = make(tiny_bert)
     before = model.encoder.get_input_embeddings().weight.clone()
-    settings = training.TrainingSettings(2, 3, 1e-2, 0.5, 0.0, 1.0)
+    settings = training.TrainingSettings(2, 3, 1e-2, 1.0, 0.5, 0.0, 1.0)
     data = training.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6))
-    training.train(model, data, settings, CPU32, Generators.from_seed(0, CPU32.device), Progress())
+    fit(model, data, settings)
     after = model.encoder.get_input_embeddings().weight
     absent = np.setdiff1d(np.arange(len(before)), encodings.ids)
     rates = [1e-2 * f for f in (1, 0.75, 0.5, 0.25)]

@@ -1,0 +1,193 @@
+"""Scores on held-out texts after each epoch, early stopping, and the best epoch's weights.
+
+1. `hold_out` splits rows off the training texts, stratified by class.
+2. After each epoch the model in training predicts the held-out texts, and a scikit-learn scorer judges.
+   Higher is better, whatever the scorer.
+3. The best epoch's weights are kept in memory, and put back at the end. `should_stop` tells when no epoch out
+   of `patience` was better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import train_test_split
+
+from skbert import labels as label_kinds
+from skbert.encoding import Encodings
+from skbert.exceptions import InputError
+from skbert.inference import run_working_model
+from skbert.runtime import Runtime
+
+if TYPE_CHECKING:
+    from skbert.model import SequenceClassifier
+    from skbert.optimizer import MasterAdamW
+
+
+class NoValidation:
+    """Scores nothing and never stops: a fit without held-out texts."""
+
+    encodings: Encodings | None = None
+    should_stop = False
+
+    def __init__(self) -> None:
+        self.scores: list[float] = []
+
+    def check(self, model: SequenceClassifier) -> None:
+        """Try the scorer before the first step, so that a bad one costs nothing."""
+
+    def after_epoch(self, model: SequenceClassifier, optimizer: MasterAdamW) -> None:
+        """Score the model, and keep its weights if they are the best so far."""
+
+    def restore_best(self, optimizer: MasterAdamW) -> None:
+        """Put the weights of the best epoch back."""
+
+
+class Validation(NoValidation):
+    """Scores every epoch on held-out texts.
+
+    Parameters
+    ----------
+    encodings : Encodings
+        Of the held-out texts.
+    y : ndarray of shape (n_samples,)
+        Their labels.
+    classes : ndarray of shape (n_classes,)
+    scoring : str, callable or None
+        As scikit-learn takes it; None is accuracy.
+    patience : int or None
+        Epochs without a better score before `should_stop`; None never stops.
+    runtime : Runtime
+    """
+
+    def __init__(
+        self,
+        encodings: Encodings,
+        y: np.ndarray,
+        classes: np.ndarray,
+        scoring: str | Callable[..., float] | None,
+        patience: int | None,
+        runtime: Runtime,
+    ) -> None:
+        super().__init__()
+        self.encodings = encodings
+        self.y = y
+        self.classes = classes
+        self.patience = patience
+        self.runtime = runtime
+        self._scorer = get_scorer("accuracy" if scoring is None else scoring)
+        self._best_weights: Any = None
+
+    @property
+    def should_stop(self) -> bool:  # type: ignore[override]  # a constant in the base, which never stops
+        """Whether the last `patience` epochs brought no better score."""
+        return self.patience is not None and len(self.scores) - 1 - _best(self.scores) >= self.patience
+
+    def check(self, model: SequenceClassifier) -> None:
+        """Score once before the first step: a scorer that fails or gives NaN is named at once."""
+        self._score(model)
+
+    def after_epoch(self, model: SequenceClassifier, optimizer: MasterAdamW) -> None:
+        """Score, and keep the weights of the best epoch so far (of equal ones the first)."""
+        self.scores.append(self._score(model))
+        if _best(self.scores) == len(self.scores) - 1:
+            self._best_weights = optimizer.snapshot()
+
+    def restore_best(self, optimizer: MasterAdamW) -> None:
+        """Put the best epoch's weights back, unless the last epoch was the best."""
+        if _best(self.scores) != len(self.scores) - 1:
+            optimizer.load_snapshot(self._best_weights)
+
+    def _score(self, model: SequenceClassifier) -> float:
+        assert self.encodings is not None
+        logits = run_working_model(model.eval(), self.encodings, self.runtime)
+        try:
+            score = float(self._scorer(HeldOutPredictions(self.classes, logits), None, self.y))
+        except Exception as error:
+            raise InputError(
+                f"scoring={self._scorer!r} failed on the validation texts ({error}). Expected a name or a "
+                "callable that gives one number for (estimator, X, y)."
+            ) from error
+        if math.isnan(score):
+            raise InputError(
+                f"scoring={self._scorer!r} gave NaN on the {len(self.y)} validation texts. Expected a "
+                "number; take another scorer, or more validation texts."
+            )
+        return score
+
+
+class HeldOutPredictions(ClassifierMixin, BaseEstimator):
+    """What a scorer sees of a model in training: its predictions on the held-out texts, whatever X is.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+    logits : ndarray of shape (n_samples, n_classes)
+    """
+
+    def __init__(self, classes: np.ndarray, logits: np.ndarray) -> None:
+        self.classes = classes
+        self.logits = logits
+        self.classes_ = classes
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable class of each held-out text."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities of the held-out texts."""
+        return label_kinds.probabilities(self.logits)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Log-odds or logits of the held-out texts."""
+        return label_kinds.decision_values(self.logits)
+
+
+def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Split rows into training and validation, stratified by class.
+
+    Where there are too few rows for that, one row of each class stays in training and the validation rows
+    are drawn from the others, without regard to classes.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_samples,)
+    fraction : float
+        Of the rows for validation.
+    seed : int
+
+    Returns
+    -------
+    training, validation : ndarray of int
+    complete : bool
+        Whether the validation rows hold every class.
+    """
+    n_rows, classes, counts = len(codes), *np.unique(codes, return_counts=True)
+    n_validation = round(fraction * n_rows)
+    if not 0 < n_validation <= n_rows - len(classes):
+        raise InputError(
+            f"validation_fraction={fraction} of {n_rows} texts is {n_validation} texts for validation, which "
+            f"leaves no text there or less than one of each of the {len(classes)} classes for training. Use "
+            "another fraction, more texts, or early_stopping=False."
+        )
+    rows = np.arange(n_rows)
+    if counts.min() > 1 and len(classes) <= n_validation <= n_rows - len(classes):
+        training, validation = train_test_split(
+            rows, test_size=n_validation, stratify=codes, random_state=seed
+        )
+    else:
+        order = np.random.default_rng(seed).permutation(n_rows)
+        one_of_each = order[np.unique(codes[order], return_index=True)[1]]
+        validation = order[~np.isin(order, one_of_each)][:n_validation]
+        training = np.setdiff1d(rows, validation)
+    complete = len(np.unique(codes[validation])) == len(classes)
+    return np.sort(training), np.sort(validation), complete
+
+
+def _best(scores: list[float]) -> int:
+    return max(range(len(scores)), key=scores.__getitem__)

@@ -1,0 +1,108 @@
+"""What trains, and how deep it lies."""
+
+import pytest
+import torch
+from checkpoints import FAMILIES
+
+from skbert import InputError, checkpoints
+from skbert.adapt import depths, embedding_parts, encoder_layers, freeze
+from skbert.model import SequenceClassifier
+
+
+def make(folder, pooling="cls"):
+    checkpoint = checkpoints.load(folder)
+    return SequenceClassifier(
+        checkpoint.new_encoder(), checkpoint.architecture, pooling, 2, 0.1, checkpoint.rebuild()
+    )
+
+
+def trained(module):
+    return {p.requires_grad for p in module.parameters()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_freeze(family, tiny_checkpoints):
+    model = make(tiny_checkpoints(family, layers=2))
+    lower, upper = encoder_layers(model.encoder)
+    freeze(model, 0)
+    assert trained(model) == {True}
+    freeze(model, "embeddings")
+    assert all(trained(part) == {False} for part in embedding_parts(model.encoder))
+    assert trained(lower) == trained(upper) == trained(model.head) == {True}
+    freeze(model, 1)
+    assert trained(lower) == {False}
+    assert trained(upper) == {True}
+    freeze(model, "encoder")
+    assert trained(model.encoder) == {False}
+    assert trained(model.head) == {True}
+    freeze(model, 0)
+    assert trained(model) == {True}
+
+
+def test_freeze_beyond_the_layers(tiny_bert):
+    with pytest.raises(InputError, match=r"freeze=2, but the encoder has 1 layers.*'encoder'"):
+        freeze(make(tiny_bert), 2)
+
+
+def test_frozen_parts_stay_in_eval_mode(tiny_checkpoints):
+    model = make(tiny_checkpoints("bert", layers=2))
+    freeze(model, 1)
+    model.train()
+    lower, upper = encoder_layers(model.encoder)
+    assert not any(m.training for m in lower.modules())
+    assert not any(m.training for m in model.encoder.embeddings.modules())
+    assert all(m.training for m in upper.modules())
+    assert model.dropout.training
+    assert not any(m.training for m in model.eval().modules())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_depths(family, tiny_checkpoints):
+    model = make(tiny_checkpoints(family, layers=2))
+    found = depths(model)
+    assert set(found) == set(model.parameters())
+    lower, upper = encoder_layers(model.encoder)
+    assert {found[p] for p in upper.parameters()} == {1}
+    assert {found[p] for p in lower.parameters()} == {2}
+    assert {found[p] for part in embedding_parts(model.encoder) for p in part.parameters()} == {3}
+    assert {found[p] for p in model.head.parameters()} == {0}
+
+
+def fit(make_classifier, reviews, **parameters):
+    return make_classifier(precision="float32", **parameters).fit(*reviews)
+
+
+def weights(classifier):
+    return {name: p.clone() for name, p in classifier.model_.named_parameters()}
+
+
+def test_frozen_weights_keep_their_bits_also_in_bfloat16(make_classifier, reviews, tiny_bert):
+    start = dict(checkpoints.load(tiny_bert).new_encoder().named_parameters())
+    for precision in ("float32", "bfloat16"):
+        head_only = {"freeze": "encoder", "learning_rate": 0.05, "epochs": 10}
+        classifier = make_classifier(**head_only, precision=precision).fit(*reviews)
+        for name, p in classifier.model_.encoder.named_parameters():
+            assert p.dtype == torch.float32
+            assert torch.equal(p, start[name]), name
+        assert classifier.loss_curve_[-1] < classifier.loss_curve_[0]
+
+
+def test_layer_decay_moves_lower_layers_less(make_classifier, reviews, tiny_bert):
+    start = dict(checkpoints.load(tiny_bert).new_encoder().named_parameters())
+    name = "encoder.layer.0.attention.self.query.weight"
+    moved = {
+        decay: (
+            fit(make_classifier, reviews, layer_decay=decay).model_.encoder.get_parameter(name) - start[name]
+        )
+        .abs()
+        .mean()
+        .item()
+        for decay in (1.0, 0.1)
+    }
+    assert moved[0.1] == pytest.approx(0.1 * moved[1.0], rel=0.5)
+
+
+def test_layer_decay_of_one_is_the_plain_fit(make_classifier, reviews):
+    plain, decayed = (fit(make_classifier, reviews, **p) for p in ({}, {"layer_decay": 1}))
+    for name, p in weights(plain).items():
+        assert torch.equal(p, weights(decayed)[name])

@@ -1,0 +1,159 @@
+"""Held-out texts, early stopping, and the best epoch's weights."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.metrics import log_loss, make_scorer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skbert import InputError, SkbertWarning
+from skbert.validation import hold_out
+
+
+def noisy_fit(make_classifier, reviews, **parameters):
+    """A fit whose validation labels contradict the training labels more and more: it soon gets worse."""
+    texts, y = reviews
+    contrary = ["pos" if label == "neg" else "neg" for label in y]
+    settings = {"epochs": 12, "scoring": "neg_log_loss"} | parameters
+    return make_classifier(**settings).fit(texts, y, X_val=texts, y_val=contrary), contrary
+
+
+def test_early_stopping_ends_the_fit_and_restores_the_best_epoch(make_classifier, reviews):
+    classifier, contrary = noisy_fit(make_classifier, reviews, early_stopping=True, n_iter_no_change=3)
+    scores = classifier.validation_scores_
+    best = int(np.argmax(scores))
+    assert len(scores) == classifier.n_iter_ == best + 4 < 12
+    assert classifier.best_validation_score_ == max(scores)
+    restored = -log_loss(contrary, classifier.predict_proba(reviews[0]))
+    assert restored == pytest.approx(max(scores), abs=1e-6)
+    assert restored != pytest.approx(scores[-1], abs=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_best_epoch_comes_back_without_early_stopping_too(precision, make_classifier, reviews):
+    classifier, contrary = noisy_fit(make_classifier, reviews, precision=precision)
+    assert classifier.n_iter_ == len(classifier.validation_scores_) == 12
+    restored = -log_loss(contrary, classifier.predict_proba(reviews[0]))
+    assert restored == pytest.approx(max(classifier.validation_scores_), abs=1e-5)
+
+
+def test_watching_changes_nothing_where_the_last_epoch_is_best(make_classifier, reviews):
+    texts, y = reviews
+    plain = make_classifier(epochs=4).fit(texts, y)
+    watched = make_classifier(epochs=4, scoring="neg_log_loss").fit(texts, y, X_val=texts, y_val=y)
+    assert watched.validation_scores_.index(max(watched.validation_scores_)) == 3
+    # Texts that are validated on are in the vocabulary of both fits, so even the bits are the same.
+    assert np.array_equal(plain.predict_proba(texts), watched.predict_proba(texts))
+
+
+def test_history(make_classifier, reviews):
+    texts, y = reviews
+    classifier = make_classifier().fit(texts, y, X_val=texts[:6], y_val=y[:6])
+    frame = pd.DataFrame(classifier.history_)
+    assert frame.columns.tolist() == ["epoch", "loss", "validation_score"]
+    assert frame["loss"].tolist() == classifier.loss_curve_
+    assert frame["validation_score"].tolist() == classifier.validation_scores_
+    plain = make_classifier().fit(texts, y)
+    assert plain.validation_scores_ is plain.best_validation_score_ is None
+    assert list(plain.history_[0]) == ["epoch", "loss"]
+
+
+def test_a_holdout_is_not_trained_on(make_classifier, reviews):
+    texts, y = reviews
+    classifier = make_classifier(early_stopping=True, validation_fraction=0.25, epochs=3).fit(texts, y)
+    assert len(classifier.validation_scores_) == classifier.n_iter_
+    # Accuracy on six texts moves in sixths.
+    assert all((score * 6) == pytest.approx(round(score * 6)) for score in classifier.validation_scores_)
+
+
+def test_scores_are_those_of_the_estimator(make_classifier, reviews):
+    texts, y = reviews
+    X_val, y_val = ["good team", "bad law", "happy dog", "sad rain"], ["pos", "neg", "pos", "neg"]
+    classifier = make_classifier(epochs=1).fit(texts, y, X_val=X_val, y_val=y_val)
+    assert classifier.validation_scores_ == [classifier.score(X_val, y_val)]
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "roc_auc", "f1_macro", "neg_log_loss"])
+def test_scorers_by_name(scoring, make_classifier, reviews):
+    texts, y = reviews
+    classifier = make_classifier(epochs=1, scoring=scoring).fit(texts, y, X_val=texts, y_val=y)
+    expected = sklearn.metrics.get_scorer(scoring)(classifier, list(texts), list(y))
+    assert classifier.validation_scores_ == [pytest.approx(expected)]
+
+
+def test_callable_scorers(make_classifier, reviews):
+    texts, y = reviews
+    for scoring in (lambda estimator, X, y: 0.5, make_scorer(lambda a, b: 0.5)):
+        classifier = make_classifier(epochs=1, scoring=scoring).fit(texts, y, X_val=texts, y_val=y)
+        assert classifier.validation_scores_ == [0.5]
+
+
+def test_validation_texts_of_a_pipeline(make_classifier, reviews):
+    texts, y = reviews
+    with sklearn.config_context(enable_metadata_routing=True):
+        bert = make_classifier(epochs=1).set_fit_request(X_val=True, y_val=True)
+        pipeline = Pipeline(
+            [("clean", FunctionTransformer(lambda X: [x.lower() for x in X])), ("bert", bert)],
+            transform_input=["X_val"],
+        )
+        pipeline.fit(list(texts), list(y), X_val=["GOOD", "BAD"], y_val=["pos", "neg"])
+    assert len(pipeline["bert"].validation_scores_) == 1
+
+
+BAD = {
+    "length": (["a"], ["pos", "neg"], {}, "inconsistent numbers"),
+    "unseen class": (["a", "b"], ["pos", "other"], {}, "other"),
+    "no labels": (["a", "b"], None, {}, "y_val"),
+    "no texts": (None, ["pos", "neg"], {}, "collection of texts"),
+    "pairs": ([("a", "b")], ["pos"], {}, "features"),
+    "bad cell": (["a", 3], ["pos", "neg"], {}, "row 1"),
+    "scorer of no name": (["a", "b"], ["pos", "neg"], {"scoring": "no_such_score"}, "scoring"),
+    "scorer that fails": (["a"], ["pos"], {"scoring": lambda e, X, y: 1 / 0}, "failed"),
+    "scorer of NaN": (["a"], ["pos"], {"scoring": lambda e, X, y: float("nan")}, "NaN"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_validation_costs_no_step_and_no_earlier_fit(case, make_classifier, reviews, monkeypatch):
+    from skbert import training
+
+    X_val, y_val, parameters, said = BAD[case]
+    classifier = make_classifier().fit(*reviews).set_params(**parameters)
+    before = dict(vars(classifier))
+    monkeypatch.delattr(training.Trainer, "train_step")  # the first step would fail otherwise
+    with pytest.raises(ValueError, match=said):
+        classifier.fit(*reviews, X_val=X_val, y_val=y_val)
+    assert vars(classifier) == before
+
+
+def test_a_fraction_that_leaves_a_side_empty(make_classifier):
+    with pytest.raises(InputError, match=r"validation_fraction=0\.1 of 4 texts"):
+        make_classifier(early_stopping=True).fit(["a", "b", "c", "d"], [0, 1, 0, 1])
+
+
+def test_a_holdout_that_misses_a_class_is_said(make_classifier, reviews):
+    texts, y = list(reviews[0]), list(reviews[1])
+    with pytest.warns(SkbertWarning, match="every class"):
+        classifier = make_classifier(early_stopping=True, epochs=1).fit([*texts, "red"], [*y, "rare"])
+    assert "rare" in classifier.classes_
+
+
+def test_hold_out_is_stratified_and_seeded():
+    codes = np.array([0] * 60 + [1] * 30 + [2] * 10)
+    training, validation, complete = hold_out(codes, 0.2, 0)
+    assert complete
+    assert np.bincount(codes[validation]).tolist() == [12, 6, 2]
+    assert sorted([*training, *validation]) == list(range(100))
+    assert np.array_equal(hold_out(codes, 0.2, 0)[1], validation)
+    assert not np.array_equal(hold_out(codes, 0.2, 1)[1], validation)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_class_stays_in_training(seed):
+    codes = np.array([0] * 10 + [1, 2, 3])
+    training, validation, complete = hold_out(codes, 0.3, seed)
+    assert set(codes[training]) == {0, 1, 2, 3}
+    assert len(validation) == 4
+    assert not complete
