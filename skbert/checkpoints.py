@@ -25,23 +25,14 @@ from skbert.attention import packed_attention
 from skbert.exceptions import CheckpointError
 from skbert.model import Architecture
 from skbert.runtime import isolated_generators
-from skbert.sources import FILES, locate
+from skbert.sources import FILES, VOCABULARIES, locate
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # Families whose packed forward equals the padded one (tests/test_model.py holds them to it).
 _PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
-_ROBERTA_POSITIONS = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text"}
 _ATTENTION = "skbert_packed"
-_VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "spm.model",
-)
 _MAX_LOADED = 4  # checkpoints kept in memory per process
 
 
@@ -175,14 +166,21 @@ def _architecture(encoder: Any, config: Any) -> Architecture:
     absolute = getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
     packed = family in _PACKED_FAMILIES and absolute and not getattr(config, "is_decoder", False)
     n_segments = getattr(config, "type_vocab_size", 0) or 0
-    roberta = family in _ROBERTA_POSITIONS
     return Architecture(
         packed=packed,
-        position_offset=(config.pad_token_id or 0) + 1 if roberta else 0,
-        takes_positions="position_ids" in accepted,
+        position_offset=_position_offset(encoder),
+        takes_positions=packed and "position_ids" in accepted,
         takes_segments="token_type_ids" in accepted and n_segments > 0,
+        pad_id=getattr(config, "pad_token_id", None) or 0,
         n_segments=n_segments,
     )
+
+
+def _position_offset(encoder: Any) -> int:
+    """Position id of the first token: RoBERTa and its kin keep the rows up to the padding id free."""
+    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return 0 if padding is None else padding + 1
 
 
 def _attention_of(packed: bool) -> str:
@@ -199,9 +197,9 @@ def _read_tokenizer(folder: Path) -> str:
     from transformers import AutoTokenizer
 
     # transformers would make up an empty tokenizer, in which every word is unknown.
-    if not any((folder / name).is_file() for name in _VOCABULARIES):
+    if not any((folder / name).is_file() for name in VOCABULARIES):
         raise CheckpointError(
-            f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}. Get the checkpoint again, or "
+            f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)}. Get the checkpoint again, or "
             "save its tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )
     try:

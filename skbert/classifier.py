@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skbert.exceptions import TruncationWarning
 from skbert.inputs import check_same_columns, check_texts, unique_texts
+from skbert.sources import locate
 
 # torch and transformers take seconds to import: the stages that need them are imported by the methods that
 # run them, so that BertClassifier() and clone() cost nothing.
@@ -94,7 +95,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         number of threads gives the same model. Global random generators are left as they were.
     device : str, default="auto"
         "auto" takes a CUDA GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1". Other devices of
-        torch can be named ("mps"), but are not tested.
+        torch can be named, but are not tested.
     precision : {"auto", "bfloat16", "float32", "float64"}, default="auto"
         Arithmetic of the encoder, in fit and predict. With "bfloat16" the optimizer keeps float32 weights,
         and head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware is fast at it.
@@ -270,7 +271,6 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         NonFiniteLossError
             If the training loss becomes NaN or infinite.
         """
-        from skbert.fitting import fit_texts
         from skbert.labels import check_validation_labels, encode_labels, row_weights
 
         self._validate_params()
@@ -286,6 +286,9 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
                 held_out_texts,
                 check_validation_labels(y_val, len(held_out_texts), labels.classes),
             )
+        locate(self.model, self.revision)  # a checkpoint that is not there is named before torch is imported
+        from skbert.fitting import fit_texts
+
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         fitted = fit_texts(texts, labels, weights, held_out, self.get_params(deep=False), seed)
         self._warn_of_truncation(fitted.truncated_fraction)
@@ -415,6 +418,11 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
     def _n_features_out(self) -> int:
         """Columns that `transform` gives; scikit-learn's mixin makes feature names of it."""
         return self.model_.hidden_size
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        if "tokenizer_" in state:  # the only setting of a tokenizer that its pickle does not hold
+            self.tokenizer_.encode_special_tokens = True
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 
 from skbert import checkpoints, defaults, inference, probing
 from skbert.adapt import freeze
@@ -89,6 +90,8 @@ def fit_texts(
     settings = resolve_settings(parameters, len(data), checkpoint.hidden_size)
     generators = Generators.from_seed(seed, place.device)
     with (
+        torch.inference_mode(False),
+        torch.enable_grad(),  # whatever the caller has set
         isolated_generators(generators.seed, place.device),
         make_progress(parameters["verbose"], settings.epochs, len(data)) as progress,
     ):
@@ -191,6 +194,7 @@ def start_head(
         return "random"
     rows = probing.choose_rows(len(data), generators.probe)
     embeddings = inference.run_model(model.eval(), data.encodings.take(rows), place, "embeddings")
+    inference.release(model)
     seen = (embeddings, data.targets[rows], data.weights[rows])
     if head_init == "auto" and not probing.generalizes(*seen, generators.probe):
         return "random"

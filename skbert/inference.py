@@ -18,7 +18,7 @@ import torch
 from skbert.batching import collate, longest_first
 from skbert.encoding import Encodings
 from skbert.model import SequenceClassifier, narrow
-from skbert.runtime import Runtime
+from skbert.runtime import Runtime, wide_dtype
 
 
 def run_model(
@@ -54,8 +54,7 @@ def run_working_model(
     """Run a model that is on the device of `runtime`, in its precision and in eval mode, over all texts."""
     function = model.forward if output == "logits" else model.embed
     width = model.head.out_features if output == "logits" else model.hidden_size
-    dtype = np.float64 if runtime.master_dtype == torch.float64 else np.float32
-    rows = np.empty((len(encodings), width), dtype=dtype)
+    rows = np.empty((len(encodings), width), dtype=wide_dtype(runtime))
     with torch.inference_mode():
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             batch = collate(encodings, indices).to(runtime.device)
@@ -81,6 +80,12 @@ def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
         narrow(working, runtime.dtype)
         _latest[model] = (key, working.eval())
         return working
+
+
+def release(model: SequenceClassifier) -> None:
+    """Drop the replica of a model that is about to be trained."""
+    with _lock:
+        _latest.pop(model, None)
 
 
 _latest: weakref.WeakKeyDictionary[SequenceClassifier, tuple[Any, SequenceClassifier]] = (

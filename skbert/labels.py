@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from sklearn import config_context
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, column_or_1d
@@ -42,7 +43,9 @@ class Labels:
 def _as_input_error() -> Iterator[None]:
     """Keep scikit-learn's words about labels and weights, but make them skbert's error."""
     try:
-        yield
+        # Up to scikit-learn 1.8, dispatching functions refuse lists.
+        with config_context(array_api_dispatch=False):
+            yield
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -123,7 +126,7 @@ def _label_values(y: Any) -> np.ndarray:
         raise InputError(
             f"Input y contains NaN (a missing label) at row {missing}. Drop the rows without a label."
         )
-    if isinstance(y, list | tuple) and len({isinstance(v, str) for v in y}) == 2:
+    if len({isinstance(label, str) for label in _loose_labels(y)}) == 2:
         raise InputError(
             "y mixes str labels with labels of other types, so their order is undefined. "
             "Convert all of them with str()."
@@ -143,6 +146,14 @@ def _label_values(y: Any) -> np.ndarray:
     values = column_or_1d(np.asarray(y), warn=True)
     check_classification_targets(values)
     return values
+
+
+def _loose_labels(y: Any) -> list[Any]:
+    """Labels that no dtype holds together: those of a list, or of a 1-D object array or Series."""
+    if isinstance(y, list | tuple):
+        return list(y)
+    is_object = str(getattr(y, "dtype", "")) == "object" and getattr(y, "ndim", 1) == 1
+    return np.asarray(y).tolist() if is_object else []
 
 
 def _first_missing(y: Any) -> int | None:
@@ -175,10 +186,15 @@ def row_weights(labels: Labels, sample_weight: Any, class_weight: Any) -> np.nda
     if not weights.any():
         raise InputError("All sample weights are zero, so there is nothing to learn from.")
     if class_weight is not None:
-        values = labels.classes[labels.codes]
+        rows = weights > 0  # a class whose rows all have weight zero has no frequency to be balanced by
+        present = np.unique(labels.codes[rows])
+        per_class = np.ones(len(labels.classes))
         with _as_input_error():
-            per_class = compute_class_weight(
-                class_weight, classes=labels.classes, y=values, sample_weight=weights
+            per_class[present] = compute_class_weight(
+                class_weight,
+                classes=labels.classes[present],
+                y=labels.classes[labels.codes[rows]],
+                sample_weight=weights[rows],
             )
         if not (np.isfinite(per_class).all() and (per_class >= 0).all()):
             raise InputError(
@@ -192,6 +208,11 @@ def row_weights(labels: Labels, sample_weight: Any, class_weight: Any) -> np.nda
             "The number of classes has to be greater than one; after sample_weight and class_weight only "
             f"{labels.classes[kept].tolist()} have rows of a weight above zero. Give weight to at least two "
             "classes."
+        )
+    if not np.finfo(np.float32).tiny < weights.sum() < np.finfo(np.float32).max:
+        raise InputError(
+            f"The weights add up to {weights.sum():g}, too large or too small to compute with. Scale "
+            "them to a mean near one."
         )
     return weights
 

@@ -28,8 +28,9 @@ class Architecture:
 
     packed: bool  # the encoder accepts packed batches with the packed attention function
     position_offset: int  # position id of the first token (RoBERTa: padding index + 1)
-    takes_positions: bool  # forward() has `position_ids`
+    takes_positions: bool  # positions are passed to the encoder; on the padded path it counts its own
     takes_segments: bool  # forward() has `token_type_ids`, and the checkpoint has such embeddings
+    pad_id: int  # what fills the gaps on the padded path; some families count positions by it
     n_segments: int  # segment embeddings there are; RoBERTa has one
 
 
@@ -111,6 +112,7 @@ class SequenceClassifier(nn.Module):
 
     def _encode_padded(self, batch: Batch, packing: Packing) -> torch.Tensor:
         inputs = {name: packing.pad(values) for name, values in self._inputs(batch).items()}
+        inputs["input_ids"] = inputs["input_ids"].masked_fill(~packing.mask, self.architecture.pad_id)
         output = self.encoder(**inputs, attention_mask=packing.mask.long())
         return packing.unpad(output.last_hidden_state)
 
@@ -137,7 +139,10 @@ def _restore(
     settings: tuple[Architecture, Literal["cls", "mean"], int, float],
     weights: dict[str, Any],
 ) -> SequenceClassifier:
-    model = SequenceClassifier(build(*arguments), *settings, rebuild=(build, arguments))
+    encoder = build(*arguments)
+    if not any(name.startswith("pooler.") for name in weights):
+        encoder.pooler = None  # the checkpoint had none
+    model = SequenceClassifier(encoder, *settings, rebuild=(build, arguments))
     tensors = {name: torch.from_numpy(values.copy()) for name, values in weights.items()}
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
@@ -172,6 +177,8 @@ def set_dropout(model: SequenceClassifier, p: float | None, generator: torch.Gen
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):
                 setattr(module, name, Dropout(child.p))
+            elif isinstance(child, nn.Identity) and name.endswith("drop"):
+                setattr(module, name, Dropout(0.0))  # ModernBERT leaves a dropout of zero out
         if p is not None and isinstance(getattr(module, "attention_dropout", None), float):
             vars(module)["attention_dropout"] = p  # ModernBERT's attention reads it from here
     for module in model.modules():

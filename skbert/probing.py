@@ -76,7 +76,7 @@ def start_head(
     embeddings : ndarray of shape (n_samples, hidden_size)
         Pooled vectors of the frozen encoder.
     codes : ndarray of shape (n_samples,)
-        Class codes; classes without a row keep weights of zero and a bias below the others'.
+        Class codes; classes without a row get weights of zero and a bias below the others'.
     weights : ndarray of shape (n_samples,)
     """
     if len(np.unique(codes)) < 2:  # weights of zero left one class: there is nothing to separate
@@ -88,7 +88,7 @@ def start_head(
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
     with torch.no_grad():
         model.head.weight.zero_()
-        model.head.bias.fill_(float(intercepts.min()))
+        model.head.bias.fill_(float(intercepts.min()) - 1.0)
         rows = torch.from_numpy(probe.classes_)
         model.head.weight[rows] = torch.from_numpy(coefficients / norm).to(model.head.weight.dtype)
         model.head.bias[rows] = torch.from_numpy(intercepts).to(model.head.bias.dtype)

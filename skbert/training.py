@@ -24,7 +24,7 @@ from skbert.encoding import Encodings
 from skbert.exceptions import NonFiniteLossError
 from skbert.model import SequenceClassifier
 from skbert.optimizer import MasterAdamW, linear_schedule
-from skbert.runtime import Generators, Runtime
+from skbert.runtime import Generators, Runtime, wide_dtype
 from skbert.validation import NoValidation
 from skbert.vocabulary import compact, restore
 
@@ -106,7 +106,8 @@ class Trainer:
         )
         # Scaled over the data set, not over each mini-batch: a row of weight two counts as the row given
         # twice, whatever it meets in its mini-batch.
-        self.data = replace(data, encodings=encodings, weights=data.weights / data.weights.mean())
+        weights = (data.weights / data.weights.mean()).astype(wide_dtype(runtime))
+        self.data = replace(data, encodings=encodings, weights=weights)
         self.settings = settings
         self.loss = loss
         self.runtime = runtime

@@ -33,13 +33,18 @@ class FullVocabulary:
 
 
 def compact(model: SequenceClassifier, *encodings: Encodings | None) -> tuple[list[Any], FullVocabulary]:
-    """Shrink the embedding table to the ids that occur in any of `encodings`; returns them renumbered."""
+    """Shrink the embedding table to the ids that occur in any of `encodings`; returns them renumbered.
+
+    Encoders on the padded path keep their whole table: some read positions off the padding id.
+    """
+    full = model.encoder.get_input_embeddings()
     occurring = np.unique(np.concatenate([e.ids for e in encodings if e is not None]))
+    if not model.architecture.packed:
+        occurring = np.arange(full.num_embeddings)
     renumbered = [
         None if e is None else replace(e, ids=np.searchsorted(occurring, e.ids).astype(np.int32))
         for e in encodings
     ]
-    full = model.encoder.get_input_embeddings()
     rows = torch.from_numpy(occurring.astype(np.int64))
     small = nn.Embedding.from_pretrained(full.weight.detach()[rows], freeze=not full.weight.requires_grad)
     model.encoder.set_input_embeddings(small)

@@ -22,7 +22,7 @@ NEVER = {
     "dropout": {"sklearn", "transformers"},
     "encoding": {"torch", "transformers", "sklearn"},
     "exceptions": {"torch", "transformers", "sklearn", "numpy", "skbert"},
-    "fitting": {"torch", "transformers", "sklearn", "skbert.classifier"},
+    "fitting": {"transformers", "sklearn", "skbert.classifier"},
     "inference": {"sklearn", "transformers", "skbert.training"},
     "inputs": {"torch", "transformers", "sklearn"},
     "labels": {"transformers", "tokenizers"},

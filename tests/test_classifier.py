@@ -1,9 +1,11 @@
 """`BertClassifier` as its users see it."""
 
+import pickle
 import random
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -276,8 +278,59 @@ def test_joblib_keeps_every_bit_and_the_checkpoint_may_go(tmp_path, reviews, mak
     for file in folder.iterdir():
         file.unlink()
     again = joblib.load(tmp_path / "model.joblib")
+    texts = [*texts, "good [SEP] bad [CLS] [MASK]"]  # literal text, before and after
     for method in METHODS:
         assert np.array_equal(getattr(again, method)(texts), getattr(classifier, method)(texts))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_checkpoint_without_a_pooler_reloads_and_narrows(family, tmp_path, reviews, make_classifier):
+    """Most language-model checkpoints on the hub have no pooler."""
+    texts, y = reviews
+    folder = build_checkpoint(family, tmp_path / "mlm", masked_lm=True)
+    for precision in ("float32", "bfloat16"):
+        classifier = make_classifier(model=str(folder), precision=precision).fit(texts, y)
+        again = pickle.loads(pickle.dumps(classifier))
+        assert np.array_equal(again.predict_proba(texts), classifier.predict_proba(texts))
+
+
+def test_input_errors_come_before_torch_is_imported():
+    code = (
+        "import sys; from skbert import BertClassifier, CheckpointError, InputError\n"
+        "for X, model in ((['a', None], 'x/y'), (['a', 'b'], 'someone/unknown')):\n"
+        "    try: BertClassifier(model).fit(X, [0, 1])\n"
+        "    except (CheckpointError, InputError) as error: print(type(error).__name__)\n"
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["InputTypeError", "CheckpointError", "[]"]
+
+
+def test_fit_works_where_gradients_are_off(make_classifier, reviews):
+    texts, y = reviews
+    expected = make_classifier().fit(texts, y).predict_proba(texts)
+    for scope in (torch.no_grad, torch.inference_mode):
+        with scope():
+            classifier = make_classifier().fit(texts, y)
+        assert np.array_equal(classifier.predict_proba(texts), expected)
+
+
+def test_concurrent_fits_equal_serial_ones_and_leave_the_generator(make_classifier, reviews):
+    texts, y = reviews
+    serial = [make_classifier(random_state=seed).fit(texts, y).predict_proba(texts) for seed in range(4)]
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        fits = [pool.submit(make_classifier(random_state=seed).fit, texts, y) for seed in range(4)]
+        together = [fit.result().predict_proba(texts) for fit in fits]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(np.array_equal(a, b) for a, b in zip(serial, together, strict=True))
+
+
+def test_nothing_of_the_pretrained_model_stays_after_fit(make_classifier, reviews):
+    from skbert import inference
+
+    classifier = make_classifier(precision="bfloat16").fit(*reviews)
+    assert classifier.model_ not in inference._latest
 
 
 def test_sample_weight_two_is_the_row_twice_in_a_full_batch(make_classifier, reviews):

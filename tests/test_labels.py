@@ -65,6 +65,8 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         ([0.0, float("nan")], "row 1"),
         (pd.Series(["a", pd.NA], dtype="string"), "row 1"),
         (["a", 1], "mixes str"),
+        (np.array(["a", 1], dtype=object), "mixes str"),
+        (pd.Series(["a", 1], dtype=object), "mixes str"),
         ([0.5, 1.7], "continuous"),
         (np.array([[0, 1], [1, 0]]), "2-D"),
         (np.array([[0, 1], [1, 2]]), "2-D"),
@@ -90,6 +92,11 @@ def test_row_weights_balanced_as_scikit_learn():
     np.testing.assert_allclose(weights, compute_sample_weight("balanced", y))
 
 
+def test_balanced_ignores_classes_of_weight_zero():
+    weights = row_weights(encode_labels(["a", "b", "c", "b"], 4), [1, 1, 0, 1], "balanced")
+    np.testing.assert_allclose(weights, [1.5, 0.75, 0, 0.75])
+
+
 def test_row_weights_combine():
     weights = row_weights(encode_labels(["a", "b", "a"], 3), [1, 2, 0], {"a": 3, "b": 1})
     assert weights.tolist() == [3, 2, 0]
@@ -101,6 +108,8 @@ def test_row_weights_combine():
         ([0, 0], None, "zero"),
         ([1, -1], None, "[Nn]egative"),
         ([1], None, "sample_weight"),
+        ([1e300, 1e300], None, "too large"),
+        ([1e-320, 1e-320], None, "too small"),
         ([1, float("nan")], None, "NaN"),
         (None, {"a": 0, "b": 0}, "weight above zero"),
         (None, {"a": 0, "b": 1}, r"only \['b'\]"),

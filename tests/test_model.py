@@ -1,7 +1,9 @@
 """Packed logits and gradients against transformers' own padded forward, and the model's other promises."""
 
 import copy
+import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, MPNetConfig, MPNetModel
 
 from skbert import checkpoints
 from skbert.attention import Packing
@@ -90,6 +92,26 @@ def test_gradients_equal_transformers_padded_forward(family, pooling, tiny_check
 def test_only_deberta_takes_the_padded_path(tiny_checkpoints):
     packed = {f: checkpoints.load(tiny_checkpoints(f)).architecture.packed for f in FAMILIES}
     assert {family for family, is_packed in packed.items() if not is_packed} == {"deberta-v2"}
+
+
+def test_a_family_that_counts_its_own_positions(tmp_path, tiny_checkpoints):
+    """MPNet (all-mpnet-base-v2) numbers positions from the padding id, in its own forward."""
+    folder = tmp_path / "mpnet"
+    shutil.copytree(tiny_checkpoints("roberta"), folder)
+    like = json.loads((folder / "config.json").read_text())
+    sizes = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers")
+    config = MPNetConfig(max_position_embeddings=130, pad_token_id=1, **{name: like[name] for name in sizes})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        MPNetModel(config).save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    model, tokenizer = build(folder, "mean")
+    assert checkpoints.load(folder).max_positions == 128
+    logits = model(collate(encode(tokenizer, SINGLE, 64), np.arange(len(SINGLE))))
+    expected, _ = padded_reference(folder, SINGLE, "mean", model.head)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_local_attention_differs_from_global_attention(tiny_checkpoints):

@@ -23,6 +23,11 @@ def test_a_relative_path_object_is_a_folder(tiny_bert, monkeypatch):
     assert sources.locate("./" + Path(tiny_bert).name) == Path(Path(tiny_bert).name)
 
 
+def test_a_nested_folder_without_a_path_is_hinted_at():
+    with pytest.raises(CheckpointError, match=r"model='\./models/bert/run1'"):
+        sources.locate("models/bert/run1")
+
+
 @pytest.mark.parametrize("path", ["/no/such/folder", "./nothing", "~/nothing-here", Path("nothing")])
 def test_a_missing_folder_is_named(path):
     with pytest.raises(CheckpointError, match=r"config\.json"):
@@ -88,6 +93,22 @@ def test_a_name_in_the_hubs_cache_needs_no_connection(tiny_bert, tmp_path):
         assert result.stdout.strip() == str(snapshot), result.stderr
     pinned = "from skbert import sources; print(sources.locate('someone/tiny', 'a' * 40))"
     assert run(pinned, HF_HOME=str(tmp_path)).stdout.strip() == str(snapshot)
+
+
+def test_a_partial_snapshot_does_not_hide_the_embedded_copy(tmp_path):
+    """Other libraries download weights and config of the default checkpoint, but not how it pools."""
+    folder = sources.embedded_folder()
+    name = "models--" + sources.DEFAULT_CHECKPOINT.replace("/", "--")
+    snapshot = tmp_path / "hub" / name / "snapshots" / ("b" * 40)
+    snapshot.mkdir(parents=True)
+    for file in ("config.json", "tokenizer.json", "model.safetensors"):
+        (snapshot / file).symlink_to(folder / file)
+    refs = tmp_path / "hub" / name / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("b" * 40)
+    code = "from skbert import sources; print(sources.locate(sources.DEFAULT_CHECKPOINT))"
+    result = run(code, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
+    assert result.stdout.strip() == str(folder), result.stderr
 
 
 def test_offline_an_uncached_name_says_how_to_get_the_weights():

@@ -36,6 +36,13 @@ def fit(model, data, settings):
     training.Trainer(model, data, settings, loss, CPU32, generators, Progress(), NoValidation()).fit()
 
 
+def test_padded_encoders_keep_their_ids(tiny_checkpoints):
+    model, encodings = make(tiny_checkpoints("deberta-v2"))
+    (same,), vocabulary = compact(model, encodings)
+    assert np.array_equal(same.ids, encodings.ids)
+    assert len(vocabulary.rows) == vocabulary.embeddings.num_embeddings
+
+
 @pytest.mark.parametrize("layer_decay", [1.0, 0.7])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_equals_the_plain_update(family, layer_decay, tiny_checkpoints, monkeypatch):
