@@ -127,7 +127,9 @@ def _columns(X: Any) -> list[list[Any]]:
     if hasattr(X, "toarray"):
         raise InputTypeError(f"X is a sparse {type(X).__name__} of numbers. {_EXPECTED}.")
     if isinstance(X, np.ma.MaskedArray):
-        X = np.where(np.ma.getmaskarray(X), None, np.asarray(X, dtype=object))
+        cells = np.array(X.data, dtype=object)
+        cells[np.ma.getmaskarray(X)] = None
+        X = cells
     if hasattr(X, "iloc") and hasattr(X, "columns"):
         return [X.iloc[:, i].astype(object).tolist() for i in range(X.shape[1])]
     if hasattr(X, "iloc"):
