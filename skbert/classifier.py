@@ -44,8 +44,13 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
     revision : str, default=None
         Branch, tag or commit on the hub; None is the main branch.
     max_length : int, default=256
-        Tokens per text or pair, special tokens included; longer ones lose their end (of a pair the longer
-        side is cut first), with a `TruncationWarning`. A checkpoint with fewer positions raises.
+        Tokens per text or pair, special tokens included; what becomes of longer ones is `long_text`. A
+        checkpoint with fewer positions raises.
+    long_text : {"head", "head_tail", "windows"}, default="head"
+        What is read of texts longer than `max_length`, of a pair's longer side first: their beginning; a
+        quarter of `max_length` from their beginning and the rest from their end [6]_; or all of them, in
+        windows that overlap by half. In training each window has its text's label and weight; a text's logits
+        and embedding are the mean over its windows.
     pooling : {"auto", "cls", "mean"}, default="auto"
         How the states of a text's tokens become one vector: the first token's state, through the
         checkpoint's pooler where it has one, or the mean over tokens. "auto" follows a
@@ -118,6 +123,8 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         Peak learning rate used.
     max_length_ : int
         Tokens per text that the model was fitted with; predictions use it too.
+    long_text_ : {"head", "head_tail", "windows"}
+        As fitted; predictions use it too.
     loss_curve_ : list of float
         Mean training loss of each epoch.
     validation_scores_ : list of float or None
@@ -151,6 +158,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
        Generators", ICLR 2020, arXiv:2003.10555.
     .. [5] Szegedy, C. et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016,
        arXiv:1512.00567.
+    .. [6] Sun, C. et al., "How to Fine-Tune BERT for Text Classification?", CCL 2019, arXiv:1905.05583.
 
     Examples
     --------
@@ -165,6 +173,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         "model": [str, PathLike],
         "revision": [str, None],
         "max_length": [Interval(Integral, 8, None, closed="left")],
+        "long_text": [StrOptions({"head", "head_tail", "windows"})],
         "pooling": [StrOptions({"auto", "cls", "mean"})],
         "head_init": [StrOptions({"auto", "linear_probe", "random"})],
         "dropout": [Interval(Real, 0, 1, closed="left"), None],
@@ -194,6 +203,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         *,
         revision: str | None = None,
         max_length: int = 256,
+        long_text: Literal["head", "head_tail", "windows"] = "head",
         pooling: Literal["auto", "cls", "mean"] = "auto",
         head_init: Literal["auto", "linear_probe", "random"] = "auto",
         dropout: float | None = None,
@@ -219,6 +229,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         self.model = model
         self.revision = revision
         self.max_length = max_length
+        self.long_text = long_text
         self.pooling = pooling
         self.head_init = head_init
         self.dropout = dropout
@@ -301,6 +312,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
             model_=fitted.model,
             tokenizer_=fitted.tokenizer,
             max_length_=self.max_length,
+            long_text_=self.long_text,
             loss_curve_=fitted.loss_curve,
             validation_scores_=fitted.validation_scores,
             best_validation_score_=max(fitted.validation_scores) if fitted.validation_scores else None,
@@ -316,7 +328,8 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         if share > 0:
             warnings.warn(
                 f"{share:.1%} of the training texts are longer than max_length={self.max_length} tokens and "
-                "lost their end. Raise max_length to keep more (truncated_fraction_ holds the share).",
+                "were cut. Raise max_length, or use long_text='windows' to read all of them "
+                "(truncated_fraction_ holds the share).",
                 TruncationWarning,
                 stacklevel=3,
             )
@@ -411,7 +424,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
         place = runtime.resolve_runtime(self.device, self.precision)
         unique, inverse = unique_texts(texts)
-        encodings = encoding.encode(self.tokenizer_, unique, self.max_length_)
+        encodings = encoding.encode(self.tokenizer_, unique, self.max_length_, self.long_text_)
         return inference.run_model(self.model_, encodings, place, output)[inverse]
 
     @property

@@ -2,7 +2,8 @@
 
 1. The raw `tokenizers.Tokenizer` splits texts into ids, without special tokens and without truncation:
    it holds no state that a call changes, so many threads may share it.
-2. Each text keeps its first tokens up to `max_length`; of a pair the longer side is cut first.
+2. A text of more than `max_length` tokens keeps its first ones ("head"), its first and last ones
+   ("head_tail"), or becomes several rows that overlap by half ("windows"); of a pair the longer side is cut first.
 3. The checkpoint's special tokens are put around the ids, from a template read off the tokenizer's own
    post-processor.
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -22,36 +23,52 @@ from skbert.inputs import Texts
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+LongText = Literal["head", "head_tail", "windows"]
+
 _CHUNK = 1024  # texts a call to the tokenizer: enough to feed its threads, little to hold in memory
 _CHARACTERS_PER_TOKEN = 16  # a text is first cut after max_length times this many characters
 
 
 @dataclass(frozen=True, slots=True)
 class Encodings:
-    """Token ids of many texts, ragged.
+    """Token ids of many rows, ragged; a text is one row, or several if it was cut into windows.
 
-    Text i is `ids[offsets[i]:offsets[i + 1]]`.
+    Row i is `ids[offsets[i]:offsets[i + 1]]`.
     """
 
     ids: np.ndarray  # (n_tokens,) int32
-    offsets: np.ndarray  # (n_texts + 1,) int64
+    offsets: np.ndarray  # (n_rows + 1,) int64
     segments: np.ndarray  # (n_tokens,) int8: 0 in the first text of a pair, 1 in the second
-    truncated: np.ndarray  # (n_texts,) bool: some tokens of the text were cut off
+    owners: np.ndarray  # (n_rows,) int64, ascending: the text that each row is of
+    truncated: np.ndarray  # (n_texts,) bool: some tokens of the text are in no row
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens per text, special ones included; shape (n_texts,), int64."""
+        """Tokens per row, special ones included; shape (n_rows,), int64."""
         return np.diff(self.offsets)
 
-    def take(self, indices: np.ndarray) -> Encodings:
-        """The encodings at `indices`, in that order."""
-        starts, lengths = self.offsets[indices], self.lengths[indices]
+    def take(self, rows: np.ndarray) -> Encodings:
+        """The given rows, in that order, each as a text of its own."""
+        starts, lengths = self.offsets[rows], self.lengths[rows]
         tokens = ragged_arange(starts, lengths)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        return Encodings(self.ids[tokens], offsets, self.segments[tokens], self.truncated[indices])
+        return Encodings(
+            ids=self.ids[tokens],
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            segments=self.segments[tokens],
+            owners=np.arange(len(rows)),
+            truncated=self.truncated[self.owners[rows]],
+        )
+
+    def mean_of_texts(self, values: np.ndarray) -> np.ndarray:
+        """Mean over the rows of each text: (n_rows, width) → (n_texts, width)."""
+        if len(self.truncated) == len(self):
+            return values
+        firsts = np.flatnonzero(np.diff(self.owners, prepend=-1))
+        counts = np.diff(firsts, append=len(self))
+        return np.add.reduceat(values, firsts, axis=0) / counts[:, None].astype(values.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +99,7 @@ class Template:
         )
 
 
-def encode(tokenizer: Tokenizer, texts: Texts, max_length: int) -> Encodings:
+def encode(tokenizer: Tokenizer, texts: Texts, max_length: int, long_text: LongText = "head") -> Encodings:
     """Encode texts or pairs.
 
     Parameters
@@ -91,7 +108,9 @@ def encode(tokenizer: Tokenizer, texts: Texts, max_length: int) -> Encodings:
         Without truncation and padding, `encode_special_tokens` set.
     texts : Texts
     max_length : int
-        Tokens per text or pair at most, special ones included.
+        Tokens per row at most, special ones included.
+    long_text : {"head", "head_tail", "windows"}
+        What becomes of longer texts.
 
     Returns
     -------
@@ -99,13 +118,58 @@ def encode(tokenizer: Tokenizer, texts: Texts, max_length: int) -> Encodings:
     """
     template = Template.read(tokenizer, texts.n_columns)
     budget = max_length - template.n_special
-    sides = [_token_ids(tokenizer, texts.first, max_length)]
+    needed = max_length if long_text == "head" else None
+    sides = [_token_ids(tokenizer, texts.first, needed)]
     if texts.second is not None:
-        sides.append(_token_ids(tokenizer, texts.second, max_length))
+        sides.append(_token_ids(tokenizer, texts.second, needed))
     lengths = np.stack([np.diff(offsets) for _, offsets in sides])  # (n_sides, n_texts)
     kept = truncate_longest_first(lengths, budget)
-    ids, segments, offsets = _assemble(sides, kept, template)
-    return Encodings(ids, offsets, segments, truncated=np.any(kept < lengths, axis=0))
+    owners, starts = _windows(lengths, kept) if long_text == "windows" else _one_row(lengths)
+    kept_of_rows = kept[:, owners]
+    heads = kept_of_rows // 4 if long_text == "head_tail" else kept_of_rows
+    truncated = kept < lengths
+    if long_text == "windows":  # the longer side is in the windows, all of it
+        truncated[np.argmax(lengths - kept, axis=0), np.arange(len(texts))] = False
+    spans = [
+        _Span(ids, offsets[owners] + start, head, kept_of_row, offsets[owners] + length[owners])
+        for (ids, offsets), start, head, kept_of_row, length in zip(
+            sides, starts, heads, kept_of_rows, lengths, strict=True
+        )
+    ]
+    ids, segments, row_offsets = _assemble(spans, template)
+    return Encodings(ids, row_offsets, segments, owners, np.any(truncated, axis=0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """What each row takes of one side: `head` tokens from `start`, and the others up to `end`."""
+
+    ids: np.ndarray
+    start: np.ndarray  # (n_rows,)
+    head: np.ndarray
+    kept: np.ndarray
+    end: np.ndarray  # of the side's tokens; read only where head < kept
+
+
+def _one_row(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Owners and starts of rows where each text is one row that starts at its first token."""
+    return np.arange(lengths.shape[1]), np.zeros_like(lengths)
+
+
+def _windows(lengths: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Owners and starts of windows over the side that lost most, each half a window after the last.
+
+    The last window ends with the text. The other side of a pair is the same in every window.
+    """
+    n_texts = lengths.shape[1]
+    side = np.argmax(lengths - kept, axis=0), np.arange(n_texts)
+    surplus, steps = (lengths - kept)[side], np.maximum(1, kept[side] // 2)
+    n_windows = 1 + -(-surplus // steps)
+    owners = np.repeat(np.arange(n_texts), n_windows)
+    number = ragged_arange(np.zeros_like(n_windows), n_windows)
+    starts = np.zeros((len(lengths), len(owners)), dtype=np.int64)
+    starts[side[0][owners], np.arange(len(owners))] = np.minimum(number * steps[owners], surplus[owners])
+    return owners, starts
 
 
 def truncate_longest_first(lengths: np.ndarray, budget: int) -> np.ndarray:
@@ -147,11 +211,9 @@ def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
 
 
-def _assemble(
-    sides: list[tuple[np.ndarray, np.ndarray]], kept: np.ndarray, template: Template
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _assemble(spans: list[_Span], template: Template) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay specials and kept tokens next to each other: (ids, segments, offsets)."""
-    lengths = kept.sum(axis=0) + template.n_special
+    lengths = sum(span.kept for span in spans) + template.n_special
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = np.empty(offsets[-1], dtype=np.int32)
     segments = np.empty(offsets[-1], dtype=np.int8)
@@ -161,22 +223,26 @@ def _assemble(
             ids[cursor] = special
             segments[cursor] = template.special_segments[number]
             cursor += 1
-        if number < len(sides):
-            flat, starts = sides[number]
-            target = ragged_arange(cursor, kept[number])
-            ids[target] = flat[ragged_arange(starts[:-1], kept[number])]
-            segments[target] = template.text_segments[number]
-            cursor += kept[number]
+        if number < len(spans):
+            span = spans[number]
+            tail = span.kept - span.head
+            for start, length in ((span.start, span.head), (span.end - tail, tail)):
+                target = ragged_arange(cursor, length)
+                ids[target] = span.ids[ragged_arange(start, length)]
+                segments[target] = template.text_segments[number]
+                cursor += length
     return ids, segments, offsets
 
 
-def _token_ids(tokenizer: Tokenizer, texts: list[str], max_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids without specials: flat int32 ids and offsets."""
+def _token_ids(tokenizer: Tokenizer, texts: list[str], needed: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids without specials: flat int32 ids and offsets; `needed` of each text at least, None: all."""
     parts: list[np.ndarray] = []
     lengths: list[int] = []
     for start in range(0, len(texts), _CHUNK):
         chunk = texts[start : start + _CHUNK]
-        rows = _encode_chunk(tokenizer, [_beginning(tokenizer, t, max_length) for t in chunk])
+        if needed is not None:
+            chunk = [_beginning(tokenizer, text, needed) for text in chunk]
+        rows = _encode_chunk(tokenizer, chunk)
         lengths.extend(map(len, rows))
         parts.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -78,15 +79,19 @@ def fit_texts(
     checkpoint = checkpoints.load(parameters["model"], parameters["revision"])
     _check_max_length(parameters["max_length"], checkpoint)
     tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-    kept = np.flatnonzero(weights)  # rows of weight zero teach nothing
-    encodings = encode(tokenizer, texts.take(kept), parameters["max_length"])
-    data = TrainingData(encodings, labels.codes[kept], weights[kept])
+    read = partial(encode, tokenizer, max_length=parameters["max_length"], long_text=parameters["long_text"])
+    rows = np.flatnonzero(weights)  # texts of weight zero teach nothing
     validation = NoValidation()
     if held_out is not None:
-        held_out_encodings = encode(tokenizer, held_out[0], parameters["max_length"])
-        validation = make_validation(held_out_encodings, held_out[1], labels, parameters, place)
+        validation = make_validation(read(held_out[0]), held_out[1], labels, parameters, place)
     elif parameters["early_stopping"]:
-        data, validation = split_off_validation(data, labels, parameters, place, seed)
+        rows, held = split_off_validation(rows, labels, parameters["validation_fraction"], seed)
+        y_held = labels.classes[labels.codes[held]]
+        validation = make_validation(read(texts.take(held)), y_held, labels, parameters, place)
+    encodings = read(texts.take(rows))
+    # A window has the label and the weight of its text.
+    of_rows = rows[encodings.owners]
+    data = TrainingData(encodings, labels.codes[of_rows], weights[of_rows])
     settings = resolve_settings(parameters, len(data), checkpoint.hidden_size)
     generators = Generators.from_seed(seed, place.device)
     with (
@@ -129,10 +134,10 @@ def make_validation(
 
 
 def split_off_validation(
-    data: TrainingData, labels: Labels, parameters: Mapping[str, Any], place: Runtime, seed: int
-) -> tuple[TrainingData, Validation]:
-    """Hold a fraction of the rows out of training, and validate on them."""
-    training, held, complete = hold_out(data.targets, parameters["validation_fraction"], seed)
+    rows: np.ndarray, labels: Labels, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split a fraction of the rows off for validation; returns training and validation rows."""
+    training, held, complete = hold_out(labels.codes[rows], fraction, seed)
     if not complete:
         warnings.warn(
             f"The {len(held)} texts held out for early stopping do not hold every class. Raise "
@@ -140,9 +145,7 @@ def split_off_validation(
             SkbertWarning,
             stacklevel=4,
         )
-    encodings, y = data.encodings.take(held), labels.classes[data.targets[held]]
-    rest = TrainingData(data.encodings.take(training), data.targets[training], data.weights[training])
-    return rest, make_validation(encodings, y, labels, parameters, place)
+    return rows[training], rows[held]
 
 
 def _check_max_length(max_length: int, checkpoint: Checkpoint) -> None:

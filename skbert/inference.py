@@ -2,7 +2,7 @@
 
 1. Batches of near-equal lengths, longest first, within a token budget.
 2. Each runs packed through a replica of the model in the precision of the call.
-3. The rows go back to where their texts stood.
+3. The rows go back to where their texts stood; a text of several windows gets their mean.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def run_working_model(
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             batch = collate(encodings, indices).to(runtime.device)
             rows[indices] = function(batch).cpu().numpy()
-    return rows
+    return encodings.mean_of_texts(rows)
 
 
 def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:

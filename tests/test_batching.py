@@ -16,6 +16,7 @@ def make_encodings(lengths):
         ids=np.arange(100, 100 + n, dtype=np.int32),
         offsets=offsets,
         segments=(np.arange(n) % 2).astype(np.int8),
+        owners=np.arange(len(lengths)),
         truncated=np.zeros(len(lengths), dtype=bool),
     )
 

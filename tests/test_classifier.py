@@ -156,6 +156,42 @@ def test_truncation_is_reported_once(make_classifier, reviews):
     assert classifier.truncated_fraction_ == 0.25
 
 
+def hidden_telling_word(n=30):
+    """Long texts whose only telling word is their last."""
+    filler = "the film was a story of a man and a woman in a city by the sea " * 4
+    return [f"{filler} {('good', 'bad')[i % 2]}" for i in range(n)], [i % 2 for i in range(n)]
+
+
+@pytest.mark.parametrize(("long_text", "learns"), [("head", False), ("head_tail", True), ("windows", True)])
+@pytest.mark.filterwarnings("ignore::skbert.TruncationWarning")
+def test_long_texts(long_text, learns, make_classifier):
+    X, y = hidden_telling_word()
+    classifier = make_classifier(long_text=long_text, epochs=8).fit(X, y)
+    assert (classifier.score(X, y) == 1.0) is learns
+    assert classifier.truncated_fraction_ == (0.0 if long_text == "windows" else 1.0)
+    assert classifier.transform(X).shape == (30, 32)
+    classifier.set_params(long_text="head")  # of later fits; the fitted model keeps its own
+    assert (classifier.score(X, y) == 1.0) is learns
+
+
+def test_windows_are_held_out_with_their_text(make_classifier):
+    X, y = hidden_telling_word()
+    settings = {"long_text": "windows", "early_stopping": True, "validation_fraction": 0.2}
+    classifier = make_classifier(**settings).fit(X, y)
+    # Accuracy over six held-out texts, not over their windows, moves in sixths.
+    assert all((score * 6) == pytest.approx(round(score * 6)) for score in classifier.validation_scores_)
+
+
+def test_a_text_of_windows_has_their_mean_logits(make_classifier, reviews):
+    classifier = make_classifier(long_text="windows").fit(*reviews)
+    words = [f"{a} {b}" for a in ("good", "sad") for b in ("film", "story", "cat", "dog", "day")]
+    text = " ".join(words * 3)  # 60 words of one token; windows of 30 start at 0, 15 and 30
+    tokens = text.split()
+    windows = [" ".join(tokens[start : start + 30]) for start in (0, 15, 30)]
+    expected = classifier.decision_function(windows).mean()
+    assert classifier.decision_function([text])[0] == pytest.approx(expected, abs=1e-5)
+
+
 def test_blank_texts_are_valid(make_classifier):
     X = ["", "   ", "good", "bad", "\n\t", "\x00"]
     classifier = make_classifier().fit(X, [0, 1, 0, 1, 0, 1])

@@ -1,5 +1,7 @@
 """Tokens, special tokens and truncation against transformers' own tokenizers."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from checkpoints import FAMILIES
@@ -132,3 +134,79 @@ def test_encoding_changes_nothing_in_the_tokenizer(tokenizer):
     assert tokenizer.to_str() == before
     assert tokenizer.truncation is None
     assert tokenizer.padding is None
+
+
+# --- Long texts ---
+
+
+def words_of(tokenizer, encodings):
+    return [
+        tokenizer.decode(row, skip_special_tokens=True).split()
+        for row in rows_of(encodings.ids, encodings.offsets)
+    ]
+
+
+def numbered(n):
+    """A text of n different one-token words."""
+    from checkpoints import WORDS
+
+    return WORDS[:n]
+
+
+def test_head_tail_keeps_a_quarter_and_the_end(tokenizer):
+    words = numbered(40)
+    encodings = encode(tokenizer, Texts([" ".join(words), "good film"]), 18, "head_tail")
+    kept, short = words_of(tokenizer, encodings)
+    assert kept == words[:4] + words[-12:]
+    assert short == ["good", "film"]
+    assert encodings.truncated.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("n_words", [1, 16, 17, 24, 25, 40, 41, 100])
+def test_windows_cover_the_text_and_overlap_by_half(n_words, tokenizer):
+    words = numbered(n_words)
+    encodings = encode(tokenizer, Texts(["", " ".join(words), "good"]), 18, "windows")
+    rows = words_of(tokenizer, encodings)
+    assert encodings.owners.tolist() == [0] + [1] * (len(rows) - 2) + [2]
+    windows = rows[1:-1]
+    assert [len(w) for w in windows] == [min(16, n_words)] * len(windows)
+    starts = [words.index(w[0]) for w in windows]
+    assert windows == [words[s : s + 16] for s in starts]
+    assert windows[-1][-1] == words[-1]
+    assert all(0 < b - a <= 8 for a, b in pairwise(starts))
+    assert set(np.diff(starts[:-1]).tolist()) <= {8}
+    assert not encodings.truncated.any()
+
+
+def test_windows_of_a_pair_slide_over_its_longer_side(tokenizer):
+    words = numbered(30)
+    encodings = encode(tokenizer, Texts(["good film"], [" ".join(words)]), 19, "windows")
+    rows = rows_of(encodings.ids, encodings.offsets)
+    assert len(rows) > 1
+    first = tokenizer.encode("good film", add_special_tokens=False).ids
+    seen = []
+    for row, segments in zip(rows, rows_of(encodings.segments, encodings.offsets), strict=True):
+        assert row[1:3] == first
+        assert segments == [0] * 4 + [1] * (len(row) - 4)
+        seen += tokenizer.decode(row[4:-1]).split()
+    assert set(seen) == set(words)
+    assert not encodings.truncated.any()
+
+
+def test_mean_of_texts(tokenizer):
+    encodings = encode(tokenizer, Texts(["good", " ".join(numbered(24)), "bad"]), 18, "windows")
+    assert encodings.owners.tolist() == [0, 1, 1, 2]
+    means = encodings.mean_of_texts(np.array([[1.0, 2], [3, 4], [5, 8], [7, 7]]))
+    assert means.tolist() == [[1, 2], [4, 6], [7, 7]]
+
+
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=6), st.sampled_from(["head", "head_tail", "windows"])
+)
+@settings(max_examples=60)
+def test_rows_never_exceed_the_length_and_every_text_has_one(tokenizer, sizes, long_text):
+    texts = Texts([" ".join(numbered(n)) for n in sizes])
+    encodings = encode(tokenizer, texts, 16, long_text)
+    assert encodings.lengths.max() <= 16
+    assert sorted(set(encodings.owners.tolist())) == list(range(len(sizes)))
+    assert encodings.truncated.tolist() == [n > 14 and long_text != "windows" for n in sizes]

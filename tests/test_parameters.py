@@ -17,6 +17,7 @@ WRONG_TYPE = {
     "model": [3, None, ["a"], b"bytes"],
     "revision": [3, ["main"]],
     "max_length": ["long", None, 64.0, [64]],
+    "long_text": [3, None],
     "pooling": [3, None, ["cls"]],
     "head_init": [3, None, np.zeros(2)],
     "dropout": ["0.1", [0.1]],
@@ -42,6 +43,7 @@ WRONG_TYPE = {
 
 OUT_OF_RANGE = {
     "max_length": [7, 0, -1],
+    "long_text": ["tail", ""],
     "pooling": ["max", "", "CLS"],
     "head_init": ["zeros", "linear"],
     "dropout": [-0.1, 1.0, 1, 2.5, np.nan],
@@ -77,6 +79,7 @@ IN_RANGE = {
     "model": "some/model",
     "revision": "main",
     "max_length": 8,
+    "long_text": "windows",
     "pooling": "mean",
     "head_init": "linear_probe",
     "dropout": 0.0,
