@@ -94,7 +94,8 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         ``(estimator, X, y)``; None is accuracy. The estimator that a callable is given predicts the
         validation texts.
     class_weight : dict or "balanced", default=None
-        Weight of each class; "balanced" weighs classes by the inverse of their frequency.
+        Weight of each class; "balanced" weighs classes by the inverse of their frequency. For an indicator
+        matrix: the weight of each label, by column, where it is 1; "balanced" is the ratio of zeros to ones.
     random_state : int, RandomState instance or None, default=None
         Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
         number of threads gives the same model. Global random generators are left as they were.
@@ -110,7 +111,9 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted.
+        Class labels, sorted; of an indicator matrix the numbers of its columns.
+    target_type_ : {"binary", "multiclass", "multilabel-indicator"}
+        What y was, in the words of scikit-learn's `type_of_target`.
     n_features_in_ : int
         Text columns seen in `fit`: 1, or 2 for pairs.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -260,8 +263,9 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
             Texts (list, array, Series, one-column DataFrame, ...), or pairs of texts (two columns, or a
             list of 2-tuples).
-        y : array-like of shape (n_samples,)
-            Class labels: str, int, bool or categorical.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Class labels: str, int, bool or categorical; or an indicator matrix of 0 and 1, dense or
+            sparse, for several labels per text.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text; a weight of two counts as the text given twice.
         X_val, y_val : array-like, default=None
@@ -295,7 +299,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
             check_same_columns(held_out_texts, texts.n_columns)
             held_out = (
                 held_out_texts,
-                check_validation_labels(y_val, len(held_out_texts), labels.classes),
+                check_validation_labels(y_val, len(held_out_texts), labels),
             )
         locate(self.model, self.revision)  # a checkpoint that is not there is named before torch is imported
         from skbert.fitting import fit_texts
@@ -308,6 +312,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         self.__dict__.update(
             names,
             classes_=labels.classes,
+            target_type_=labels.target_type,
             n_features_in_=texts.n_columns,
             model_=fitted.model,
             tokenizer_=fitted.tokenizer,
@@ -335,7 +340,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
             )
 
     def predict(self, X: Any) -> np.ndarray:
-        """Most probable class of each text.
+        """Most probable class of each text, or an indicator of the labels likelier than not.
 
         Parameters
         ----------
@@ -344,11 +349,12 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
 
         Returns
         -------
-        ndarray of shape (n_samples,)
-            Of the labels' dtype.
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Of the labels' dtype; int64 for an indicator.
         """
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        from skbert import outputs
+
+        return outputs.decode(self.predict_proba(X), self.classes_, self.target_type_)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each class, in the order of `classes_`.
@@ -361,11 +367,12 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
-            Rows sum to one. float64 if `precision` is "float64".
+            Rows sum to one, except for an indicator matrix: there each label has its own probability.
+            float64 if `precision` is "float64".
         """
-        from skbert import labels
+        from skbert import outputs
 
-        return labels.probabilities(self._run(X, "logits"))
+        return outputs.probabilities(self._run(X, "logits"), self.target_type_)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithm of `predict_proba`, finite also where a probability rounds to zero.
@@ -379,12 +386,12 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         -------
         ndarray of shape (n_samples, n_classes), float32
         """
-        from skbert import labels
+        from skbert import outputs
 
-        return labels.log_probabilities(self._run(X, "logits"))
+        return outputs.log_probabilities(self._run(X, "logits"), self.target_type_)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Logits of the classes; for two classes the log-odds of the second.
+        """Logits of the classes or labels; for two classes the log-odds of the second.
 
         Parameters
         ----------
@@ -395,9 +402,9 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes), float32
         """
-        from skbert import labels
+        from skbert import outputs
 
-        return labels.decision_values(self._run(X, "logits"))
+        return outputs.decision_values(self._run(X, "logits"), self.target_type_)
 
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.
@@ -443,6 +450,7 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False  # of numbers, which is what the tag stands for
         tags.target_tags.required = True
+        tags.classifier_tags.multi_label = True
         tags.transformer_tags.preserves_dtype = []
         return tags
 

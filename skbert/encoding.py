@@ -3,7 +3,8 @@
 1. The raw `tokenizers.Tokenizer` splits texts into ids, without special tokens and without truncation:
    it holds no state that a call changes, so many threads may share it.
 2. A text of more than `max_length` tokens keeps its first ones ("head"), its first and last ones
-   ("head_tail"), or becomes several rows that overlap by half ("windows"); of a pair the longer side is cut first.
+   ("head_tail"), or becomes several rows that overlap by half ("windows"); of a pair the longer side is
+   cut first.
 3. The checkpoint's special tokens are put around the ids, from a template read off the tokenizer's own
    post-processor.
 

@@ -25,8 +25,9 @@ from skbert.checkpoints import Checkpoint
 from skbert.encoding import Encodings, encode
 from skbert.exceptions import InputError, SkbertWarning
 from skbert.inputs import Texts
-from skbert.labels import Labels, make_loss
+from skbert.labels import Labels
 from skbert.model import SequenceClassifier, reset_head, set_dropout
+from skbert.outputs import make_loss
 from skbert.runtime import Generators, Runtime, isolated_generators, resolve_runtime
 from skbert.training import Trainer, TrainingData, TrainingSettings
 from skbert.validation import NoValidation, Validation, hold_out
@@ -62,8 +63,8 @@ def fit_texts(
     ----------
     texts : Texts
     labels : Labels
-    weights : ndarray of shape (n_samples,)
-        Weight of each text.
+    weights : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        Weight of each text, or of each label of each text.
     held_out : tuple of Texts and ndarray, or None
         Texts to validate on, and their labels.
     parameters : mapping
@@ -80,14 +81,14 @@ def fit_texts(
     _check_max_length(parameters["max_length"], checkpoint)
     tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
     read = partial(encode, tokenizer, max_length=parameters["max_length"], long_text=parameters["long_text"])
-    rows = np.flatnonzero(weights)  # texts of weight zero teach nothing
+    # Texts of weight zero teach nothing.
+    rows = np.flatnonzero(weights.reshape(len(weights), -1).any(axis=1))
     validation = NoValidation()
     if held_out is not None:
         validation = make_validation(read(held_out[0]), held_out[1], labels, parameters, place)
     elif parameters["early_stopping"]:
         rows, held = split_off_validation(rows, labels, parameters["validation_fraction"], seed)
-        y_held = labels.classes[labels.codes[held]]
-        validation = make_validation(read(texts.take(held)), y_held, labels, parameters, place)
+        validation = make_validation(read(texts.take(held)), labels.values(held), labels, parameters, place)
     encodings = read(texts.take(rows))
     # A window has the label and the weight of its text.
     of_rows = rows[encodings.owners]
@@ -104,7 +105,7 @@ def fit_texts(
         head_init = start_head(model, data, parameters["head_init"], place, generators)
         set_dropout(model, parameters["dropout"], generators.dropout)
         freeze(model, parameters["freeze"])
-        loss = make_loss(parameters["label_smoothing"])
+        loss = make_loss(labels.target_type, parameters["label_smoothing"])
         trainer = Trainer(model, data, settings, loss, place, generators, progress, validation)
         validation.check(model)
         result = trainer.fit()
@@ -126,7 +127,7 @@ def make_validation(
     return Validation(
         encodings,
         y,
-        labels.classes,
+        labels,
         parameters["scoring"],
         parameters["n_iter_no_change"] if parameters["early_stopping"] else None,
         place,
@@ -199,7 +200,7 @@ def start_head(
     embeddings = inference.run_model(model.eval(), data.encodings.take(rows), place, "embeddings")
     inference.release(model)
     seen = (embeddings, data.targets[rows], data.weights[rows])
-    if head_init == "auto" and not probing.generalizes(*seen, generators.probe):
+    if head_init == "auto" and not probing.generalizes(*seen, model.head.out_features, generators.probe):
         return "random"
     probing.start_head(model, *seen)
     return "linear_probe"

@@ -20,6 +20,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from skbert.model import SequenceClassifier
+from skbert.outputs import log_probabilities
 
 _MAX_ROWS = 20_000  # more texts make the start no better, only dearer
 _MAX_ROWS_TO_ASK = 2_000
@@ -34,7 +35,11 @@ def choose_rows(n_texts: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def generalizes(
-    embeddings: np.ndarray, codes: np.ndarray, weights: np.ndarray, generator: np.random.Generator
+    embeddings: np.ndarray,
+    codes: np.ndarray,
+    weights: np.ndarray,
+    n_outputs: int,
+    generator: np.random.Generator,
 ) -> bool:
     """Whether a probe on two thirds of the rows predicts the others better than class frequencies do.
 
@@ -44,7 +49,8 @@ def generalizes(
     Parameters
     ----------
     embeddings : ndarray of shape (n_samples, hidden_size)
-    codes, weights : ndarray of shape (n_samples,)
+    codes, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    n_outputs : int
     generator : numpy.random.Generator
         Draws the parts.
 
@@ -54,15 +60,17 @@ def generalizes(
     """
     order = generator.permutation(len(codes))[:_MAX_ROWS_TO_ASK]
     fit, held = order[len(order) // 3 :], order[: len(order) // 3]
-    held = held[np.isin(codes[held], codes[fit])]
+    if codes.ndim == 1:
+        held = held[np.isin(codes[held], codes[fit])]
     if len(held) == 0 or len(np.unique(codes[fit])) < 2:
         return True
-    probe, norm = _fit_probe(embeddings[fit], codes[fit], weights[fit])
-    columns = np.searchsorted(probe.classes_, codes[held])
-    likelihood = probe.predict_log_proba(embeddings[held] / norm)[np.arange(len(held)), columns]
-    counts = np.bincount(np.searchsorted(probe.classes_, codes[fit]), weights=weights[fit])
-    frequency = np.log(counts / counts.sum())[columns]
-    return bool(np.average(likelihood - frequency, weights=weights[held]) > 0)
+    coefficients, intercepts = fit_probe(embeddings[fit], codes[fit], weights[fit], n_outputs)
+    probe = _log_likelihood(embeddings[held] @ coefficients.T + intercepts, codes[held])
+    constant = _log_likelihood(
+        np.broadcast_to(_frequencies(codes[fit], weights[fit], n_outputs), (len(held), n_outputs)),
+        codes[held],
+    )
+    return bool(np.average(probe - constant, weights=weights[held]) > 0)
 
 
 def start_head(
@@ -75,34 +83,63 @@ def start_head(
     model : SequenceClassifier
     embeddings : ndarray of shape (n_samples, hidden_size)
         Pooled vectors of the frozen encoder.
-    codes : ndarray of shape (n_samples,)
-        Class codes; classes without a row get weights of zero and a bias below the others'.
-    weights : ndarray of shape (n_samples,)
+    codes, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        Class codes, or an indicator matrix.
     """
-    if len(np.unique(codes)) < 2:  # weights of zero left one class: there is nothing to separate
+    if len(np.unique(codes)) < 2:  # the rows of the probe hold one class: there is nothing to separate
         return
-    probe, norm = _fit_probe(embeddings, codes, weights)
-    coefficients, intercepts = probe.coef_, probe.intercept_
-    if len(probe.classes_) == 2:  # one row of log-odds → two of logits
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    coefficients, intercepts = fit_probe(embeddings, codes, weights, model.head.out_features)
     with torch.no_grad():
-        model.head.weight.zero_()
-        model.head.bias.fill_(float(intercepts.min()) - 1.0)
-        rows = torch.from_numpy(probe.classes_)
-        model.head.weight[rows] = torch.from_numpy(coefficients / norm).to(model.head.weight.dtype)
-        model.head.bias[rows] = torch.from_numpy(intercepts).to(model.head.bias.dtype)
+        model.head.weight.copy_(torch.from_numpy(coefficients))
+        model.head.bias.copy_(torch.from_numpy(intercepts))
 
 
-def _fit_probe(
-    embeddings: np.ndarray, codes: np.ndarray, weights: np.ndarray
-) -> tuple[LogisticRegression, float]:
-    """The probe, and the mean norm that embeddings are divided by before it sees them."""
-    norm = float(np.average(np.linalg.norm(embeddings, axis=1), weights=weights))
-    probe = LogisticRegression(C=_C, max_iter=200)
+def fit_probe(
+    embeddings: np.ndarray, codes: np.ndarray, weights: np.ndarray, n_outputs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logistic regression as a linear layer: coefficients (n_outputs, hidden_size), intercepts (n_outputs,).
+
+    Classes without a row get coefficients of zero and an intercept below the others'; a label that is the
+    same in all rows gets its smoothed log-odds.
+    """
+    of_rows = weights if weights.ndim == 1 else weights.mean(axis=1)
+    norm = float(np.average(np.linalg.norm(embeddings, axis=1), weights=of_rows))
+    if codes.ndim == 2:
+        coefficients = np.zeros((n_outputs, embeddings.shape[1]))
+        intercepts = _frequencies(codes, weights, n_outputs)
+        for label in np.flatnonzero(codes.min(axis=0) < codes.max(axis=0)):
+            probe = _logistic_regression(embeddings / norm, codes[:, label], weights[:, label])
+            coefficients[label], intercepts[label] = probe.coef_[0] / norm, probe.intercept_[0]
+        return coefficients, intercepts
+    probe = _logistic_regression(embeddings / norm, codes, weights)
+    found, offsets = probe.coef_ / norm, probe.intercept_
+    if len(probe.classes_) == 2:  # one row of log-odds → two of logits
+        found, offsets = np.concatenate([-found, found]) / 2, np.concatenate([-offsets, offsets]) / 2
+    coefficients = np.zeros((n_outputs, embeddings.shape[1]))
+    intercepts = np.full(n_outputs, offsets.min() - 1.0)
+    coefficients[probe.classes_], intercepts[probe.classes_] = found, offsets
+    return coefficients, intercepts
+
+
+def _logistic_regression(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> LogisticRegression:
     with warnings.catch_warnings():
         # A start that has not converged is still a start: training goes on from it. And whether there are
         # many classes for so few texts was said, if at all, when y was checked.
         warnings.simplefilter("ignore", UserWarning)
-        probe.fit(embeddings / norm, codes, sample_weight=weights)
-    return probe, norm
+        return LogisticRegression(C=_C, max_iter=200).fit(X, y, sample_weight=weights)
+
+
+def _frequencies(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:
+    """Logits that give the frequencies of the classes, or of each label (smoothed); (n_outputs,)."""
+    if codes.ndim == 2:
+        ones = (weights * codes).sum(axis=0)
+        return np.log((ones + 1) / (weights.sum(axis=0) - ones + 1))
+    with np.errstate(divide="ignore"):
+        return np.log(np.bincount(codes, weights=weights, minlength=n_outputs))
+
+
+def _log_likelihood(logits: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Log-probability of each code, (n_samples,) or (n_samples, n_outputs)."""
+    if codes.ndim == 2:
+        return log_probabilities(np.where(codes == 1, logits, -logits), "multilabel-indicator")
+    return log_probabilities(logits, "multiclass")[np.arange(len(codes)), codes]

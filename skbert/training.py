@@ -29,7 +29,7 @@ from skbert.validation import NoValidation
 from skbert.vocabulary import compact, restore
 
 if TYPE_CHECKING:
-    from skbert.labels import LossFunction
+    from skbert.outputs import LossFunction
 
 
 @dataclass(frozen=True, slots=True)

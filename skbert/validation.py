@@ -18,10 +18,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
 
-from skbert import labels as label_kinds
+from skbert import outputs
 from skbert.encoding import Encodings
 from skbert.exceptions import InputError
 from skbert.inference import run_working_model
+from skbert.labels import Labels
 from skbert.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ class Validation(NoValidation):
     ----------
     encodings : Encodings
         Of the held-out texts.
-    y : ndarray of shape (n_samples,)
+    y : ndarray of shape (n_samples,) or (n_samples, n_labels)
         Their labels.
-    classes : ndarray of shape (n_classes,)
+    labels : Labels
+        Of the training texts.
     scoring : str, callable or None
         As scikit-learn takes it; None is accuracy.
     patience : int or None
@@ -69,7 +71,7 @@ class Validation(NoValidation):
         self,
         encodings: Encodings,
         y: np.ndarray,
-        classes: np.ndarray,
+        labels: Labels,
         scoring: str | Callable[..., float] | None,
         patience: int | None,
         runtime: Runtime,
@@ -77,7 +79,7 @@ class Validation(NoValidation):
         super().__init__()
         self.encodings = encodings
         self.y = y
-        self.classes = classes
+        self.labels = labels
         self.patience = patience
         self.runtime = runtime
         self._scorer = get_scorer("accuracy" if scoring is None else scoring)
@@ -107,7 +109,7 @@ class Validation(NoValidation):
         assert self.encodings is not None
         logits = run_working_model(model.eval(), self.encodings, self.runtime)
         try:
-            score = float(self._scorer(HeldOutPredictions(self.classes, logits), None, self.y))
+            score = float(self._scorer(HeldOutPredictions(self.labels, logits), None, self.y))
         except Exception as error:
             raise InputError(
                 f"scoring={self._scorer!r} failed on the validation texts ({error}). Expected a name or a "
@@ -126,26 +128,27 @@ class HeldOutPredictions(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    classes : ndarray of shape (n_classes,)
-    logits : ndarray of shape (n_samples, n_classes)
+    labels : Labels
+        Of the training texts.
+    logits : ndarray of shape (n_samples, n_outputs)
     """
 
-    def __init__(self, classes: np.ndarray, logits: np.ndarray) -> None:
-        self.classes = classes
+    def __init__(self, labels: Labels, logits: np.ndarray) -> None:
+        self.labels = labels
         self.logits = logits
-        self.classes_ = classes
+        self.classes_ = labels.classes
 
     def predict(self, X: Any) -> np.ndarray:
-        """Most probable class of each held-out text."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        """Labels of the held-out texts."""
+        return outputs.decode(self.predict_proba(X), self.classes_, self.labels.target_type)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Class probabilities of the held-out texts."""
-        return label_kinds.probabilities(self.logits)
+        """Probabilities of the held-out texts."""
+        return outputs.probabilities(self.logits, self.labels.target_type)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Log-odds or logits of the held-out texts."""
-        return label_kinds.decision_values(self.logits)
+        return outputs.decision_values(self.logits, self.labels.target_type)
 
 
 def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -156,7 +159,8 @@ def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray,
 
     Parameters
     ----------
-    codes : ndarray of shape (n_samples,)
+    codes : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        An indicator matrix is split at random.
     fraction : float
         Of the rows for validation.
     seed : int
@@ -167,6 +171,8 @@ def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray,
     complete : bool
         Whether the validation rows hold every class.
     """
+    if codes.ndim == 2:
+        return _hold_out_of_indicator(codes, fraction, seed)
     n_rows, classes, counts = len(codes), *np.unique(codes, return_counts=True)
     n_validation = round(fraction * n_rows)
     if not 0 < n_validation <= n_rows - len(classes):
@@ -187,6 +193,20 @@ def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray,
         training = np.setdiff1d(rows, validation)
     complete = len(np.unique(codes[validation])) == len(classes)
     return np.sort(training), np.sort(validation), complete
+
+
+def _hold_out_of_indicator(
+    codes: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    n_validation = round(fraction * len(codes))
+    if not 0 < n_validation < len(codes):
+        raise InputError(
+            f"validation_fraction={fraction} of {len(codes)} texts is {n_validation} texts for validation: "
+            "one side would be empty. Use another fraction, more texts, or early_stopping=False."
+        )
+    order = np.random.default_rng(seed).permutation(len(codes))
+    training, validation = np.sort(order[n_validation:]), np.sort(order[:n_validation])
+    return training, validation, bool(codes[validation].any(axis=0).all())
 
 
 def _best(scores: list[float]) -> int:

@@ -28,6 +28,7 @@ NEVER = {
     "labels": {"transformers", "tokenizers"},
     "model": {"sklearn", "transformers", "skbert.optimizer", "torch.optim"},
     "optimizer": {"sklearn", "transformers"},
+    "outputs": {"transformers", "tokenizers", "sklearn"},
     "probing": {"transformers", "tokenizers"},
     "runtime": {"sklearn", "transformers"},
     "sources": {"torch", "transformers", "sklearn"},

@@ -14,6 +14,8 @@ import pytest
 import torch
 from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, drop_tensors
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+from sklearn.preprocessing import MultiLabelBinarizer
 
 from skbert import BertClassifier, CheckpointError, InputError, NonFiniteLossError, TruncationWarning
 
@@ -154,6 +156,63 @@ def test_truncation_is_reported_once(make_classifier, reviews):
     assert len(caught) == 1
     assert caught[0].filename == __file__
     assert classifier.truncated_fraction_ == 0.25
+
+
+@pytest.fixture(scope="module")
+def topics():
+    """Texts of two independent words, and which of them they hold."""
+    words = [(a, b) for a in ("cat", "dog") for b in ("sun", "rain")]
+    texts = [f"{a} {b} {n}" for n in ("one", "two", "three", "four", "five") for a, b in words]
+    return texts, np.array([[a == "cat", b == "sun", a == "dog"] for _ in range(5) for a, b in words]).astype(
+        int
+    )
+
+
+def test_multilabel(make_classifier, topics):
+    texts, Y = topics
+    classifier = make_classifier(epochs=40, pooling="mean").fit(texts, Y)
+    assert classifier.target_type_ == "multilabel-indicator"
+    assert classifier.classes_.tolist() == [0, 1, 2]
+    predicted = classifier.predict(texts)
+    assert predicted.dtype == np.int64
+    assert np.array_equal(predicted, Y)
+    assert classifier.score(texts, Y) == 1.0
+    p = classifier.predict_proba(texts)
+    assert np.array_equal(p > 0.5, Y == 1)
+    np.testing.assert_allclose(p, 1 / (1 + np.exp(-classifier.decision_function(texts))), rtol=1e-4)
+    np.testing.assert_allclose(np.exp(classifier.predict_log_proba(texts)), p, rtol=1e-4)
+    again = pickle.loads(pickle.dumps(classifier))
+    assert np.array_equal(again.predict_proba(texts), p)
+
+
+def test_multilabel_through_scikit_learn(make_classifier, topics):
+    texts, Y = topics
+    names = [[name for name, on in zip(("cat", "sun", "dog"), row, strict=True) if on] for row in Y]
+    binarizer = MultiLabelBinarizer(sparse_output=True)
+    sparse = binarizer.fit_transform(names)
+    classifier = make_classifier(epochs=40, pooling="mean").fit(texts, sparse)
+    assert binarizer.inverse_transform(classifier.predict(texts)) == [tuple(sorted(n)) for n in names]
+    assert classifier.score(texts, sparse) == 1.0
+    scores = cross_val_score(make_classifier(epochs=8), texts, Y, cv=2, scoring="f1_micro")
+    assert scores.shape == (2,)
+
+
+def test_multilabel_weights_and_validation(make_classifier, topics):
+    texts, Y = topics
+    settings = {"early_stopping": True, "validation_fraction": 0.25, "scoring": "f1_micro", "epochs": 3}
+    classifier = make_classifier(**settings).fit(texts, Y, sample_weight=np.ones(len(texts)))
+    assert len(classifier.validation_scores_) == classifier.n_iter_
+    means = [
+        make_classifier(class_weight=w, head_init="random").fit(texts, Y).predict_proba(texts)[:, 0].mean()
+        for w in ({0: 0.05}, None, {0: 20})
+    ]
+    assert means[0] < means[1] < means[2]
+
+
+def test_a_label_that_never_occurs(make_classifier, topics):
+    texts, Y = topics
+    with pytest.raises(InputError, match=r"columns \[1\]"):
+        make_classifier().fit(texts, Y * [1, 0, 1])
 
 
 def hidden_telling_word(n=30):

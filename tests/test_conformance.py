@@ -355,7 +355,7 @@ BAD_LABELS = {
     "continuous": (list(np.linspace(0, 1, 24)), "continuous"),
     "one class": (["a"] * 24, "class"),
     "mixed": (["a", 1, 2] * 8, None),
-    "multi-label": (np.tile([[0, 1], [1, 1]], (12, 1)), None),
+    "a label that never occurs": (np.tile([[0, 1], [0, 1]], (12, 1)), "never occur"),
     "multi-output": (np.tile([[0, 1, 2]], (24, 1)), None),
     "3-D": (np.zeros((24, 2, 2)), None),
     "lists": ([["a"], ["a", "b"]] * 12, None),

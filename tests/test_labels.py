@@ -3,19 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from scipy.special import log_softmax, softmax
+from scipy.sparse import csr_array, csr_matrix
 from sklearn.utils.class_weight import compute_sample_weight
 
 from skbert import InputError
-from skbert.labels import (
-    decision_values,
-    encode_labels,
-    log_probabilities,
-    make_loss,
-    probabilities,
-    row_weights,
-)
+from skbert.labels import check_validation_labels, encode_labels, row_weights
 
 KINDS = {
     "str": ["b", "a", "c", "a"],
@@ -38,7 +30,7 @@ def test_classes_and_codes_as_np_unique(kind):
     classes, codes = np.unique(plain, return_inverse=True)
     assert labels.classes.tolist() == classes.tolist()
     assert labels.codes.tolist() == codes.tolist()
-    assert labels.kind == ("binary" if len(classes) == 2 else "multiclass")
+    assert labels.target_type == ("binary" if len(classes) == 2 else "multiclass")
     assert labels.n_outputs == len(classes)
 
 
@@ -68,7 +60,7 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         (np.array(["a", 1], dtype=object), "mixes str"),
         (pd.Series(["a", 1], dtype=object), "mixes str"),
         ([0.5, 1.7], "continuous"),
-        (np.array([[0, 1], [1, 0]]), "2-D"),
+        (np.array([[0, 1], [0, 1]]), r"columns \[0\]"),
         (np.array([[0, 1], [1, 2]]), "2-D"),
     ],
 )
@@ -121,36 +113,41 @@ def test_bad_weights(sample_weight, class_weight, said):
         row_weights(encode_labels(["a", "b"], 2), sample_weight, class_weight)
 
 
-def test_loss_of_weight_two_is_the_row_twice():
-    logits = torch.tensor([[1.0, 2.0], [0.5, -1.0]])
-    weighted = make_loss(0.0)(logits, torch.tensor([0, 1]), torch.tensor([4 / 3, 2 / 3]))
-    doubled = torch.nn.functional.cross_entropy(logits[[0, 0, 1]], torch.tensor([0, 0, 1]))
-    torch.testing.assert_close(weighted, doubled)
+INDICATOR = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
 
 
-def test_label_smoothing_mixes_in_the_uniform_distribution():
-    logits = torch.tensor([[1.0, 2.0, 0.0]])
-    smooth = make_loss(0.3)(logits, torch.tensor([1]), torch.ones(1))
-    target = torch.tensor([[0.1, 0.8, 0.1]])
-    torch.testing.assert_close(smooth, -(target * logits.log_softmax(1)).sum())
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.array,
+        list,
+        csr_matrix,
+        csr_array,
+        lambda y: y.astype(bool),
+        lambda y: pd.DataFrame(y, columns=list("abc")),
+    ],
+)
+def test_indicator_matrices(make):
+    labels = encode_labels(make(INDICATOR), 4)
+    assert labels.target_type == "multilabel-indicator"
+    assert labels.codes.tolist() == INDICATOR.tolist()
+    assert labels.classes.tolist() == [0, 1, 2]
+    assert labels.values(np.array([1])).tolist() == [[0, 1, 0]]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_probabilities_as_scipy(dtype):
-    logits = np.random.default_rng(0).normal(0, 30, (50, 7)).astype(dtype)
-    values = probabilities(logits)
-    assert values.dtype == dtype
-    np.testing.assert_allclose(values, softmax(logits, axis=1), rtol=1e-5)
-    np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(log_probabilities(logits), log_softmax(logits, axis=1), rtol=1e-5)
+def test_weights_of_an_indicator():
+    labels = encode_labels(INDICATOR, 4)
+    assert row_weights(labels, [1, 2, 3, 0], None).tolist() == [[1] * 3, [2] * 3, [3] * 3, [0] * 3]
+    weighted = row_weights(labels, None, {0: 5})
+    assert weighted.tolist() == [[5, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]]
+    balanced = row_weights(labels, None, "balanced")
+    np.testing.assert_allclose(balanced[0], [3, 1, 1 / 3])
+    with pytest.raises(InputError, match=r"class_weight names \[3\]"):
+        row_weights(labels, None, {3: 1.0})
 
 
-def test_log_probabilities_stay_finite():
-    assert np.isfinite(log_probabilities(np.array([[0.0, 500.0]], dtype=np.float32))).all()
-
-
-def test_decision_values():
-    binary = np.array([[1.0, 3.0]])
-    assert decision_values(binary).tolist() == [2.0]
-    np.testing.assert_allclose(1 / (1 + np.exp(-decision_values(binary))), probabilities(binary)[:, 1])
-    assert decision_values(np.ones((2, 3))).shape == (2, 3)
+def test_validation_labels_of_another_form():
+    with pytest.raises(InputError, match="shape"):
+        check_validation_labels([0, 1], 2, encode_labels(INDICATOR, 4))
+    with pytest.raises(InputError, match="shape"):
+        check_validation_labels(INDICATOR[:2], 2, encode_labels(["a", "b"], 2))

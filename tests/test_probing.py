@@ -5,8 +5,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from skbert import checkpoints, labels
+from skbert import checkpoints
 from skbert.model import SequenceClassifier, reset_head
+from skbert.outputs import probabilities
 from skbert.probing import choose_rows, generalizes, start_head
 
 
@@ -31,7 +32,7 @@ def test_head_gives_the_probes_probabilities(n_classes, tiny_bert):
     embeddings, codes, weights = make_data(n_classes)
     model = make_model(tiny_bert, n_classes)
     start_head(model, embeddings, codes, weights)
-    ours = labels.probabilities(model.head(torch.from_numpy(embeddings)).numpy())
+    ours = probabilities(model.head(torch.from_numpy(embeddings)).numpy(), "multiclass")
     norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights)
     probe = LogisticRegression(C=10, max_iter=200).fit(embeddings / norm, codes, sample_weight=weights)
     np.testing.assert_allclose(ours, probe.predict_proba(embeddings / norm), atol=1e-4)
@@ -70,16 +71,43 @@ def test_rows_of_the_probe():
 
 def test_generalizes_where_embeddings_tell_the_classes():
     embeddings, codes, weights = make_data(5)
-    assert generalizes(embeddings, codes, weights, np.random.default_rng(0))
+    assert generalizes(embeddings, codes, weights, 5, np.random.default_rng(0))
 
 
 def test_does_not_generalize_on_noise():
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(300, 64)).astype(np.float32)
-    assert not generalizes(embeddings, rng.integers(0, 2, 300), np.ones(300), rng)
+    assert not generalizes(embeddings, rng.integers(0, 2, 300), np.ones(300), 2, rng)
 
 
 def test_generalizes_with_too_few_rows_to_tell():
     embeddings = np.eye(4, dtype=np.float32)
-    assert generalizes(embeddings[:2], np.array([0, 1]), np.ones(2), np.random.default_rng(0))
-    assert generalizes(embeddings, np.arange(4), np.ones(4), np.random.default_rng(0))
+    assert generalizes(embeddings[:2], np.array([0, 1]), np.ones(2), 2, np.random.default_rng(0))
+    assert generalizes(embeddings, np.arange(4), np.ones(4), 4, np.random.default_rng(0))
+
+
+def make_indicator():
+    embeddings, codes, weights = make_data(3)
+    indicator = np.stack([codes == 0, codes != 1, np.ones(90, dtype=bool)], axis=1).astype(np.int64)
+    return embeddings, indicator, np.broadcast_to(weights[:, None], (90, 3))
+
+
+def test_head_of_an_indicator_gives_each_labels_probe(tiny_bert):
+    embeddings, indicator, weights = make_indicator()
+    model = make_model(tiny_bert, 3)
+    start_head(model, embeddings, indicator, weights)
+    ours = probabilities(model.head(torch.from_numpy(embeddings)).numpy(), "multilabel-indicator")
+    norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights[:, 0])
+    for label in (0, 1):
+        probe = LogisticRegression(C=10, max_iter=200)
+        probe.fit(embeddings / norm, indicator[:, label], sample_weight=weights[:, 0])
+        np.testing.assert_allclose(ours[:, label], probe.predict_proba(embeddings / norm)[:, 1], atol=1e-4)
+    assert ours[:, 2].min() > 0.98  # this label is always there
+
+
+def test_generalizes_on_an_indicator():
+    embeddings, indicator, weights = make_indicator()
+    assert generalizes(embeddings, indicator, weights, 3, np.random.default_rng(0))
+    noise = np.random.default_rng(1).integers(0, 2, (300, 3))
+    embeddings = np.random.default_rng(2).normal(size=(300, 64)).astype(np.float32)
+    assert not generalizes(embeddings, noise, np.ones((300, 3)), 3, np.random.default_rng(0))

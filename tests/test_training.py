@@ -12,9 +12,9 @@ from skbert import NonFiniteLossError, checkpoints, training
 from skbert.callbacks import Progress
 from skbert.encoding import encode
 from skbert.inputs import Texts
-from skbert.labels import make_loss
 from skbert.model import SequenceClassifier, reset_head, set_dropout
 from skbert.optimizer import linear_schedule, parameter_groups
+from skbert.outputs import make_loss
 from skbert.runtime import Generators, Runtime
 from skbert.validation import NoValidation
 
@@ -55,7 +55,7 @@ def trainer(model, data, generators, settings=SETTINGS, dtype=torch.float32, pro
         model.requires_grad_(),
         data,
         settings,
-        make_loss(0.0),
+        make_loss("binary", 0.0),
         Runtime(CPU, dtype),
         generators,
         progress or Progress(),
@@ -182,7 +182,14 @@ def test_an_epoch_on_cuda_never_waits_for_the_device(tiny_bert):
 
     runtime = Runtime(torch.device("cuda", 0), torch.bfloat16)
     cuda = training.Trainer(
-        model.requires_grad_(), data, SETTINGS, make_loss(0.0), runtime, generators, Strict(), NoValidation()
+        model.requires_grad_(),
+        data,
+        SETTINGS,
+        make_loss("binary", 0.0),
+        runtime,
+        generators,
+        Strict(),
+        NoValidation(),
     )
     try:
         cuda.fit()

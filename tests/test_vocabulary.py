@@ -9,8 +9,8 @@ from skbert import checkpoints, training
 from skbert.callbacks import Progress
 from skbert.encoding import encode
 from skbert.inputs import Texts
-from skbert.labels import make_loss
 from skbert.model import SequenceClassifier, reset_head, set_dropout
+from skbert.outputs import make_loss
 from skbert.runtime import Generators, Runtime
 from skbert.validation import NoValidation
 from skbert.vocabulary import FullVocabulary, compact
@@ -32,7 +32,7 @@ def make(folder):
 
 def fit(model, data, settings):
     generators = Generators.from_seed(0, CPU32.device)
-    loss, model = make_loss(0.0), model.requires_grad_()
+    loss, model = make_loss("binary", 0.0), model.requires_grad_()
     training.Trainer(model, data, settings, loss, CPU32, generators, Progress(), NoValidation()).fit()
 
 

@@ -1,0 +1,76 @@
+"""From logits to what is minimised, and to what users see.
+
+A type of target is one branch in each of these small functions; nothing else knows the types apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skbert.labels import TargetType
+
+if TYPE_CHECKING:
+    import torch
+
+    LossFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def make_loss(target_type: TargetType, label_smoothing: float) -> LossFunction:
+    """Mean weighted cross-entropy of one batch; the weights have a mean of one over the data set.
+
+    Parameters
+    ----------
+    target_type : str
+        Softmax cross-entropy over the classes, or binary cross-entropy of each label.
+    label_smoothing : float
+        Probability that the targets share over all classes (Szegedy et al., 2016, arXiv:1512.00567).
+
+    Returns
+    -------
+    callable
+        (logits (n, k), targets, weights) → loss, a scalar tensor. Targets and weights have the shape (n,), or
+        (n, k) for an indicator matrix.
+    """
+    import torch.nn.functional as F
+
+    def classes(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+        return (losses * weights).mean()
+
+    def indicator(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        smooth = targets.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+        return (losses * weights).mean()
+
+    return indicator if target_type == "multilabel-indicator" else classes
+
+
+def probabilities(logits: np.ndarray, target_type: TargetType) -> np.ndarray:
+    """Softmax over the classes, rows sum to one; or the sigmoid of each label. In the dtype of `logits`."""
+    if target_type == "multilabel-indicator":
+        return np.exp(log_probabilities(logits, target_type))
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def log_probabilities(logits: np.ndarray, target_type: TargetType) -> np.ndarray:
+    """Logarithm of `probabilities`, exact where a probability underflows to zero."""
+    if target_type == "multilabel-indicator":
+        return -np.logaddexp(np.zeros((), dtype=logits.dtype), -logits)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def decision_values(logits: np.ndarray, target_type: TargetType) -> np.ndarray:
+    """Scores as scikit-learn shapes them: (n,) log-odds of the second class if binary, else the logits."""
+    return logits[:, 1] - logits[:, 0] if target_type == "binary" else logits
+
+
+def decode(values: np.ndarray, classes: np.ndarray, target_type: TargetType) -> np.ndarray:
+    """Labels from probabilities: the likeliest class, or 1 for each label likelier than not."""
+    if target_type == "multilabel-indicator":
+        return (values > 0.5).astype(np.int64)
+    return classes[values.argmax(axis=1)]

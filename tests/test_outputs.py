@@ -1,0 +1,78 @@
+"""Losses and activations against torch and scipy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, log_expit, log_softmax, softmax
+
+from skbert.outputs import decision_values, decode, log_probabilities, make_loss, probabilities
+
+
+def test_loss_of_weight_two_is_the_row_twice():
+    logits = torch.tensor([[1.0, 2.0], [0.5, -1.0]])
+    weighted = make_loss("binary", 0.0)(logits, torch.tensor([0, 1]), torch.tensor([4 / 3, 2 / 3]))
+    doubled = torch.nn.functional.cross_entropy(logits[[0, 0, 1]], torch.tensor([0, 0, 1]))
+    torch.testing.assert_close(weighted, doubled)
+
+
+def test_label_smoothing_mixes_in_the_uniform_distribution():
+    logits = torch.tensor([[1.0, 2.0, 0.0]])
+    smooth = make_loss("multiclass", 0.3)(logits, torch.tensor([1]), torch.ones(1))
+    target = torch.tensor([[0.1, 0.8, 0.1]])
+    torch.testing.assert_close(smooth, -(target * logits.log_softmax(1)).sum())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_probabilities_as_scipy(dtype):
+    logits = np.random.default_rng(0).normal(0, 30, (50, 7)).astype(dtype)
+    values = probabilities(logits, "multiclass")
+    assert values.dtype == dtype
+    np.testing.assert_allclose(values, softmax(logits, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(
+        log_probabilities(logits, "multiclass"), log_softmax(logits, axis=1), rtol=1e-5
+    )
+
+
+def test_log_probabilities_stay_finite():
+    assert np.isfinite(log_probabilities(np.array([[0.0, 500.0]], dtype=np.float32), "binary")).all()
+
+
+def test_decision_values():
+    binary = np.array([[1.0, 3.0]])
+    assert decision_values(binary, "binary").tolist() == [2.0]
+    np.testing.assert_allclose(
+        1 / (1 + np.exp(-decision_values(binary, "binary"))), probabilities(binary, "binary")[:, 1]
+    )
+    assert decision_values(np.ones((2, 3)), "multiclass").shape == (2, 3)
+
+
+# --- Indicator matrices ---
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_label_probabilities_as_scipy(dtype):
+    logits = np.random.default_rng(0).normal(0, 30, (50, 7)).astype(dtype)
+    values = probabilities(logits, "multilabel-indicator")
+    assert values.dtype == dtype
+    np.testing.assert_allclose(values, expit(logits), rtol=1e-5, atol=1e-35)
+    np.testing.assert_allclose(
+        log_probabilities(logits, "multilabel-indicator"), log_expit(logits), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_loss_of_an_indicator(smoothing):
+    logits, targets = torch.tensor([[1.0, -2.0], [0.0, 3.0]]), torch.tensor([[1, 0], [1, 1]])
+    weights = torch.tensor([[1.0, 2.0], [0.5, 0.5]])
+    smooth = targets * (1 - smoothing) + smoothing / 2
+    expected = torch.nn.functional.binary_cross_entropy(logits.sigmoid(), smooth, weight=weights)
+    torch.testing.assert_close(
+        make_loss("multilabel-indicator", smoothing)(logits, targets, weights), expected
+    )
+
+
+def test_decode():
+    classes = np.array(["a", "b", "c"])
+    assert decode(np.array([[0.2, 0.5, 0.3]]), classes, "multiclass").tolist() == ["b"]
+    assert decode(np.array([[0.2, 0.5, 0.6]]), np.arange(3), "multilabel-indicator").tolist() == [[0, 0, 1]]
