@@ -1,4 +1,4 @@
-"""`BertClassifier`: parameters, fitted attributes, methods. What they do is done in the stages."""
+"""`BertClassifier`: parameters, `fit`, fitted attributes. What predicts is in `prediction.py`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ from os import PathLike
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-)
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from skbert.exceptions import TruncationWarning
-from skbert.inputs import check_same_columns, check_texts, unique_texts
+from skbert.inputs import check_same_columns, check_texts
+from skbert.prediction import PredictionMixin
 from skbert.sources import locate
 
-# torch and transformers take seconds to import: the stages that need them are imported by the methods that
-# run them, so that BertClassifier() and clone() cost nothing.
 
-
-class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, BaseEstimator):
+class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
     """Fine-tune a pretrained BERT on strings, behind scikit-learn's interface.
 
     Texts are tokenized inside, packed without padding, and a pretrained encoder with a new head is
@@ -301,7 +294,8 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
                 held_out_texts,
                 check_validation_labels(y_val, len(held_out_texts), labels),
             )
-        locate(self.model, self.revision)  # a checkpoint that is not there is named before torch is imported
+        # A checkpoint that is not there is named now, before seconds go into importing torch.
+        locate(self.model, self.revision)
         from skbert.fitting import fit_texts
 
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -338,106 +332,6 @@ class BertClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Transform
                 TruncationWarning,
                 stacklevel=3,
             )
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Most probable class of each text, or an indicator of the labels likelier than not.
-
-        Parameters
-        ----------
-        X : array-like of str
-            Texts or pairs, as in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Of the labels' dtype; int64 for an indicator.
-        """
-        from skbert import outputs
-
-        return outputs.decode(self.predict_proba(X), self.classes_, self.target_type_)
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability of each class, in the order of `classes_`.
-
-        Parameters
-        ----------
-        X : array-like of str
-            Texts or pairs, as in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes), float32
-            Rows sum to one, except for an indicator matrix: there each label has its own probability.
-            float64 if `precision` is "float64".
-        """
-        from skbert import outputs
-
-        return outputs.probabilities(self._run(X, "logits"), self.target_type_)
-
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithm of `predict_proba`, finite also where a probability rounds to zero.
-
-        Parameters
-        ----------
-        X : array-like of str
-            Texts or pairs, as in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes), float32
-        """
-        from skbert import outputs
-
-        return outputs.log_probabilities(self._run(X, "logits"), self.target_type_)
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Logits of the classes or labels; for two classes the log-odds of the second.
-
-        Parameters
-        ----------
-        X : array-like of str
-            Texts or pairs, as in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_classes), float32
-        """
-        from skbert import outputs
-
-        return outputs.decision_values(self._run(X, "logits"), self.target_type_)
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.
-
-        Parameters
-        ----------
-        X : array-like of str
-            Texts or pairs, as in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, hidden_size), float32
-            float64 if `precision` is "float64".
-        """
-        return self._run(X, "embeddings")
-
-    def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
-        """Check, encode each different text once, run the model, and give every row its result."""
-        check_is_fitted(self)
-        from skbert import encoding, inference, runtime
-
-        texts = check_texts(X)
-        check_same_columns(texts, self.n_features_in_)
-        validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
-        place = runtime.resolve_runtime(self.device, self.precision)
-        unique, inverse = unique_texts(texts)
-        encodings = encoding.encode(self.tokenizer_, unique, self.max_length_, self.long_text_)
-        return inference.run_model(self.model_, encodings, place, output)[inverse]
-
-    @property
-    def _n_features_out(self) -> int:
-        """Columns that `transform` gives; scikit-learn's mixin makes feature names of it."""
-        return self.model_.hidden_size
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)

@@ -29,6 +29,7 @@ NEVER = {
     "model": {"sklearn", "transformers", "skbert.optimizer", "torch.optim"},
     "optimizer": {"sklearn", "transformers"},
     "outputs": {"transformers", "tokenizers", "sklearn"},
+    "prediction": {"torch", "transformers", "tokenizers"},
     "probing": {"transformers", "tokenizers"},
     "runtime": {"sklearn", "transformers"},
     "sources": {"torch", "transformers", "sklearn"},

@@ -368,7 +368,7 @@ def test_tags():
     assert tags.target_tags.required
     assert not tags.target_tags.multi_output
     assert tags.classifier_tags.multi_class
-    assert not tags.classifier_tags.multi_label
+    assert tags.classifier_tags.multi_label
     assert not tags.classifier_tags.poor_score
     # Embeddings are of the model's dtype, whatever comes in.
     assert tags.transformer_tags.preserves_dtype == []

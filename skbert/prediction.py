@@ -1,0 +1,136 @@
+"""The methods of a fitted estimator: check → each text once → encode → model → what the method returns.
+
+torch and transformers take seconds to import: the stages that need them are imported where they run, so that
+constructing and cloning an estimator cost nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skbert.inputs import check_same_columns, check_texts, unique_texts
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from skbert.encoding import LongText
+    from skbert.labels import TargetType
+    from skbert.model import SequenceClassifier
+
+
+class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """Predictions and embeddings from the fitted attributes named below."""
+
+    classes_: np.ndarray
+    target_type_: TargetType
+    n_features_in_: int
+    model_: SequenceClassifier
+    tokenizer_: Tokenizer
+    max_length_: int
+    long_text_: LongText
+    device: str
+    precision: str
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable class of each text, or an indicator of the labels likelier than not.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Of the labels' dtype; int64 for an indicator.
+        """
+        from skbert import outputs
+
+        return outputs.decode(self.predict_proba(X), self.classes_, self.target_type_)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class, in the order of `classes_`.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+            Rows sum to one, except for an indicator matrix: there each label has its own probability.
+            float64 if `precision` is "float64".
+        """
+        from skbert import outputs
+
+        return outputs.probabilities(self._run(X, "logits"), self.target_type_)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithm of `predict_proba`, finite also where a probability rounds to zero.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+        """
+        from skbert import outputs
+
+        return outputs.log_probabilities(self._run(X, "logits"), self.target_type_)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Logits of the classes or labels; for two classes the log-odds of the second.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes), float32
+        """
+        from skbert import outputs
+
+        return outputs.decision_values(self._run(X, "logits"), self.target_type_)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, hidden_size), float32
+            float64 if `precision` is "float64".
+        """
+        return self._run(X, "embeddings")
+
+    def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
+        """Check, encode each different text once, run the model, and give every row its result."""
+        check_is_fitted(self)
+        from skbert import encoding, inference, runtime
+
+        texts = check_texts(X)
+        check_same_columns(texts, self.n_features_in_)
+        validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
+        place = runtime.resolve_runtime(self.device, self.precision)
+        unique, inverse = unique_texts(texts)
+        encodings = encoding.encode(self.tokenizer_, unique, self.max_length_, self.long_text_)
+        return inference.run_model(self.model_, encodings, place, output)[inverse]
+
+    @property
+    def _n_features_out(self) -> int:
+        """Columns that `transform` gives; scikit-learn's mixin makes feature names of it."""
+        return self.model_.hidden_size
