@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 CODE := skbert tests benchmarks docs/examples
 
-.PHONY: help demo test test-slow lint format bench clean
+.PHONY: help demo test lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -25,16 +25,13 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
-# PASSIVE: threads that wait sleep. On a busy machine the default, to spin, is many times slower.
+# PASSIVE: threads that wait sleep. The default, to spin, takes the cores from other work.
 demo: $(VENV)/.ready ## fine-tune on the docstrings of the installed libraries, offline
 	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python docs/examples/plot_quickstart.py
 
 # The tests see to it themselves that they are offline and run on one thread (tests/conftest.py).
 test: $(VENV)/.ready ## run the tests
 	$(BIN)/python -m pytest
-
-test-slow: $(VENV)/.ready ## run the tests that take longer
-	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.ready-dev ## check style and types
 	$(BIN)/ruff check $(CODE)

@@ -1,9 +1,9 @@
 """Dropout that draws from a generator of its own.
 
 torch's dropout can only draw from the process-wide generator, so that two fits in one process disturb each
-other and the user's own random numbers. On a CPU it is also dear: about a sixth of a training step. Here
-each mask element is 16 random bits, four to a draw; the probability is therefore rounded to a multiple of
-1/65536, and the scale is that of the rounded probability, so that the expectation is exact.
+other and the user's own random numbers. On a CPU it also costs a draw per element. Here each mask element is
+16 random bits, four to a draw; the probability is therefore rounded to a multiple of 1/65536, and the scale
+is that of the rounded probability, so that the expectation is exact.
 """
 
 from __future__ import annotations

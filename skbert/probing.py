@@ -2,7 +2,7 @@
 
 Linear probing, then fine-tuning (Kumar et al., 2022, arXiv:2202.10054): a randomly started head first has to
 learn every class from noise, and while it does, its noise moves the encoder. With many classes and few
-rows, a fine-tuned model would end far below logistic regression on the frozen embedding.
+rows, a fine-tuned model ends far below logistic regression on the frozen embedding (docs/defaults.md).
 
 1. The frozen encoder embeds the training texts (without dropout), or 20,000 of them.
 2. `generalizes` asks whether scikit-learn's LogisticRegression on a part of them predicts the rest better
@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from skbert.model import SequenceClassifier
 from skbert.outputs import log_probabilities
 
-_MAX_ROWS = 20_000  # more texts make the start no better, only dearer
+_MAX_ROWS = 20_000  # bounds the cost of the start on large data
 _MAX_ROWS_TO_ASK = 2_000
 _C = 10.0  # inverse strength of the probe's L2 penalty, for embeddings of a mean norm of one
 

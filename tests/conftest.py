@@ -21,10 +21,6 @@ import pytest  # noqa: E402
 from checkpoints import FAMILIES, build_checkpoint  # noqa: E402
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "gpu: needs a CUDA device, skipped where there is none")
-
-
 def pytest_collection_modifyitems(items):
     needing = [item for item in items if item.get_closest_marker("gpu")]
     if not needing:
