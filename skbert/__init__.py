@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from skbert.classifier import BertClassifier
     from skbert.exceptions import (
         CheckpointError,
+        CollapseWarning,
         InputError,
         InputTypeError,
+        InsufficientMemoryError,
+        MissingExtraError,
         NonFiniteLossError,
         SkbertError,
         SkbertWarning,
@@ -24,8 +27,11 @@ __version__ = "0.1.0"
 __all__ = [
     "BertClassifier",
     "CheckpointError",
+    "CollapseWarning",
     "InputError",
     "InputTypeError",
+    "InsufficientMemoryError",
+    "MissingExtraError",
     "NonFiniteLossError",
     "SkbertError",
     "SkbertWarning",

@@ -1,36 +1,42 @@
 """What trains: which weights require a gradient, and how deep each of them lies.
 
-The loop and the optimizer read only `requires_grad` and `depths`; nothing here runs during training.
+The loop and the optimizer read only `requires_grad` and `depths`.
+
+1. `freeze` is decided before the first step, with or without adapters (`lora.py`).
+2. `GradualThawing` changes it between epochs.
 """
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, Literal
 
 from torch import nn
 
+from skbert.callbacks import Watcher
 from skbert.exceptions import InputError
 from skbert.model import SequenceClassifier
 
+Frozen = int | Literal["embeddings", "encoder", "gradual"]
 
-def freeze(model: SequenceClassifier, what: int | Literal["embeddings", "encoder"]) -> None:
-    """Choose what trains.
+
+def freeze(model: SequenceClassifier, what: Frozen) -> None:
+    """Take the gradients of a part of the model away.
 
     Parameters
     ----------
     model : SequenceClassifier
-    what : int, "embeddings" or "encoder"
-        0 trains everything; a number freezes the embeddings and that many of the lowest layers; "encoder"
-        leaves only the head to train.
+    what : int, "embeddings", "encoder" or "gradual"
+        0 freezes nothing; a number the embeddings and that many of the lowest layers; "encoder" all but the
+        head. "gradual" freezes nothing here: see `GradualThawing`.
 
     Raises
     ------
     InputError
         If the encoder has fewer layers.
     """
-    model.requires_grad_()
     layers = encoder_layers(model.encoder)
-    if isinstance(what, int) and what > len(layers):
+    if isinstance(what, Integral) and what > len(layers):
         raise InputError(
             f"freeze={what}, but the encoder has {len(layers)} layers. Use at most {len(layers)}, or "
             "freeze='encoder' to train the head alone."
@@ -39,10 +45,10 @@ def freeze(model: SequenceClassifier, what: int | Literal["embeddings", "encoder
         model.encoder.requires_grad_(False)
         if model.pooler is not None:
             model.pooler.requires_grad_(False)
-    elif what != 0:
+    elif what not in (0, "gradual"):
         for part in embedding_parts(model.encoder):
             part.requires_grad_(False)
-        for layer in layers[: what if isinstance(what, int) else 0]:
+        for layer in layers[: int(what) if isinstance(what, Integral) else 0]:
             layer.requires_grad_(False)
 
 
@@ -58,6 +64,34 @@ def embedding_parts(encoder: Any) -> list[nn.Module]:
     """What comes before the layers: the embeddings, and ELECTRA's projection of them."""
     parts = (encoder.embeddings, getattr(encoder, "embeddings_project", None))
     return [part for part in parts if part is not None]
+
+
+class GradualThawing(Watcher):
+    """Trains the head alone in the first epoch, and everything in the last.
+
+    The layers join from the top at equal intervals, the embeddings last (Howard and Ruder, 2018,
+    arXiv:1801.06146).
+    """
+
+    def __init__(self, model: SequenceClassifier) -> None:
+        self._model = model
+
+    def fit_begin(self, epochs: int, n_texts: int) -> None:
+        """Remember what trains in the end."""
+        encoder = self._model.encoder
+        parts = [[layer] for layer in reversed(encoder_layers(encoder))] + [embedding_parts(encoder)]
+        self._groups = [
+            [p for part in group for p in part.parameters() if p.requires_grad] for group in parts
+        ]
+        self._epochs = epochs
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Thaw the share of the layers that this epoch is due."""
+        last = self._epochs - 1
+        thawed = -(-epoch * len(self._groups) // last) if last else len(self._groups)
+        for number, group in enumerate(self._groups):
+            for parameter in group:
+                parameter.requires_grad_(number < thawed)
 
 
 def depths(model: SequenceClassifier) -> dict[nn.Parameter, int]:

@@ -1,12 +1,48 @@
-"""What may watch a fit. Null objects instead of `if progress is not None`."""
+"""What may watch a fit: the progress bar, scikit-learn's callbacks, and whoever implements `Watcher`.
+
+The loop calls `fit_begin`, then for each epoch `epoch_begin`, `step` after every optimizer step and
+`epoch_end`, then `fit_end`. Null objects instead of `if watcher is not None`.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import torch
+
+    from skbert.training import TrainingResult
+
+__all__ = [
+    "HAS_CALLBACKS",
+    "CallbackSupportMixin",
+    "ProgressBar",
+    "ScikitLearnCallbacks",
+    "Watcher",
+    "Watchers",
+    "with_callbacks",
+]
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+
+    HAS_CALLBACKS = True
+except ImportError:  # scikit-learn < 1.9 has no callbacks
+    HAS_CALLBACKS = False
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for scikit-learn's own."""
+
+    def with_callbacks(method: Any) -> Any:
+        """Return the method as it is."""
+        return method
 
 
-class Progress:
+class Watcher:
     """Watches nothing: the silent default."""
 
     def __enter__(self) -> Self:
@@ -20,28 +56,42 @@ class Progress:
     ) -> None:
         """Close whatever is shown, also after an error."""
 
-    def step(self, n_texts: int) -> None:
-        """Called after every optimizer step."""
+    def fit_begin(self, epochs: int, n_texts: int) -> None:
+        """Called before the first step."""
 
-    def epoch_end(self, epoch: int, loss: float) -> None:
-        """Called after every epoch with its mean loss."""
+    def epoch_begin(self, epoch: int) -> None:
+        """Called before epoch number `epoch`, from 0."""
+
+    def step(self, n_texts: int, loss: torch.Tensor, learning_rate: float) -> None:
+        """Called after every optimizer step; reading the loss makes a GPU wait."""
+
+    def epoch_end(self, record: dict[str, float], result: Callable[[], TrainingResult]) -> bool:
+        """Called after every epoch; True ends the fit.
+
+        Parameters
+        ----------
+        record : dict
+            "epoch" (from 1), "loss" and, if there is validation, "validation_score".
+        result : callable
+            Gives the training as it would be if it ended here; that takes a copy of the weights.
+        """
+        return False
+
+    def fit_end(self) -> None:
+        """Called after the last epoch."""
 
 
-class ProgressBar(Progress):
-    """One tqdm bar per fit: texts seen, texts a second, remaining time, loss of the last epoch.
+class Watchers(Watcher):
+    """Several watchers; any of them may end the fit."""
 
-    Parameters
-    ----------
-    epochs : int
-    n_texts : int
-        Texts in one epoch.
-    """
+    def __init__(self, watchers: Iterable[Watcher]) -> None:
+        self._watchers = list(watchers)
+        self._open = ExitStack()
 
-    def __init__(self, epochs: int, n_texts: int) -> None:
-        from tqdm.auto import tqdm
-
-        self.epochs = epochs
-        self._bar = tqdm(total=epochs * n_texts, desc=f"epoch 1/{epochs}", unit="text")
+    def __enter__(self) -> Self:
+        for watcher in self._watchers:
+            self._open.enter_context(watcher)
+        return self
 
     def __exit__(
         self,
@@ -49,18 +99,116 @@ class ProgressBar(Progress):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.close()
+        self._open.close()
 
-    def step(self, n_texts: int) -> None:
-        """Move the bar on."""
+    def fit_begin(self, epochs: int, n_texts: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.fit_begin(epochs, n_texts)
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.epoch_begin(epoch)
+
+    def step(self, n_texts: int, loss: torch.Tensor, learning_rate: float) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.step(n_texts, loss, learning_rate)
+
+    def epoch_end(self, record: dict[str, float], result: Callable[[], TrainingResult]) -> bool:
+        """Tell all, also those after one that ends the fit."""
+        return any([watcher.epoch_end(record, result) for watcher in self._watchers])
+
+    def fit_end(self) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.fit_end()
+
+
+class ProgressBar(Watcher):
+    """One tqdm bar per epoch: texts seen, texts a second, remaining time, mean loss so far, learning rate."""
+
+    _SECONDS_BETWEEN_LOSSES = 1.0  # reading a loss makes a GPU wait
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def fit_begin(self, epochs: int, n_texts: int) -> None:
+        """Remember how long the bars will be."""
+        self._epochs, self._n_texts = epochs, n_texts
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Begin a bar."""
+        from tqdm.auto import tqdm
+
+        self._bar = tqdm(total=self._n_texts, desc=f"epoch {epoch + 1}/{self._epochs}", unit="text")
+        self._sum: Any = 0.0
+        self._read_at = time.monotonic()
+
+    def step(self, n_texts: int, loss: torch.Tensor, learning_rate: float) -> None:
+        """Move the bar on; now and then show the mean loss so far."""
+        self._sum = self._sum + loss * n_texts
         self._bar.update(n_texts)
+        if time.monotonic() - self._read_at > self._SECONDS_BETWEEN_LOSSES:
+            mean = float(self._sum) / self._bar.n
+            self._bar.set_postfix(loss=f"{mean:.4f}", rate=f"{learning_rate:.1e}")
+            self._read_at = time.monotonic()
 
-    def epoch_end(self, epoch: int, loss: float) -> None:
-        """Show the loss, and the number of the next epoch."""
-        self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-        self._bar.set_description(f"epoch {min(epoch + 1, self.epochs)}/{self.epochs}")
+    def epoch_end(self, record: dict[str, float], result: Callable[[], TrainingResult]) -> bool:
+        """Show what the epoch came to, and end the bar."""
+        shown = {name: f"{value:.4f}" for name, value in record.items() if name != "epoch"}
+        self._bar.set_postfix(shown)
+        self._bar.close()
+        return False
 
 
-def make_progress(verbose: int, epochs: int, n_texts: int) -> Progress:
-    """The progress display that `verbose` asks for."""
-    return ProgressBar(epochs, n_texts) if verbose else Progress()
+class ScikitLearnCallbacks(Watcher):
+    """Tells the callbacks that an estimator was given by `set_callbacks` (scikit-learn 1.9).
+
+    Parameters
+    ----------
+    estimator : estimator
+        With scikit-learn's CallbackSupportMixin.
+    data : dict
+        "X", "y" and "metadata" of `fit`, for the callbacks that ask for them.
+    attributes : callable
+        TrainingResult → the fitted attributes of an estimator whose training ended there.
+    """
+
+    def __init__(
+        self, estimator: Any, data: dict[str, Any], attributes: Callable[[TrainingResult], dict[str, Any]]
+    ) -> None:
+        self._about = {"estimator": estimator, **data}
+        self._attributes = attributes
+
+    def fit_begin(self, epochs: int, n_texts: int) -> None:
+        """Begin the task "fit"."""
+        self._fit = self._about["estimator"]._init_callback_context(max_subtasks=epochs)
+        self._fit.call_on_fit_task_begin(**self._about)
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Begin a task "epoch" in it."""
+        self._epoch = self._fit.subcontext(task_name="epoch")
+        self._epoch.call_on_fit_task_begin(**self._about)
+
+    def epoch_end(self, record: dict[str, float], result: Callable[[], TrainingResult]) -> bool:
+        """End it; a callback may end the fit."""
+        return bool(
+            self._epoch.call_on_fit_task_end(
+                **self._about, reconstruction_attributes=lambda: self._attributes(result())
+            )
+        )
+
+    def fit_end(self) -> None:
+        """End the task "fit"."""
+        self._fit.call_on_fit_task_end(**self._about)

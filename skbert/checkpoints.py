@@ -110,13 +110,12 @@ def _read(folder: Path, name: str) -> Checkpoint:
     encoder, config = _read_encoder(folder)
     architecture = _architecture(encoder, config)
     encoder.config._attn_implementation = _attention_of(architecture.packed)
-    positions = getattr(config, "max_position_embeddings", None) or 512
     return Checkpoint(
         name=name,
         tokenizer_json=_read_tokenizer(folder),
         pooling=_pooling(folder),
         architecture=architecture,
-        max_positions=positions - architecture.position_offset,
+        max_positions=max_positions(config, architecture),
         head_dropout=_head_dropout(config),
         _encoder=encoder,
     )
@@ -174,6 +173,11 @@ def _architecture(encoder: Any, config: Any) -> Architecture:
         pad_id=getattr(config, "pad_token_id", None) or 0,
         n_segments=n_segments,
     )
+
+
+def max_positions(config: Any, architecture: Architecture) -> int:
+    """Tokens that an encoder has positions for."""
+    return (getattr(config, "max_position_embeddings", None) or 512) - architecture.position_offset
 
 
 def _position_offset(encoder: Any) -> int:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
-from skbert.exceptions import TruncationWarning
-from skbert.inputs import check_same_columns, check_texts
+from skbert.callbacks import (
+    HAS_CALLBACKS,
+    CallbackSupportMixin,
+    ScikitLearnCallbacks,
+    Watcher,
+    with_callbacks,
+)
+from skbert.exceptions import InputError
+from skbert.inputs import Texts, check_same_columns, check_texts
 from skbert.prediction import PredictionMixin
 from skbert.sources import locate
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
-class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
+    from skbert.fitting import FitData, FittedModel
+    from skbert.labels import Labels
+    from skbert.starting import Start
+
+
+class BertClassifier(PredictionMixin, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Fine-tune a pretrained BERT on strings, behind scikit-learn's interface.
 
     Texts are tokenized inside, packed without padding, and a pretrained encoder with a new head is
@@ -44,10 +57,13 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         quarter of `max_length` from their beginning and the rest from their end [6]_; or all of them, in
         windows that overlap by half. In training each window has its text's label and weight; a text's logits
         and embedding are the mean over its windows.
-    pooling : {"auto", "cls", "mean"}, default="auto"
+    pooling : {"auto", "cls", "mean", "max"}, default="auto"
         How the states of a text's tokens become one vector: the first token's state, through the
-        checkpoint's pooler where it has one, or the mean over tokens. "auto" follows a
+        checkpoint's pooler where it has one, or the mean or maximum over tokens. "auto" follows a
         sentence-transformers checkpoint's own settings and is "cls" for any other.
+    head_layers : int, default=0
+        Hidden layers of the head, as wide as the encoder, each with a residual connection that lets the head
+        start as if it had none.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         Start of the classification head: a logistic regression on the frozen encoder's embeddings [2]_ (of
         20,000 texts at most), or normal with standard deviation 0.02 [3]_. "auto" takes the first where it
@@ -68,9 +84,17 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         Fraction of the optimizer steps over which the rate rises from zero; it then falls linearly to zero.
     max_grad_norm : float, default=1.0
         Gradients are scaled down to this Euclidean norm; None turns clipping off.
-    freeze : int, "embeddings" or "encoder", default=0
+    freeze : int, "embeddings", "encoder" or "gradual", default=0
         What does not train: the embeddings and that many of the lowest layers, the embeddings alone, or all
-        but the head. Frozen parts run without dropout.
+        but the head. "gradual" trains the head alone in the first epoch and everything in the last, the
+        layers joining from the top at equal intervals [7]_. Frozen parts run without dropout.
+    lora : int or peft.LoraConfig, default=None
+        Train low-rank adapters [8]_ in place of the encoder's own weights: a rank, for adapters beside all
+        linear layers, scaled by 2; or a configuration. They are merged into the fitted model. Needs
+        ``pip install 'skbert[lora]'``.
+    gradient_checkpointing : bool, default=False
+        Whether to compute the activations inside each layer again in the backward pass instead of keeping
+        them: less memory, about a third more time, the same result.
     layer_decay : float, default=1.0
         Factor of the learning rate per layer of distance from the head [4]_, in (0, 1]; 1 is off.
     label_smoothing : float, default=0.0
@@ -86,6 +110,9 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         Validation score, higher is better: a name of scikit-learn's scorers or a callable
         ``(estimator, X, y)``; None is accuracy. The estimator that a callable is given predicts the
         validation texts.
+    warm_start : bool, default=False
+        Whether `fit` on a fitted estimator goes on from its weights, with the classes it has; the optimizer
+        and the learning rate's schedule start anew.
     class_weight : dict or "balanced", default=None
         Weight of each class; "balanced" weighs classes by the inverse of their frequency. For an indicator
         matrix: the weight of each label, by column, where it is 1; "balanced" is the ratio of zeros to ones.
@@ -99,7 +126,8 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         Arithmetic of the encoder, in fit and predict. With "bfloat16" the optimizer keeps float32 weights,
         and head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware is fast at it.
     verbose : int, default=0
-        1 shows a progress bar on stderr; 0 is silent.
+        1 shows a progress bar for each epoch on stderr, and says when a batch was cut because memory ran out;
+        0 is silent.
 
     Attributes
     ----------
@@ -111,8 +139,10 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         Text columns seen in `fit`: 1, or 2 for pairs.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the text columns, if `X` was a DataFrame with str column names.
+    checkpoint_ : str
+        `model`, with ``@revision`` if one was given, that the weights came from.
     n_iter_ : int
-        Epochs run.
+        Epochs run; calls of `partial_fit` add one each.
     head_init_ : {"linear_probe", "random"}
         How the head was started.
     learning_rate_ : float
@@ -155,6 +185,9 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
     .. [5] Szegedy, C. et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016,
        arXiv:1512.00567.
     .. [6] Sun, C. et al., "How to Fine-Tune BERT for Text Classification?", CCL 2019, arXiv:1905.05583.
+    .. [7] Howard, J. and Ruder, S., "Universal Language Model Fine-tuning for Text Classification", ACL 2018,
+       arXiv:1801.06146.
+    .. [8] Hu, E. et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, arXiv:2106.09685.
 
     Examples
     --------
@@ -170,7 +203,8 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         "revision": [str, None],
         "max_length": [Interval(Integral, 8, None, closed="left")],
         "long_text": [StrOptions({"head", "head_tail", "windows"})],
-        "pooling": [StrOptions({"auto", "cls", "mean"})],
+        "pooling": [StrOptions({"auto", "cls", "mean", "max"})],
+        "head_layers": [Interval(Integral, 0, None, closed="left")],
         "head_init": [StrOptions({"auto", "linear_probe", "random"})],
         "dropout": [Interval(Real, 0, 1, closed="left"), None],
         "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -179,13 +213,19 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "warmup_ratio": [Interval(Real, 0, 1, closed="both")],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "freeze": [Interval(Integral, 0, None, closed="left"), StrOptions({"embeddings", "encoder"})],
+        "freeze": [
+            Interval(Integral, 0, None, closed="left"),
+            StrOptions({"embeddings", "encoder", "gradual"}),
+        ],
+        "lora": [Interval(Integral, 1, None, closed="left"), HasMethods("to_dict"), None],
+        "gradient_checkpointing": ["boolean"],
         "layer_decay": [Interval(Real, 0, 1, closed="right")],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "warm_start": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "random_state": ["random_state"],
         "device": [str],
@@ -200,7 +240,8 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         revision: str | None = None,
         max_length: int = 256,
         long_text: Literal["head", "head_tail", "windows"] = "head",
-        pooling: Literal["auto", "cls", "mean"] = "auto",
+        pooling: Literal["auto", "cls", "mean", "max"] = "auto",
+        head_layers: int = 0,
         head_init: Literal["auto", "linear_probe", "random"] = "auto",
         dropout: float | None = None,
         epochs: int | Literal["auto"] = "auto",
@@ -209,13 +250,16 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         weight_decay: float = 0.01,
         warmup_ratio: float = 0.1,
         max_grad_norm: float | None = 1.0,
-        freeze: int | Literal["embeddings", "encoder"] = 0,
+        freeze: int | Literal["embeddings", "encoder", "gradual"] = 0,
+        lora: int | LoraConfig | None = None,
+        gradient_checkpointing: bool = False,
         layer_decay: float = 1.0,
         label_smoothing: float = 0.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 2,
         scoring: str | Callable[..., float] | None = None,
+        warm_start: bool = False,
         class_weight: dict[Any, float] | str | None = None,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
@@ -227,6 +271,7 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         self.max_length = max_length
         self.long_text = long_text
         self.pooling = pooling
+        self.head_layers = head_layers
         self.head_init = head_init
         self.dropout = dropout
         self.epochs = epochs
@@ -236,18 +281,22 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         self.warmup_ratio = warmup_ratio
         self.max_grad_norm = max_grad_norm
         self.freeze = freeze
+        self.lora = lora
+        self.gradient_checkpointing = gradient_checkpointing
         self.layer_decay = layer_decay
         self.label_smoothing = label_smoothing
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.scoring = scoring
+        self.warm_start = warm_start
         self.class_weight = class_weight
         self.random_state = random_state
         self.device = device
         self.precision = precision
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
         """Fine-tune the checkpoint on texts and labels.
 
@@ -279,59 +328,169 @@ class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
         NonFiniteLossError
             If the training loss becomes NaN or infinite.
         """
-        from skbert.labels import check_validation_labels, encode_labels, row_weights
+        from skbert.labels import encode_known_labels, encode_labels
+        from skbert.weights import row_weights
 
         self._validate_params()
         texts = check_texts(X)
         names = _column_names(X)
-        labels = encode_labels(y, len(texts))
+        going_on = self.warm_start and hasattr(self, "model_")
+        if going_on:
+            labels = encode_known_labels(y, len(texts), self._known_labels())
+        else:
+            labels = encode_labels(y, len(texts))
         weights = row_weights(labels, sample_weight, self.class_weight)
-        held_out = None
-        if X_val is not None or y_val is not None:
-            held_out_texts = check_texts(X_val)
-            check_same_columns(held_out_texts, texts.n_columns)
-            held_out = (
-                held_out_texts,
-                check_validation_labels(y_val, len(held_out_texts), labels),
-            )
-        # A checkpoint that is not there is named now, before seconds go into importing torch.
-        locate(self.model, self.revision)
-        from skbert.fitting import fit_texts
+        held_out = _checked_validation(X_val, y_val, texts, labels)
+        if (
+            not going_on
+        ):  # a checkpoint that is not there is named now, before seconds go into importing torch
+            locate(self.model, self.revision)
+        start = self._go_on(texts) if going_on else None
+        from skbert.fitting import FitData, fit_texts
 
+        data = FitData(texts, labels, weights, held_out)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        fitted = fit_texts(texts, labels, weights, held_out, self.get_params(deep=False), seed)
-        self._warn_of_truncation(fitted.truncated_fraction)
-        # Only now, with everything behind us that can fail, is the estimator changed.
-        self.__dict__.pop("feature_names_in_", None)
-        self.__dict__.update(
-            names,
-            classes_=labels.classes,
-            target_type_=labels.target_type,
-            n_features_in_=texts.n_columns,
-            model_=fitted.model,
-            tokenizer_=fitted.tokenizer,
-            max_length_=self.max_length,
-            long_text_=self.long_text,
-            loss_curve_=fitted.loss_curve,
-            validation_scores_=fitted.validation_scores,
-            best_validation_score_=max(fitted.validation_scores) if fitted.validation_scores else None,
-            history_=_history(fitted.loss_curve, fitted.validation_scores),
-            n_iter_=len(fitted.loss_curve),
-            head_init_=fitted.head_init,
-            learning_rate_=fitted.learning_rate,
-            truncated_fraction_=fitted.truncated_fraction,
-        )
+        watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
+        fitted = fit_texts(data, self.get_params(deep=False), seed, start, watch)
+        self._keep(self._attributes(fitted, data) | names)
         return self
 
-    def _warn_of_truncation(self, share: float) -> None:
-        if share > 0:
-            warnings.warn(
-                f"{share:.1%} of the training texts are longer than max_length={self.max_length} tokens and "
-                "were cut. Raise max_length, or use long_text='windows' to read all of them "
-                "(truncated_fraction_ holds the share).",
-                TruncationWarning,
-                stacklevel=3,
+    @with_callbacks
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train one more epoch, on these texts; the first call starts from the checkpoint.
+
+        The optimizer goes on from call to call (a model that was stored and loaded starts it anew), at a
+        learning rate that rises over the first 20 steps and then stays. Sample weights are relative to the
+        other texts of the call.
+
+        Parameters
+        ----------
+        X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
+            Texts, or pairs of texts.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels, as in `fit`.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will ever occur. Required in the first call, unless y is an indicator matrix.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each text.
+
+        Returns
+        -------
+        self : BertClassifier
+            If anything fails, the estimator is as it was before the call.
+
+        Raises
+        ------
+        InputError
+            If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
+            here: `early_stopping`, `lora`, `class_weight` "balanced".
+        """
+        from skbert.labels import encode_known_labels, known_labels
+        from skbert.weights import row_weights
+
+        self._validate_params()
+        self._check_can_go_on()
+        texts = check_texts(X)
+        names = _column_names(X)
+        known = self._known_labels() if hasattr(self, "model_") else known_labels(classes, y)
+        _check_same_classes(classes, known)
+        labels = encode_known_labels(y, len(texts), known)
+        weights = row_weights(labels, sample_weight, self.class_weight, min_classes=1)
+        start = self._go_on(texts) if hasattr(self, "model_") else None
+        from skbert.fitting import FitData, fit_texts
+
+        data = FitData(texts, labels, weights)
+        steps = start.moments.steps if start and start.moments else 0
+        seed = (int(check_random_state(self.random_state).randint(2**31 - 1)) + steps) % 2**31
+        watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
+        parameters = self.get_params(deep=False) | {"epochs": 1}
+        fitted = fit_texts(data, parameters, seed, start, watch, going_on=True)
+        earlier = self.loss_curve_ if start else []
+        self._keep(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
+        return self
+
+    def _check_can_go_on(self) -> None:
+        for name, bad in (("early_stopping", True), ("class_weight", "balanced")):
+            if getattr(self, name) == bad:
+                raise InputError(
+                    f"partial_fit does not support {name}={bad!r}, which needs all texts at once. Unset it."
+                )
+        if self.lora is not None:
+            raise InputError(
+                "partial_fit does not support lora: adapters are merged at the end of each call. Set it to "
+                "None."
             )
+
+    def _known_labels(self) -> Labels:
+        from skbert.labels import Labels
+
+        shape = (0, len(self.classes_)) if self.target_type_ == "multilabel-indicator" else (0,)
+        return Labels(np.empty(shape, np.int64), self.classes_, self.target_type_)
+
+    def _go_on(self, texts: Texts) -> Start:
+        """The fitted model as the start of a training, if it is what the parameters describe."""
+        check_same_columns(texts, self.n_features_in_)
+        pooling, layers = self.model_.pooling, len(self.model_.hidden)
+        for name, wanted, found in (
+            ("model", _checkpoint_name(self.model, self.revision), self.checkpoint_),
+            ("pooling", pooling if self.pooling == "auto" else self.pooling, pooling),
+            ("head_layers", self.head_layers, layers),
+        ):
+            if wanted != found:
+                raise InputError(
+                    f"{name} is {wanted!r}, but the model to go on from was fitted with {found!r}. Set it "
+                    "back, or fit a new estimator."
+                )
+        from skbert.starting import from_fitted
+
+        moments = getattr(self, "_moments", None) if not self.warm_start else None
+        return from_fitted(self.model_, self.tokenizer_, self.checkpoint_, self.head_init_, moments)
+
+    def _watch(self, data: FitData, given: dict[str, Any], sample_weight: Any, names: dict[str, Any]) -> Any:
+        """Make the watcher that tells scikit-learn's callbacks, once there is what finishes a fit."""
+        if not HAS_CALLBACKS:
+            return lambda finish: Watcher()
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        return lambda finish: ScikitLearnCallbacks(
+            self,
+            given | {"metadata": metadata},
+            lambda result: self._attributes(finish(result), data) | names,
+        )
+
+    def _attributes(
+        self, fitted: FittedModel, data: FitData, earlier: list[float] | None = None
+    ) -> dict[str, Any]:
+        """The fitted attributes; `earlier` are the losses of epochs before this fit."""
+        curve = [*(earlier or []), *fitted.loss_curve]
+        scores = fitted.validation_scores
+        return {
+            "classes_": data.labels.classes,
+            "target_type_": data.labels.target_type,
+            "n_features_in_": data.texts.n_columns,
+            "model_": fitted.model,
+            "tokenizer_": fitted.tokenizer,
+            "checkpoint_": _checkpoint_name(self.model, self.revision),
+            "max_length_": self.max_length,
+            "long_text_": self.long_text,
+            "loss_curve_": curve,
+            "validation_scores_": scores,
+            "best_validation_score_": max(scores) if scores else None,
+            "history_": _history(curve, scores),
+            "n_iter_": len(curve),
+            "head_init_": fitted.head_init,
+            "learning_rate_": fitted.learning_rate,
+            "truncated_fraction_": fitted.truncated_fraction,
+        }
+
+    def _keep(self, attributes: dict[str, Any]) -> None:
+        """Only now, with everything behind us that can fail, is the estimator changed."""
+        for name in ("feature_names_in_", "_moments"):
+            self.__dict__.pop(name, None)
+        self.__dict__.update(attributes)
+
+    def __getstate__(self) -> Any:
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_moments"}
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
@@ -354,6 +513,31 @@ def _history(losses: list[float], scores: list[float] | None) -> list[dict[str, 
     if scores is None:
         return rows
     return [row | {"validation_score": score} for row, score in zip(rows, scores, strict=True)]
+
+
+def _checkpoint_name(model: str | PathLike[str], revision: str | None) -> str:
+    return str(model) if revision is None else f"{model}@{revision}"
+
+
+def _checked_validation(
+    X_val: Any, y_val: Any, texts: Texts, labels: Labels
+) -> tuple[Texts, np.ndarray] | None:
+    """Texts and labels to validate on, if there are any."""
+    from skbert.labels import check_validation_labels
+
+    if X_val is None and y_val is None:
+        return None
+    held_out = check_texts(X_val)
+    check_same_columns(held_out, texts.n_columns)
+    return held_out, check_validation_labels(y_val, len(held_out), labels)
+
+
+def _check_same_classes(classes: Any, known: Labels) -> None:
+    if classes is not None and not np.array_equal(np.unique(classes), known.classes):
+        raise InputError(
+            f"classes={np.asarray(classes).tolist()} are not those of the first call to partial_fit, "
+            f"{known.classes.tolist()}. Pass the same ones, or none."
+        )
 
 
 def _column_names(X: Any) -> dict[str, np.ndarray]:

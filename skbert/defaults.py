@@ -10,6 +10,7 @@ import math
 _RATE_AT_384 = 1e-4
 _MIN_STEPS = 200
 _MIN_EPOCHS, _MAX_EPOCHS = 3, 15
+WARMUP_STEPS = 20  # of a training without a known end (`partial_fit`)
 
 
 def auto_learning_rate(hidden_size: int) -> float:

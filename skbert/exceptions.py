@@ -6,11 +6,17 @@ Each error is both an `SkbertError` and the built-in that people already catch::
     ├── InputError             (ValueError)      texts, labels or weights that cannot be used
     │   └── InputTypeError     (TypeError too)   a cell or a container of the wrong type
     ├── CheckpointError        (OSError, ValueError)  weights or tokenizer missing or incomplete
-    └── NonFiniteLossError     (ArithmeticError) the training loss became NaN or infinite
+    ├── NonFiniteLossError     (ArithmeticError) the training loss became NaN or infinite
+    ├── InsufficientMemoryError (MemoryError)    a single text does not fit into memory
+    └── MissingExtraError      (ImportError)     a parameter needs an optional dependency
 
     SkbertWarning              (UserWarning)
-    └── TruncationWarning      texts longer than `max_length` were cut
+    ├── TruncationWarning      texts longer than `max_length` were cut
+    └── CollapseWarning        the fitted model predicts one class for everything
 """
+
+import sys
+import warnings
 
 
 class SkbertError(Exception):
@@ -33,9 +39,30 @@ class NonFiniteLossError(SkbertError, ArithmeticError):
     """The training loss became NaN or infinite; nothing of the fit was kept."""
 
 
+class InsufficientMemoryError(SkbertError, MemoryError):
+    """A single text does not fit into the memory of the device."""
+
+
+class MissingExtraError(SkbertError, ImportError):
+    """An optional dependency that a parameter needs is not installed."""
+
+
 class SkbertWarning(UserWarning):
     """Base of every warning that skbert gives."""
 
 
+def warn(message: str, category: type[SkbertWarning] = SkbertWarning) -> None:
+    """Give a warning that points at the line that called skbert."""
+    frame, level = sys._getframe(1), 3  # the level of the caller of `frame`
+    inside = ("skbert.", "sklearn.callback")  # scikit-learn's decorator stands between fit and its caller
+    while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").startswith(inside):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
 class TruncationWarning(SkbertWarning):
     """Texts longer than `max_length` tokens were cut."""
+
+
+class CollapseWarning(SkbertWarning):
+    """A fit ended with a model that predicts the same for every text."""

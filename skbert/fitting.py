@@ -1,38 +1,43 @@
 """From checked texts and labels to a fine-tuned model: the order of the stages of a fit.
 
-1. Load the checkpoint, once per process.
+1. Take the model to start from (`starting.py`).
 2. Encode the texts; rows of weight zero are left out.
 3. Hold texts out for validation, if early stopping asks for it.
-4. Put a new head on a copy of the encoder, and give it its first weights.
-5. Freeze what is not to train, and train the rest.
+4. Give a new head its first weights; choose what trains.
+5. Train it, and put the weights it ends with into a fresh copy of the model.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from skbert import checkpoints, defaults, inference, probing
-from skbert.adapt import freeze
-from skbert.callbacks import make_progress
-from skbert.checkpoints import Checkpoint
+from skbert import defaults
+from skbert.adapt import GradualThawing, freeze
+from skbert.callbacks import ProgressBar, Watcher, Watchers
+from skbert.diagnosis import warn_of_collapse
 from skbert.encoding import Encodings, encode
-from skbert.exceptions import InputError, SkbertWarning
+from skbert.exceptions import InputError, TruncationWarning, warn
 from skbert.inputs import Texts
 from skbert.labels import Labels
-from skbert.model import SequenceClassifier, reset_head, set_dropout
+from skbert.lora import add_adapters, resolve_config
+from skbert.memory import checkpoint_layers
+from skbert.model import SequenceClassifier, set_dropout
+from skbert.optimizer import Moments, constant_schedule, linear_schedule
 from skbert.outputs import make_loss
 from skbert.runtime import Generators, Runtime, isolated_generators, resolve_runtime
-from skbert.training import Trainer, TrainingData, TrainingSettings
+from skbert.starting import Start, from_checkpoint, start_head
+from skbert.training import Trainer, TrainingData, TrainingResult, TrainingSettings
 from skbert.validation import NoValidation, Validation, hold_out
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from tokenizers import Tokenizer
 
 
@@ -47,77 +52,121 @@ class FittedModel:
     head_init: str  # "linear_probe" or "random"
     learning_rate: float
     truncated_fraction: float
+    moments: Moments | None = None  # of the optimizer, where the training is to go on
+
+
+@dataclass(frozen=True, slots=True)
+class FitData:
+    """What a fit is given."""
+
+    texts: Texts
+    labels: Labels
+    weights: np.ndarray  # (n_samples,) or (n_samples, n_labels)
+    held_out: tuple[Texts, np.ndarray] | None = None  # texts to validate on, and their labels
+
+
+Finish = Callable[[TrainingResult], FittedModel]
 
 
 def fit_texts(
-    texts: Texts,
-    labels: Labels,
-    weights: np.ndarray,
-    held_out: tuple[Texts, np.ndarray] | None,
+    data: FitData,
     parameters: Mapping[str, Any],
     seed: int,
+    start: Start | None = None,
+    watch: Callable[[Finish], Watcher] = lambda _: Watcher(),
+    *,
+    going_on: bool = False,
 ) -> FittedModel:
-    """Fine-tune a checkpoint on texts.
+    """Fine-tune a model on texts.
 
     Parameters
     ----------
-    texts : Texts
-    labels : Labels
-    weights : ndarray of shape (n_samples,) or (n_samples, n_labels)
-        Weight of each text, or of each label of each text.
-    held_out : tuple of Texts and ndarray, or None
-        Texts to validate on, and their labels.
+    data : FitData
     parameters : mapping
         The parameters of `BertClassifier`, validated.
     seed : int
         Of every random stream of the fit.
+    start : Start, default=None
+        A fitted model to go on from; None takes the checkpoint.
+    watch : callable, optional
+        Makes somebody who watches the fit, given what turns a TrainingResult into a FittedModel.
+    going_on : bool, default=False
+        For a training that goes on with more data: the learning rate stays up, and the optimizer's state is
+        part of the result.
 
     Returns
     -------
     FittedModel
     """
     place = resolve_runtime(parameters["device"], parameters["precision"])
-    checkpoint = checkpoints.load(parameters["model"], parameters["revision"])
-    _check_max_length(parameters["max_length"], checkpoint)
-    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-    read = partial(encode, tokenizer, max_length=parameters["max_length"], long_text=parameters["long_text"])
-    # Texts of weight zero teach nothing.
-    rows = np.flatnonzero(weights.reshape(len(weights), -1).any(axis=1))
-    validation = NoValidation()
-    if held_out is not None:
-        validation = make_validation(read(held_out[0]), held_out[1], labels, parameters, place)
-    elif parameters["early_stopping"]:
-        rows, held = split_off_validation(rows, labels, parameters["validation_fraction"], seed)
-        validation = make_validation(read(texts.take(held)), labels.values(held), labels, parameters, place)
-    encodings = read(texts.take(rows))
-    # A window has the label and the weight of its text.
-    of_rows = rows[encodings.owners]
-    data = TrainingData(encodings, labels.codes[of_rows], weights[of_rows])
-    settings = resolve_settings(parameters, len(data), checkpoint.hidden_size)
+    lora = checked_lora(parameters)
+    start = start or from_checkpoint(parameters, data.labels.n_outputs)
+    _check_max_length(parameters["max_length"], start)
+    training, validation = encode_data(data, parameters, start, place, seed)
+    settings = resolve_settings(parameters, len(training), start, going_on=going_on)
     generators = Generators.from_seed(seed, place.device)
+    with _own_torch_state(generators, place):
+        model = start.new_model()
+        head_init = start.head_init or start_head(model, training, parameters["head_init"], place, generators)
+        choose_trained(model, parameters, lora, generators)
+        finish = partial(assemble, start, head_init, settings.learning_rate, training, validation)
+        loss = make_loss(data.labels.target_type, parameters["label_smoothing"])
+        with Watchers([*own_watchers(model, parameters), watch(finish)]) as watcher:
+            trainer = Trainer(
+                model, training, settings, loss, place, generators, watcher, validation, start.moments
+            )
+            validation.check(model)
+            result = trainer.fit()
+        fitted = finish(result, trainer.moments() if going_on else None)
+        if not going_on:
+            smoothing = parameters["label_smoothing"]
+            warn_of_collapse(fitted.model, result.loss_curve[-1], training, data.labels, smoothing, place)
+    return fitted
+
+
+@contextmanager
+def _own_torch_state(generators: Generators, place: Runtime) -> Iterator[None]:
+    """Gradients on, whatever the caller has set; torch's generators as they were, afterwards."""
     with (
         torch.inference_mode(False),
-        torch.enable_grad(),  # whatever the caller has set
+        torch.enable_grad(),
         isolated_generators(generators.seed, place.device),
-        make_progress(parameters["verbose"], settings.epochs, len(data)) as progress,
     ):
-        model = new_model(checkpoint, labels.n_outputs, parameters["pooling"])
-        head_init = start_head(model, data, parameters["head_init"], place, generators)
-        set_dropout(model, parameters["dropout"], generators.dropout)
-        freeze(model, parameters["freeze"])
-        loss = make_loss(labels.target_type, parameters["label_smoothing"])
-        trainer = Trainer(model, data, settings, loss, place, generators, progress, validation)
-        validation.check(model)
-        result = trainer.fit()
-    return FittedModel(
-        model=model,
-        tokenizer=tokenizer,
-        loss_curve=result.loss_curve,
-        validation_scores=None if validation.encodings is None else result.scores,
-        head_init=head_init,
-        learning_rate=settings.learning_rate,
-        truncated_fraction=float(encodings.truncated.mean()),
+        yield
+
+
+def checked_lora(parameters: Mapping[str, Any]) -> LoraConfig | None:
+    """The configuration of the adapters, if there are to be any."""
+    if parameters["lora"] is None:
+        return None
+    if parameters["freeze"] == "encoder":
+        raise InputError(
+            "lora is set and freeze='encoder', but the adapters are in the encoder. Use one of the two."
+        )
+    return resolve_config(parameters["lora"])
+
+
+def encode_data(
+    data: FitData, parameters: Mapping[str, Any], start: Start, place: Runtime, seed: int
+) -> tuple[TrainingData, NoValidation]:
+    """Encode the texts; take those to validate on from outside, or hold some out."""
+    read = partial(
+        encode, start.tokenizer, max_length=parameters["max_length"], long_text=parameters["long_text"]
     )
+    # Texts of weight zero teach nothing.
+    rows = np.flatnonzero(data.weights.reshape(len(data.weights), -1).any(axis=1))
+    validation = NoValidation()
+    if data.held_out is not None:
+        validation = make_validation(read(data.held_out[0]), data.held_out[1], data.labels, parameters, place)
+    elif parameters["early_stopping"]:
+        rows, held = split_off_validation(rows, data.labels, parameters["validation_fraction"], seed)
+        y = data.labels.values(held)
+        validation = make_validation(read(data.texts.take(held)), y, data.labels, parameters, place)
+    encodings = read(data.texts.take(rows))
+    _warn_of_truncation(float(encodings.truncated.mean()), parameters["max_length"])
+    # A window has the label and the weight of its text.
+    of_rows = rows[encodings.owners]
+    return TrainingData(encodings, data.labels.codes[of_rows], data.weights[of_rows]), validation
 
 
 def make_validation(
@@ -140,67 +189,92 @@ def split_off_validation(
     """Split a fraction of the rows off for validation; returns training and validation rows."""
     training, held, complete = hold_out(labels.codes[rows], fraction, seed)
     if not complete:
-        warnings.warn(
+        warn(
             f"The {len(held)} texts held out for early stopping do not hold every class. Raise "
-            "validation_fraction, or pass X_val and y_val to fit.",
-            SkbertWarning,
-            stacklevel=4,
+            "validation_fraction, or pass X_val and y_val to fit."
         )
     return rows[training], rows[held]
 
 
-def _check_max_length(max_length: int, checkpoint: Checkpoint) -> None:
-    if max_length > checkpoint.max_positions:
-        raise InputError(
-            f"max_length={max_length}, but {checkpoint.name} has positions for "
-            f"{checkpoint.max_positions} tokens. Set max_length={checkpoint.max_positions} or less."
+def _warn_of_truncation(share: float, max_length: int) -> None:
+    if share > 0:
+        warn(
+            f"{share:.1%} of the training texts are longer than max_length={max_length} tokens and are cut. "
+            "Raise max_length, or use long_text='windows' to read all of them (truncated_fraction_ holds the "
+            "share).",
+            TruncationWarning,
         )
 
 
-def resolve_settings(parameters: Mapping[str, Any], n_texts: int, hidden_size: int) -> TrainingSettings:
+def _check_max_length(max_length: int, start: Start) -> None:
+    if max_length > start.max_positions:
+        raise InputError(
+            f"max_length={max_length}, but {start.name} has positions for {start.max_positions} tokens. Set "
+            f"max_length={start.max_positions} or less."
+        )
+
+
+def resolve_settings(
+    parameters: Mapping[str, Any], n_texts: int, start: Start, *, going_on: bool
+) -> TrainingSettings:
     """The recipe with every "auto" resolved."""
     epochs, rate = parameters["epochs"], parameters["learning_rate"]
+    first_step = start.moments.steps if start.moments else 0
     return TrainingSettings(
         epochs=defaults.auto_epochs(n_texts, parameters["batch_size"]) if epochs == "auto" else epochs,
         batch_size=parameters["batch_size"],
-        learning_rate=defaults.auto_learning_rate(hidden_size) if rate == "auto" else rate,
+        learning_rate=defaults.auto_learning_rate(start.hidden_size) if rate == "auto" else rate,
+        schedule=partial(constant_schedule, first_step=first_step, warmup=defaults.WARMUP_STEPS)
+        if going_on
+        else partial(linear_schedule, warmup_ratio=parameters["warmup_ratio"]),
         layer_decay=parameters["layer_decay"],
         weight_decay=parameters["weight_decay"],
-        warmup_ratio=parameters["warmup_ratio"],
         max_grad_norm=parameters["max_grad_norm"],
+        verbose=parameters["verbose"],
     )
 
 
-def new_model(
-    checkpoint: Checkpoint, n_outputs: int, pooling: Literal["auto", "cls", "mean"]
-) -> SequenceClassifier:
-    """A copy of the pretrained encoder with a head whose weights are not set yet."""
-    return SequenceClassifier(
-        checkpoint.new_encoder(),
-        checkpoint.architecture,
-        checkpoint.pooling if pooling == "auto" else pooling,
-        n_outputs,
-        checkpoint.head_dropout,
-        checkpoint.rebuild(),
-    )
-
-
-def start_head(
+def choose_trained(
     model: SequenceClassifier,
-    data: TrainingData,
-    head_init: str,
-    place: Runtime,
+    parameters: Mapping[str, Any],
+    lora: LoraConfig | None,
     generators: Generators,
-) -> str:
-    """Give the head its first weights; returns how: "linear_probe" or "random"."""
-    reset_head(model, generators.weights)
-    if head_init == "random":
-        return "random"
-    rows = probing.choose_rows(len(data), generators.probe)
-    embeddings = inference.run_model(model.eval(), data.encodings.take(rows), place, "embeddings")
-    inference.release(model)
-    seen = (embeddings, data.targets[rows], data.weights[rows])
-    if head_init == "auto" and not probing.generalizes(*seen, model.head.out_features, generators.probe):
-        return "random"
-    probing.start_head(model, *seen)
-    return "linear_probe"
+) -> None:
+    """Decide which weights require a gradient, which dropouts there are, and what the backward pass keeps."""
+    model.requires_grad_()
+    if lora is not None:
+        add_adapters(model, lora, generators.weights)
+    freeze(model, parameters["freeze"])
+    set_dropout(model, parameters["dropout"], generators.dropout)
+    if parameters["gradient_checkpointing"]:
+        checkpoint_layers(model)
+
+
+def own_watchers(model: SequenceClassifier, parameters: Mapping[str, Any]) -> list[Watcher]:
+    """Those that parameters ask for."""
+    watchers: list[Watcher] = [ProgressBar()] if parameters["verbose"] else []
+    return [*watchers, GradualThawing(model)] if parameters["freeze"] == "gradual" else watchers
+
+
+def assemble(
+    start: Start,
+    head_init: str,
+    learning_rate: float,
+    training: TrainingData,
+    validation: NoValidation,
+    result: TrainingResult,
+    moments: Moments | None = None,
+) -> FittedModel:
+    """A fitted model from where a training ended: its weights in a fresh copy of what it started from."""
+    model = start.new_model()
+    model.load_state_dict(result.weights, assign=True)
+    return FittedModel(
+        model=model.eval().requires_grad_(False),
+        tokenizer=start.tokenizer,
+        loss_curve=result.loss_curve,
+        validation_scores=None if validation.encodings is None else result.scores,
+        head_init=head_init,
+        learning_rate=learning_rate,
+        truncated_fraction=float(training.encodings.truncated.mean()),
+        moments=moments,
+    )

@@ -1,7 +1,8 @@
 """From encodings to logits or embeddings, in the order of the texts.
 
 1. Batches of near-equal lengths, longest first, within a token budget.
-2. Each runs packed through a replica of the model in the precision of the call.
+2. Each runs packed through a replica of the model in the precision of the call, in parts where memory is
+   short.
 3. The rows go back to where their texts stood; a text of several windows gets their mean.
 """
 
@@ -17,6 +18,7 @@ import torch
 
 from skbert.batching import collate, longest_first
 from skbert.encoding import Encodings
+from skbert.memory import Parts
 from skbert.model import SequenceClassifier, narrow
 from skbert.runtime import Runtime, wide_dtype
 
@@ -26,6 +28,7 @@ def run_model(
     encodings: Encodings,
     runtime: Runtime,
     output: Literal["logits", "embeddings"] = "logits",
+    verbose: int = 0,
 ) -> np.ndarray:
     """Run the model over all texts.
 
@@ -36,13 +39,15 @@ def run_model(
     encodings : Encodings
     runtime : Runtime
     output : {"logits", "embeddings"}
+    verbose : int, default=0
+        1 says on stderr when a batch was cut because memory ran out.
 
     Returns
     -------
     ndarray of shape (n_texts, n_outputs) or (n_texts, hidden_size)
         float32, or float64 if `runtime` computes in float64.
     """
-    return run_working_model(replica(model, runtime), encodings, runtime, output)
+    return run_working_model(replica(model, runtime), encodings, runtime, output, verbose)
 
 
 def run_working_model(
@@ -50,15 +55,20 @@ def run_working_model(
     encodings: Encodings,
     runtime: Runtime,
     output: Literal["logits", "embeddings"] = "logits",
+    verbose: int = 0,
 ) -> np.ndarray:
     """Run a model that is on the device of `runtime`, in its precision and in eval mode, over all texts."""
     function = model.forward if output == "logits" else model.embed
     width = model.head.out_features if output == "logits" else model.hidden_size
     rows = np.empty((len(encodings), width), dtype=wide_dtype(runtime))
+    parts = Parts(verbose)
+
+    def fill(indices: np.ndarray) -> None:
+        rows[indices] = function(collate(encodings, indices).to(runtime.device)).cpu().numpy()
+
     with torch.inference_mode():
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
-            batch = collate(encodings, indices).to(runtime.device)
-            rows[indices] = function(batch).cpu().numpy()
+            parts.run(fill, indices)
     return encodings.mean_of_texts(rows)
 
 
@@ -83,7 +93,7 @@ def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
 
 
 def release(model: SequenceClassifier) -> None:
-    """Drop the replica of a model that is about to be trained."""
+    """Drop the replica of a model, if one is kept."""
     with _lock:
         _latest.pop(model, None)
 

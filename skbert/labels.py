@@ -1,11 +1,11 @@
-"""From whatever a user passes as y to class codes and weights.
+"""From whatever a user passes as y to class codes.
 
 1. y is one label per text ("binary", "multiclass"), or an indicator matrix ("multilabel-indicator"), in the
    words of scikit-learn's `type_of_target`.
 2. Labels become codes into the sorted classes; an indicator matrix is its own code.
-3. Sample weights and class weights become one weight per text, or per text and label.
+3. A model that goes on training knows its classes: `encode_known_labels` takes no others.
 
-The way back, from logits to labels, is in `outputs.py`.
+What each text weighs is in `weights.py`; the way back, from logits to labels, in `outputs.py`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 from sklearn import config_context
-from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _check_sample_weight, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from skbert.exceptions import InputError
 
@@ -46,7 +45,7 @@ class Labels:
 
 
 @contextmanager
-def _as_input_error() -> Iterator[None]:
+def as_input_error() -> Iterator[None]:
     """Keep scikit-learn's words about labels and weights, but make them skbert's error."""
     try:
         # Up to scikit-learn 1.8, dispatching functions refuse lists.
@@ -101,6 +100,65 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     return Labels(codes.reshape(-1).astype(np.int64), classes, kind)
 
 
+def known_labels(classes: Any, y: Any) -> Labels:
+    """The classes that the first call of `partial_fit` names, without any text.
+
+    Parameters
+    ----------
+    classes : array-like of shape (n_classes,) or None
+        None is enough where y is an indicator matrix.
+    y : array-like
+        Labels of the first texts.
+    """
+    with as_input_error():
+        values = _label_values(y)
+        if values.ndim == 2:
+            found = np.arange(values.shape[1])
+            if classes is not None and not np.array_equal(np.unique(classes), found):
+                raise InputError(
+                    f"classes={np.asarray(classes).tolist()}, but y is an indicator matrix of {len(found)} "
+                    "columns. Leave classes out."
+                )
+            return Labels(values[:0], found, "multilabel-indicator")
+        if classes is None:
+            raise InputError("classes must be passed on the first call to partial_fit: all labels to come.")
+        found = np.unique(_label_values(classes))
+    if len(found) < 2:
+        raise InputError(f"classes={found.tolist()}; expected at least two classes.")
+    return Labels(np.empty(0, np.int64), found, "binary" if len(found) == 2 else "multiclass")
+
+
+def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
+    """Codes of y in the classes that a model has.
+
+    Raises
+    ------
+    InputError
+        If y holds another class, or has another form.
+    """
+    values = _checked_values(y, n_texts, "(texts in X, labels in y)")
+    if values.ndim == 2:
+        _check_columns(values.shape[1] == len(known.classes) and known.codes.ndim == 2, values, known)
+        return Labels(values, known.classes, known.target_type)
+    _check_columns(known.codes.ndim == 1, values, known)
+    unseen = np.setdiff1d(values, known.classes)
+    if len(unseen):
+        raise InputError(
+            f"y has classes that the model does not: {unseen[:5].tolist()}; it has "
+            f"{known.classes[:10].tolist()}. With warm_start and partial_fit the classes stay; fit a new "
+            "model for others."
+        )
+    return Labels(np.searchsorted(known.classes, values).astype(np.int64), known.classes, known.target_type)
+
+
+def _check_columns(fits: bool, values: np.ndarray, known: Labels) -> None:
+    if not fits:
+        raise InputError(
+            f"y has the shape {values.shape}, but the model was fitted with the target type "
+            f"{known.target_type!r} and {len(known.classes)} classes. Pass labels of the same form."
+        )
+
+
 def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
     """Labels of validation texts, of which training must have seen every class.
 
@@ -127,7 +185,7 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
 
 
 def _checked_values(y: Any, n_texts: int, what: str) -> np.ndarray:
-    with _as_input_error():
+    with as_input_error():
         values = _label_values(y)
     if len(values) != n_texts:
         raise InputError(
@@ -184,88 +242,3 @@ def _first_missing(y: Any) -> int | None:
     flags = np.asarray(pd.isna(np.asarray(y) if not hasattr(y, "iloc") else y))
     rows = np.flatnonzero(flags.reshape(-1)) if flags.ndim else np.array([], dtype=int)
     return int(rows[0]) if len(rows) else None
-
-
-def row_weights(labels: Labels, sample_weight: Any, class_weight: Any) -> np.ndarray:
-    """Weight of every text: sample weight times class weight.
-
-    Parameters
-    ----------
-    labels : Labels
-    sample_weight : array-like of shape (n_samples,) or None
-    class_weight : dict, "balanced" or None
-        For an indicator matrix: the weight of a label where it is 1, by column; "balanced" is the ratio of
-        its zeros to its ones.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,) or (n_samples, n_labels), float64
-    """
-    with _as_input_error():
-        weights = _check_sample_weight(
-            sample_weight, labels.codes, dtype=np.float64, ensure_non_negative=True
-        )
-    if not weights.any():
-        raise InputError("All sample weights are zero, so there is nothing to learn from.")
-    if labels.codes.ndim == 2:
-        weights = weights[:, None] * _label_weights(labels, weights, class_weight)
-    else:
-        weights = weights * _weight_of_classes(labels, weights, class_weight)[labels.codes]
-        kept = np.unique(labels.codes[weights > 0])
-        if len(kept) < 2:
-            raise InputError(
-                "The number of classes has to be greater than one; after sample_weight and class_weight only "
-                f"{labels.classes[kept].tolist()} have rows of a weight above zero. Give weight to at least "
-                "two classes."
-            )
-    if not np.finfo(np.float32).tiny < weights.sum() < np.finfo(np.float32).max:
-        raise InputError(
-            f"The weights add up to {weights.sum():g}, too large or too small to compute with. Scale "
-            "them to a mean near one."
-        )
-    return weights
-
-
-def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -> np.ndarray:
-    """Weight of each class, (n_classes,)."""
-    per_class = np.ones(len(labels.classes))
-    if class_weight is None:
-        return per_class
-    rows, present = np.arange(len(weights)), np.arange(len(labels.classes))
-    if class_weight == "balanced":  # a class whose rows all have weight zero has no frequency
-        rows = np.flatnonzero(weights)
-        present = np.unique(labels.codes[rows])
-    with _as_input_error():
-        per_class[present] = compute_class_weight(
-            class_weight,
-            classes=labels.classes[present],
-            y=labels.classes[labels.codes[rows]],
-            sample_weight=weights[rows],
-        )
-    return _checked_class_weights(per_class, labels)
-
-
-def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np.ndarray:
-    """Weight of each label of each text, (n_samples, n_labels): 1 where the label is 0."""
-    ones = np.ones(len(labels.classes))
-    if class_weight == "balanced":
-        positive = weights @ labels.codes
-        with np.errstate(divide="ignore"):
-            ones = (weights.sum() - positive) / positive
-    elif class_weight is not None:
-        unknown = set(class_weight) - set(labels.classes.tolist())
-        if unknown:
-            raise InputError(
-                f"class_weight names {sorted(unknown, key=str)}, but y has the columns 0 to {len(ones) - 1}."
-            )
-        ones = np.array([class_weight.get(label, 1.0) for label in labels.classes.tolist()], dtype=float)
-    return np.where(labels.codes == 1, _checked_class_weights(ones, labels), 1.0)
-
-
-def _checked_class_weights(per_class: np.ndarray, labels: Labels) -> np.ndarray:
-    if not (np.isfinite(per_class).all() and (per_class >= 0).all()):
-        raise InputError(
-            f"class_weight gives the weights {per_class.tolist()} to the classes "
-            f"{labels.classes.tolist()}; expected finite weights of zero or more."
-        )
-    return per_class

@@ -3,8 +3,8 @@
 1. The encoder turns (n_tokens,) ids into (n_tokens, hidden_size) states. Families whose packed forward is
    exact run packed; the others run padded, and their states are packed afterwards.
 2. Pooling turns the states of each text into one vector: the first token's, through the checkpoint's pooler
-   where it has one ("cls"), or the mean over tokens ("mean").
-3. The head, dropout and a linear layer, turns vectors into logits. It works in float32 (or wider) whatever
+   where it has one ("cls"), or the mean or the maximum over tokens ("mean", "max").
+3. The head (`head.py`) turns vectors into logits. It works in float32 (or wider) whatever
    the encoder's precision.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import nn
@@ -20,6 +20,9 @@ from torch import nn
 from skbert.attention import Packing
 from skbert.batching import Batch
 from skbert.dropout import Dropout
+from skbert.head import HiddenLayer
+
+Pooling = Literal["cls", "mean", "max"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +45,27 @@ class SequenceClassifier(nn.Module):
     encoder : nn.Module
         An encoder of transformers.
     architecture : Architecture
-    pooling : {"cls", "mean"}
+    pooling : {"cls", "mean", "max"}
     n_outputs : int
         Logits per text.
     head_dropout : float
-        Probability of the dropout before the head's linear layer.
+        Probability of the dropout in the head.
     rebuild : callable and its arguments
         What an unpickled model builds its encoder with; see `__reduce__`.
+    head_layers : int, default=0
+        Hidden layers between the pooled vector and the head's linear layer.
     """
 
     def __init__(
         self,
         encoder: Any,
         architecture: Architecture,
-        pooling: Literal["cls", "mean"],
+        pooling: Pooling,
         n_outputs: int,
         head_dropout: float,
         rebuild: tuple[Callable[..., Any], tuple[Any, ...]],
+        *,
+        head_layers: int = 0,
     ) -> None:
         super().__init__()
         self.architecture = architecture
@@ -71,9 +78,11 @@ class SequenceClassifier(nn.Module):
             encoder.pooler = None
         self.encoder: Any = encoder  # nn.Module of transformers, which has no types
         self.pooler = pooler if pooling == "cls" else None
+        width = encoder.config.hidden_size
+        self.hidden = nn.Sequential(*(HiddenLayer(width, head_dropout) for _ in range(head_layers)))
         self.dropout = Dropout(head_dropout)
         # Without drawing weights: reset_head or a saved model sets them.
-        self.head = nn.utils.skip_init(nn.Linear, encoder.config.hidden_size, n_outputs)
+        self.head = nn.utils.skip_init(nn.Linear, width, n_outputs)
 
     @property
     def hidden_size(self) -> int:
@@ -82,7 +91,7 @@ class SequenceClassifier(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits of a packed batch, (n_texts, n_outputs), in the head's dtype."""
-        return self.head(self.dropout(self.embed(batch)))
+        return self.head(self.dropout(self.hidden(self.embed(batch))))
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for what trains; frozen parts stay in eval mode, and so without dropout."""
@@ -99,8 +108,9 @@ class SequenceClassifier(nn.Module):
         packing = Packing(batch.lengths, batch.positions, batch.max_length, self.generator)
         encode = self._encode_packed if self.architecture.packed else self._encode_padded
         states = encode(batch, packing)  # (n_tokens, hidden_size)
-        if self.pooling == "mean":
-            return mean_of_texts(states.to(self.head.weight.dtype), packing, batch.lengths)
+        if self.pooling != "cls":
+            pool = mean_of_texts if self.pooling == "mean" else maximum_of_texts
+            return pool(states.to(self.head.weight.dtype), packing, batch.lengths)
         first = states[batch.lengths.cumsum(0) - batch.lengths]  # (n_texts, hidden_size)
         pooled = first if self.pooler is None else self.pooler(first[:, None])
         return pooled.to(self.head.weight.dtype)
@@ -130,19 +140,20 @@ class SequenceClassifier(nn.Module):
         weights = {name: t.detach().cpu().numpy() for name, t in self.state_dict().items()}
         build, arguments = self.rebuild
         settings = (self.architecture, self.pooling, self.head.out_features, self.dropout.p)
-        return _restore, (build, arguments, settings, weights)
+        return _restore, (build, arguments, settings, len(self.hidden), weights)
 
 
 def _restore(
     build: Callable[..., Any],
     arguments: tuple[Any, ...],
-    settings: tuple[Architecture, Literal["cls", "mean"], int, float],
+    settings: tuple[Architecture, Pooling, int, float],
+    head_layers: int,
     weights: dict[str, Any],
 ) -> SequenceClassifier:
     encoder = build(*arguments)
     if not any(name.startswith("pooler.") for name in weights):
         encoder.pooler = None  # the checkpoint had none
-    model = SequenceClassifier(encoder, *settings, rebuild=(build, arguments))
+    model = SequenceClassifier(encoder, *settings, rebuild=(build, arguments), head_layers=head_layers)
     tensors = {name: torch.from_numpy(values.copy()) for name, values in weights.items()}
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
@@ -156,18 +167,26 @@ def mean_of_texts(states: torch.Tensor, packing: Packing, lengths: torch.Tensor)
     return packing.pad(states).sum(dim=1) / lengths[:, None]
 
 
-def narrow(model: SequenceClassifier, dtype: torch.dtype) -> None:
-    """Let the encoder work in `dtype`; its buffers (rotary frequencies) and the head stay wide."""
-    for part in (model.encoder, model.pooler):
-        for parameter in [] if part is None else part.parameters():
-            parameter.data = parameter.data.to(dtype)
+def maximum_of_texts(states: torch.Tensor, packing: Packing, lengths: torch.Tensor) -> torch.Tensor:
+    """Maximum over the tokens of each text: (n_tokens, hidden_size) → (n_texts, hidden_size)."""
+    gaps = ~packing.mask[..., None]  # (n_texts, max_length, 1)
+    return packing.pad(states).masked_fill(gaps, float("-inf")).amax(dim=1)
 
 
 def reset_head(model: SequenceClassifier, generator: torch.Generator) -> None:
     """Draw the head's weights: normal with standard deviation 0.02 (Devlin et al., 2019), biases zero."""
     with torch.no_grad():
+        for layer in model.hidden.children():
+            cast(HiddenLayer, layer).reset(generator)
         model.head.weight.normal_(0.0, 0.02, generator=generator)
         model.head.bias.zero_()
+
+
+def narrow(model: SequenceClassifier, dtype: torch.dtype) -> None:
+    """Let the encoder work in `dtype`; its buffers (rotary frequencies) and the head stay wide."""
+    for part in (model.encoder, model.pooler):
+        for parameter in [] if part is None else part.parameters():
+            parameter.data = parameter.data.to(dtype)
 
 
 def set_dropout(model: SequenceClassifier, p: float | None, generator: torch.Generator | None) -> None:

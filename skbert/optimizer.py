@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,15 @@ from torch import nn
 from skbert.adapt import depths
 from skbert.model import SequenceClassifier, narrow
 from skbert.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What AdamW remembers: its steps, and the running means of each weight's gradient and of its square."""
+
+    steps: int
+    rows: torch.Tensor  # of the embedding table, that it was training
+    of_weights: dict[str, tuple[torch.Tensor, ...]]  # by the weight's name, on the CPU
 
 
 class MasterAdamW:
@@ -49,15 +59,14 @@ class MasterAdamW:
         self.max_grad_norm = max_grad_norm
         self.embedding_decay = 1.0  # what weight decay made of an embedding row that never occurred
         scales = learning_rate_scales(model, layer_decay)
-        table = model.encoder.get_input_embeddings().weight
-        self._table_decay = scales[table] * weight_decay if table.requires_grad else 0.0
-        working = list(model.parameters())
+        self._table = model.encoder.get_input_embeddings().weight
+        self._table_decay = scales[self._table] * weight_decay
+        names, working = zip(*model.named_parameters(), strict=True)
         wide = [p.detach() for p in working]
         narrow(model, runtime.dtype)
         masters = [p if p.dtype == w.dtype else nn.Parameter(w) for p, w in zip(working, wide, strict=True)]
-        everything = list(zip(working, masters, strict=True))
-        self._narrowed = [(p, m) for p, m in everything if p is not m]
-        trained = [(p, m) for p, m in everything if p.requires_grad]
+        self._of_names = dict(zip(names, masters, strict=True))
+        trained = [(p, m) for p, m in zip(working, masters, strict=True) if p.requires_grad]
         self.masters = [m for _, m in trained]
         self._pairs = [(p, m) for p, m in trained if p is not m]
         # Allocated once: fresh memory of this size would be mapped and cleared anew at every step.
@@ -71,13 +80,14 @@ class MasterAdamW:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One update with the gradients that `backward` left in the model; clears them."""
+        if self._table.grad is not None:
+            self.embedding_decay *= 1 - learning_rate * self._table_decay
         self._widen_gradients()
         if self.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.masters, self.max_grad_norm)
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate * group["scale"]
         self._adamw.step()
-        self.embedding_decay *= 1 - learning_rate * self._table_decay
         self._narrow_weights()
         for working, master in self._pairs:
             working.grad = master.grad = None
@@ -112,11 +122,27 @@ class MasterAdamW:
             master.copy_(weight)
         self._narrow_weights()
 
-    @torch.no_grad()
-    def finish(self) -> None:
-        """Put wide weights into the model in place of its narrow ones, trained or not."""
-        for working, master in self._narrowed:
-            working.data = master.data
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All weights of the model by name, trained or not, wide; the tensors are the optimizer's own."""
+        return {name: master.detach() for name, master in self._of_names.items()}
+
+    def moments(self, rows: torch.Tensor) -> Moments:
+        """A copy of what AdamW remembers; `rows` are those of the embedding table in training."""
+        found, steps = {}, 0
+        for name, master in self._of_names.items():
+            if master in self._adamw.state:
+                state = self._adamw.state[master]
+                found[name] = tuple(state[k].to("cpu", copy=True) for k in ("exp_avg", "exp_avg_sq"))
+                steps = int(state["step"])
+        return Moments(steps, rows, found)
+
+    def load_moments(self, moments: Moments) -> None:
+        """Go on from what another optimizer of the same weights remembered."""
+        for name, pair in moments.of_weights.items():
+            master = self._of_names[name]
+            first, second = (t.to(master, copy=True) for t in pair)
+            step = torch.tensor(float(moments.steps), device=master.device)
+            self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
 
 
 def learning_rate_scales(model: SequenceClassifier, layer_decay: float) -> dict[nn.Parameter, float]:
@@ -152,3 +178,11 @@ def linear_schedule(step: int, n_steps: int, warmup_ratio: float) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return (n_steps - step) / max(1, n_steps - warmup)
+
+
+def constant_schedule(step: int, n_steps: int, *, first_step: int, warmup: int) -> float:
+    """Factor of the learning rate where nobody knows how many steps will follow: warm-up, then constant.
+
+    `first_step` is the number of steps taken before step 0.
+    """
+    return min(1.0, (first_step + step + 1) / warmup)

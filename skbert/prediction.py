@@ -34,6 +34,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     long_text_: LongText
     device: str
     precision: str
+    verbose: int
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class of each text, or an indicator of the labels likelier than not.
@@ -128,7 +129,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         place = runtime.resolve_runtime(self.device, self.precision)
         unique, inverse = unique_texts(texts)
         encodings = encoding.encode(self.tokenizer_, unique, self.max_length_, self.long_text_)
-        return inference.run_model(self.model_, encodings, place, output)[inverse]
+        return inference.run_model(self.model_, encodings, place, output, self.verbose)[inverse]
 
     @property
     def _n_features_out(self) -> int:

@@ -9,6 +9,9 @@ rows, a fine-tuned model ends far below logistic regression on the frozen embedd
    than the class frequencies do. Where it does not (are two sentences paraphrases? one embedding of the
    pair does not know), its large weights would fit noise, and a small random head is the better start.
 3. `start_head` fits it on all of them, and its coefficients become the head's weights.
+
+The probe is a start and no solution: one that fits its texts leaves the encoder nothing to learn from them.
+So its L2 penalty grows with the rows, as if there were 30 of each class (docs/defaults.md).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from skbert.outputs import log_probabilities
 
 _MAX_ROWS = 20_000  # bounds the cost of the start on large data
 _MAX_ROWS_TO_ASK = 2_000
-_C = 10.0  # inverse strength of the probe's L2 penalty, for embeddings of a mean norm of one
+_ROWS_PER_CLASS = 30.0  # that scikit-learn's default penalty, C = 1, is right for
 
 
 def choose_rows(n_texts: int, generator: np.random.Generator) -> np.ndarray:
@@ -104,14 +107,15 @@ def fit_probe(
     """
     of_rows = weights if weights.ndim == 1 else weights.mean(axis=1)
     norm = float(np.average(np.linalg.norm(embeddings, axis=1), weights=of_rows))
+    strength = _inverse_penalty(codes, weights, n_outputs)
     if codes.ndim == 2:
         coefficients = np.zeros((n_outputs, embeddings.shape[1]))
         intercepts = _frequencies(codes, weights, n_outputs)
         for label in np.flatnonzero(codes.min(axis=0) < codes.max(axis=0)):
-            probe = _logistic_regression(embeddings / norm, codes[:, label], weights[:, label])
+            probe = _logistic_regression(embeddings / norm, codes[:, label], weights[:, label], strength)
             coefficients[label], intercepts[label] = probe.coef_[0] / norm, probe.intercept_[0]
         return coefficients, intercepts
-    probe = _logistic_regression(embeddings / norm, codes, weights)
+    probe = _logistic_regression(embeddings / norm, codes, weights, strength)
     found, offsets = probe.coef_ / norm, probe.intercept_
     if len(probe.classes_) == 2:  # one row of log-odds → two of logits
         found, offsets = np.concatenate([-found, found]) / 2, np.concatenate([-offsets, offsets]) / 2
@@ -121,12 +125,20 @@ def fit_probe(
     return coefficients, intercepts
 
 
-def _logistic_regression(X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> LogisticRegression:
+def _inverse_penalty(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> float:
+    """C for embeddings of a mean norm of one: 30 over the rows of a class, or over the ones of a label."""
+    counted = weights * codes if codes.ndim == 2 else weights
+    return _ROWS_PER_CLASS * n_outputs / float(counted.sum())
+
+
+def _logistic_regression(
+    X: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float
+) -> LogisticRegression:
     with warnings.catch_warnings():
         # A start that has not converged is still a start: training goes on from it. And whether there are
         # many classes for so few texts was said, if at all, when y was checked.
         warnings.simplefilter("ignore", UserWarning)
-        return LogisticRegression(C=_C, max_iter=200).fit(X, y, sample_weight=weights)
+        return LogisticRegression(C=strength, max_iter=200).fit(X, y, sample_weight=weights)
 
 
 def _frequencies(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:

@@ -1,32 +1,34 @@
 """The loop: fit → run_epoch → train_step, one verb a level.
 
 1. `Trainer` moves the model to its device and makes the optimizer.
-2. `fit` runs the epochs, and leaves the model on the CPU in the masters' dtype with nothing of the optimizer
-   behind.
-3. `run_epoch` draws mini-batches afresh, packs each, and steps.
-4. `train_step` is forward, loss, backward, update.
+2. `fit` runs the epochs, and gives the weights they ended with.
+3. `run_epoch` draws mini-batches afresh and steps.
+4. `train_step` adds up the gradients of a mini-batch, in parts where memory is short, and updates.
 
 Nothing in an epoch asks the device for a value; losses are read once, at its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from skbert.batching import Batch, collate, shuffled_minibatches
-from skbert.callbacks import Progress
+from skbert.batching import collate, shuffled_minibatches
+from skbert.callbacks import Watcher
 from skbert.encoding import Encodings
 from skbert.exceptions import NonFiniteLossError
+from skbert.lora import merged
+from skbert.memory import Parts
 from skbert.model import SequenceClassifier
-from skbert.optimizer import MasterAdamW, linear_schedule
+from skbert.optimizer import MasterAdamW, Moments
 from skbert.runtime import Generators, Runtime, wide_dtype
 from skbert.validation import NoValidation
-from skbert.vocabulary import compact, restore
+from skbert.vocabulary import compact
 
 if TYPE_CHECKING:
     from skbert.outputs import LossFunction
@@ -51,28 +53,24 @@ class TrainingSettings:
     epochs: int
     batch_size: int
     learning_rate: float
+    schedule: Callable[[int, int], float]  # (step, steps in all) → factor of the learning rate
     layer_decay: float
     weight_decay: float
-    warmup_ratio: float
     max_grad_norm: float | None
-
-    def learning_rates(self, n_texts: int) -> Iterator[float]:
-        """Learning rate of every step in turn."""
-        n_steps = self.epochs * -(-n_texts // self.batch_size)
-        for step in range(n_steps):
-            yield self.learning_rate * linear_schedule(step, n_steps, self.warmup_ratio)
+    verbose: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What remains of a training besides the weights."""
+    """What a training ends with."""
 
+    weights: dict[str, torch.Tensor]  # of a `SequenceClassifier` without adapters; on the CPU
     loss_curve: list[float]  # mean training loss of each epoch
     scores: list[float]  # validation score of each epoch, if there was validation
 
 
 class Trainer:
-    """One training of one model, in place.
+    """One training of one model, which is used up: its weights come back as the result.
 
     Parameters
     ----------
@@ -84,9 +82,11 @@ class Trainer:
         (logits, targets, weights) → mean loss of a batch.
     runtime : Runtime
     generators : Generators
-    progress : Progress
+    watcher : Watcher
     validation : NoValidation or Validation
         Scores each epoch, says when to stop and which epoch was best.
+    moments : Moments, default=None
+        Of an optimizer to go on with.
     """
 
     def __init__(
@@ -97,12 +97,13 @@ class Trainer:
         loss: LossFunction,
         runtime: Runtime,
         generators: Generators,
-        progress: Progress,
+        watcher: Watcher,
         validation: NoValidation,
+        moments: Moments | None = None,
     ) -> None:
         self.model = model.to(runtime.master_dtype)
         (encodings, validation.encodings), self.vocabulary = compact(
-            model, data.encodings, validation.encodings
+            model, data.encodings, validation.encodings, moments=moments
         )
         # Scaled over the data set, not over each mini-batch: a row of weight two counts as the row given
         # twice, whatever it meets in its mini-batch.
@@ -112,35 +113,40 @@ class Trainer:
         self.loss = loss
         self.runtime = runtime
         self.generators = generators
-        self.progress = progress
+        self.watcher = watcher
         self.validation = validation
         model.to(runtime.device)
         self.optimizer = MasterAdamW(
             model, runtime, settings.weight_decay, settings.layer_decay, settings.max_grad_norm
         )
-        self.rates = settings.learning_rates(len(data))
+        if moments is not None:
+            self.optimizer.load_moments(self.vocabulary.with_table_moments(moments))
+        self.parts = Parts(settings.verbose)
+        self.steps = 0
+        self.n_steps = settings.epochs * -(-len(data) // settings.batch_size)
+        self.loss_curve: list[float] = []
 
     def fit(self) -> TrainingResult:
-        """Run the epochs; the model ends in eval mode on the CPU, in the masters' dtype.
+        """Run the epochs.
 
         Raises
         ------
         NonFiniteLossError
             If the loss of a step, or a weight at the end, is NaN or infinite.
         """
-        curve: list[float] = []
-        for _ in range(self.settings.epochs):
-            curve.append(self._mean_loss(self.run_epoch(), len(curve)))
-            self.progress.epoch_end(len(curve), curve[-1])
+        self.watcher.fit_begin(self.settings.epochs, len(self.data))
+        for epoch in range(self.settings.epochs):
+            self.watcher.epoch_begin(epoch)
+            self.loss_curve.append(self._mean_loss(self.run_epoch(), epoch))
             self.validation.after_epoch(self.model, self.optimizer)
-            if self.validation.should_stop:
+            stop = self.watcher.epoch_end(self._record(), self.result)
+            if stop or self.validation.should_stop:
                 break
         self.validation.restore_best(self.optimizer)
-        self.optimizer.finish()
-        restore(self.model.to("cpu"), self.vocabulary, self.optimizer.embedding_decay)
-        self.model.eval().requires_grad_(False)
-        self._check_weights()
-        return TrainingResult(curve, self.validation.scores)
+        result = self.result()
+        self._check_weights(result.weights)
+        self.watcher.fit_end()
+        return result
 
     def run_epoch(self) -> list[torch.Tensor]:
         """One pass over the data; returns the summed loss of every step, still on the device."""
@@ -148,18 +154,47 @@ class Trainer:
         losses = []
         batch_size, order = self.settings.batch_size, self.generators.order
         for indices in shuffled_minibatches(len(self.data), batch_size, order):
-            batch = collate(self.data.encodings, indices, self.data.targets, self.data.weights)
-            losses.append(self.train_step(batch.to(self.runtime.device)) * len(indices))
-            self.progress.step(len(indices))
+            losses.append(self.train_step(indices) * len(indices))
         return losses
 
-    def train_step(self, batch: Batch) -> torch.Tensor:
-        """Forward, loss, backward, update."""
+    def train_step(self, indices: np.ndarray) -> torch.Tensor:
+        """Gradients of a mini-batch, one update; returns the mean loss."""
+        losses = self.parts.run(partial(self.gradients, len(indices)), indices, undo=self.model.zero_grad)
+        loss = torch.stack(losses).sum()
+        rate = self.settings.learning_rate * self.settings.schedule(self.steps, self.n_steps)
+        self.optimizer.step(rate)
+        self.steps += 1
+        self.watcher.step(len(indices), loss, rate)
+        return loss
+
+    def gradients(self, n_texts: int, indices: np.ndarray) -> torch.Tensor:
+        """Forward, loss, backward: what some of the `n_texts` texts of a mini-batch add to its mean loss."""
+        batch = collate(self.data.encodings, indices, self.data.targets, self.data.weights)
+        batch = batch.to(self.runtime.device)
         logits = self.model(batch)  # (n_texts, n_outputs)
-        loss = self.loss(logits, batch.targets, batch.weights)
+        loss = self.loss(logits, batch.targets, batch.weights) * (len(indices) / n_texts)
         loss.backward()
-        self.optimizer.step(next(self.rates))
         return loss.detach()
+
+    def result(self) -> TrainingResult:
+        """What the training has come to: all weights, wide, the vocabulary whole, adapters merged."""
+        weights = self.model.state_dict() | self.optimizer.weights()
+        weights = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+        table = self.vocabulary.name
+        weights[table] = self.vocabulary.whole_table(weights[table], self.optimizer.embedding_decay)
+        return TrainingResult(
+            merged(self.model, weights), list(self.loss_curve), list(self.validation.scores)
+        )
+
+    def moments(self) -> Moments:
+        """What the optimizer remembers, for a training that goes on."""
+        return self.optimizer.moments(self.vocabulary.rows)
+
+    def _record(self) -> dict[str, float]:
+        record = {"epoch": len(self.loss_curve), "loss": self.loss_curve[-1]}
+        if self.validation.scores:
+            record["validation_score"] = self.validation.scores[-1]
+        return record
 
     def _mean_loss(self, losses: list[torch.Tensor], epoch: int) -> float:
         values = torch.stack(losses).cpu()
@@ -172,8 +207,8 @@ class Trainer:
             )
         return float(values.double().sum()) / len(self.data)
 
-    def _check_weights(self) -> None:
-        if not all(torch.isfinite(p).all() for p in self.model.parameters()):
+    def _check_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        if not all(torch.isfinite(weight).all() for weight in weights.values()):
             raise NonFiniteLossError(f"The last update gave weights that are not finite; {self._remedy()}")
 
     def _remedy(self) -> str:

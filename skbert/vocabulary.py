@@ -6,7 +6,7 @@ weight decay: a factor of 1 - rate * decay at every step. So:
 
 1. `compact` keeps the rows that occur in a small table and renumbers the token ids.
 2. The loop trains on that; gradients, moments and copies shrink with it.
-3. `restore` puts the trained rows back and applies the product of the decay factors to the others.
+3. `whole_table` puts the trained rows back and applies the product of the decay factors to the others.
 
 The result is that of the plain update up to rounding (tests/test_vocabulary.py).
 """
@@ -22,23 +22,52 @@ from torch import nn
 
 from skbert.encoding import Encodings
 from skbert.model import SequenceClassifier
+from skbert.optimizer import Moments
 
 
 @dataclass(frozen=True, slots=True)
 class FullVocabulary:
     """The table that `compact` took out of a model, and which of its rows are in training."""
 
-    embeddings: nn.Embedding
+    table: torch.Tensor  # (vocabulary_size, width)
     rows: torch.Tensor  # (n_rows_in_training,) int64
+    name: str  # of the table among the model's weights
+
+    def with_table_moments(self, moments: Moments) -> Moments:
+        """The moments, those of the table laid out for the rows in training: zero where there were none."""
+        if self.name not in moments.of_weights:
+            return moments
+        places = torch.from_numpy(np.searchsorted(self.rows.numpy(), moments.rows.numpy()))
+        spread = tuple(
+            moment.new_zeros(len(self.rows), moment.shape[1]).index_copy_(0, places, moment)
+            for moment in moments.of_weights[self.name]
+        )
+        return replace(moments, rows=self.rows, of_weights=moments.of_weights | {self.name: spread})
+
+    def whole_table(self, trained: torch.Tensor, decay: float) -> torch.Tensor:
+        """The full table again: the trained rows, and the others times `decay`."""
+        weight = self.table * decay
+        weight[self.rows] = trained.to(weight)
+        return weight
 
 
-def compact(model: SequenceClassifier, *encodings: Encodings | None) -> tuple[list[Any], FullVocabulary]:
+def compact(
+    model: SequenceClassifier, *encodings: Encodings | None, moments: Moments | None = None
+) -> tuple[list[Any], FullVocabulary]:
     """Shrink the embedding table to the ids that occur in any of `encodings`; returns them renumbered.
 
     Encoders on the padded path keep their whole table: some read positions off the padding id.
+
+    Parameters
+    ----------
+    model : SequenceClassifier
+    encodings : Encodings or None
+    moments : Moments, default=None
+        Of an optimizer that goes on: the rows that it moved before move on, whether they occur or not.
     """
     full = model.encoder.get_input_embeddings()
-    occurring = np.unique(np.concatenate([e.ids for e in encodings if e is not None]))
+    found = [e.ids for e in encodings if e is not None]
+    occurring = np.unique(np.concatenate(found if moments is None else [*found, moments.rows.numpy()]))
     if not model.architecture.packed:
         occurring = np.arange(full.num_embeddings)
     renumbered = [
@@ -46,16 +75,7 @@ def compact(model: SequenceClassifier, *encodings: Encodings | None) -> tuple[li
         for e in encodings
     ]
     rows = torch.from_numpy(occurring.astype(np.int64))
+    name = next(n for n, p in model.named_parameters() if p is full.weight)
     small = nn.Embedding.from_pretrained(full.weight.detach()[rows], freeze=not full.weight.requires_grad)
     model.encoder.set_input_embeddings(small)
-    return renumbered, FullVocabulary(full, rows)
-
-
-@torch.no_grad()
-def restore(model: SequenceClassifier, vocabulary: FullVocabulary, decay: float) -> None:
-    """Put the full table back: the trained rows, and the others times `decay`."""
-    trained = model.encoder.get_input_embeddings().weight.to(vocabulary.embeddings.weight)
-    weight = vocabulary.embeddings.weight.detach() * decay
-    weight[vocabulary.rows] = trained
-    vocabulary.embeddings.weight = nn.Parameter(weight)
-    model.encoder.set_input_embeddings(vocabulary.embeddings)
+    return renumbered, FullVocabulary(full.weight.detach(), rows, name)

@@ -5,15 +5,16 @@ import torch
 from checkpoints import FAMILIES
 
 from skbert import InputError, checkpoints
-from skbert.adapt import depths, embedding_parts, encoder_layers, freeze
+from skbert.adapt import GradualThawing, depths, embedding_parts, encoder_layers, freeze
 from skbert.model import SequenceClassifier
 
 
 def make(folder, pooling="cls"):
     checkpoint = checkpoints.load(folder)
-    return SequenceClassifier(
+    model = SequenceClassifier(
         checkpoint.new_encoder(), checkpoint.architecture, pooling, 2, 0.1, checkpoint.rebuild()
     )
+    return model.requires_grad_()
 
 
 def trained(module):
@@ -24,8 +25,9 @@ def trained(module):
 def test_freeze(family, tiny_checkpoints):
     model = make(tiny_checkpoints(family, layers=2))
     lower, upper = encoder_layers(model.encoder)
-    freeze(model, 0)
-    assert trained(model) == {True}
+    for nothing in (0, "gradual"):
+        freeze(model, nothing)
+        assert trained(model) == {True}
     freeze(model, "embeddings")
     assert all(trained(part) == {False} for part in embedding_parts(model.encoder))
     assert trained(lower) == trained(upper) == trained(model.head) == {True}
@@ -35,8 +37,6 @@ def test_freeze(family, tiny_checkpoints):
     freeze(model, "encoder")
     assert trained(model.encoder) == {False}
     assert trained(model.head) == {True}
-    freeze(model, 0)
-    assert trained(model) == {True}
 
 
 def test_freeze_beyond_the_layers(tiny_bert):
@@ -106,3 +106,59 @@ def test_layer_decay_of_one_is_the_plain_fit(make_classifier, reviews):
     plain, decayed = (fit(make_classifier, reviews, **p) for p in ({}, {"layer_decay": 1}))
     for name, p in weights(plain).items():
         assert torch.equal(p, weights(decayed)[name])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (1, ["embeddings lower upper"]),
+        (2, ["", "embeddings lower upper"]),
+        (4, ["", "upper", "lower upper", "embeddings lower upper"]),
+        (3, ["", "lower upper", "embeddings lower upper"]),
+    ],
+)
+def test_gradual_thawing_from_the_top(epochs, expected, tiny_checkpoints):
+    model = make(tiny_checkpoints("bert", layers=2))
+    lower, upper = encoder_layers(model.encoder)
+    parts = {"embeddings": model.encoder.embeddings, "lower": lower, "upper": upper}
+    thawing = GradualThawing(model)
+    thawing.fit_begin(epochs, 10)
+    for epoch, names in enumerate(expected):
+        thawing.epoch_begin(epoch)
+        found = {name: trained(part) for name, part in parts.items()}
+        assert found == {name: {name in names.split()} for name in parts}
+        assert trained(model.head) == {True}
+
+
+def test_gradual_thawing_in_a_fit(tiny_checkpoints, make_classifier, reviews):
+    """What is frozen in an epoch does not move in it, decay included; in the end everything has."""
+    from skbert.callbacks import Watcher
+    from skbert.fitting import FitData, fit_texts
+    from skbert.inputs import check_texts
+    from skbert.labels import encode_labels
+
+    seen = []
+
+    class Keep(Watcher):
+        def epoch_end(self, record, result):
+            seen.append(result().weights)
+            return False
+
+    folder = tiny_checkpoints("bert", layers=2)
+    parameters = make_classifier(model=folder, freeze="gradual", epochs=4, weight_decay=0.1).get_params()
+    texts, labels = map(list, reviews)
+    data = FitData(check_texts(texts), encode_labels(labels, 24), torch.ones(24).double().numpy())
+    fit_texts(data, parameters, 0, None, lambda finish: Keep())
+    start = make(folder).state_dict()
+    frozen = []
+    for weights in seen:
+        same = {name for name in start if name in weights and torch.equal(weights[name], start[name])}
+        frozen.append(
+            [part for part in ("word_embeddings", "layer.0.", "layer.1.") if any(part in n for n in same)]
+        )
+    assert frozen == [
+        ["word_embeddings", "layer.0.", "layer.1."],
+        ["word_embeddings", "layer.0."],
+        ["word_embeddings"],
+        [],
+    ]

@@ -48,6 +48,14 @@ class RowsAsText(BertClassifier):
             self.feature_names_in_ = names
         return self
 
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        X = validate_data(self, X, reset=not hasattr(self, "model_"))
+        columns, self.n_features_in_ = self.n_features_in_, 1
+        try:
+            return super().partial_fit(_as_texts(X), y, classes, sample_weight)
+        finally:
+            self.n_features_in_ = columns
+
     def fit_transform(self, X, y, **fit_params):
         return self.fit(X, y, **fit_params).transform(X)
 

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_array, csr_matrix
-from sklearn.utils.class_weight import compute_sample_weight
 
 from skbert import InputError
-from skbert.labels import check_validation_labels, encode_labels, row_weights
+from skbert.labels import check_validation_labels, encode_labels
 
 KINDS = {
     "str": ["b", "a", "c", "a"],
@@ -73,46 +72,6 @@ def test_bad_labels(y, said):
         encode_labels(y, 2)
 
 
-def test_row_weights_are_one_by_default():
-    labels = encode_labels(["a", "b", "a"], 3)
-    assert row_weights(labels, None, None).tolist() == [1, 1, 1]
-
-
-def test_row_weights_balanced_as_scikit_learn():
-    y = ["a"] * 6 + ["b"] * 2
-    weights = row_weights(encode_labels(y, 8), None, "balanced")
-    np.testing.assert_allclose(weights, compute_sample_weight("balanced", y))
-
-
-def test_balanced_ignores_classes_of_weight_zero():
-    weights = row_weights(encode_labels(["a", "b", "c", "b"], 4), [1, 1, 0, 1], "balanced")
-    np.testing.assert_allclose(weights, [1.5, 0.75, 0, 0.75])
-
-
-def test_row_weights_combine():
-    weights = row_weights(encode_labels(["a", "b", "a"], 3), [1, 2, 0], {"a": 3, "b": 1})
-    assert weights.tolist() == [3, 2, 0]
-
-
-@pytest.mark.parametrize(
-    ("sample_weight", "class_weight", "said"),
-    [
-        ([0, 0], None, "zero"),
-        ([1, -1], None, "[Nn]egative"),
-        ([1], None, "sample_weight"),
-        ([1e300, 1e300], None, "too large"),
-        ([1e-320, 1e-320], None, "too small"),
-        ([1, float("nan")], None, "NaN"),
-        (None, {"a": 0, "b": 0}, "weight above zero"),
-        (None, {"a": 0, "b": 1}, r"only \['b'\]"),
-        (None, {"a": -1, "b": 1}, "class_weight"),
-    ],
-)
-def test_bad_weights(sample_weight, class_weight, said):
-    with pytest.raises(ValueError, match=said):
-        row_weights(encode_labels(["a", "b"], 2), sample_weight, class_weight)
-
-
 INDICATOR = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
 
 
@@ -133,17 +92,6 @@ def test_indicator_matrices(make):
     assert labels.codes.tolist() == INDICATOR.tolist()
     assert labels.classes.tolist() == [0, 1, 2]
     assert labels.values(np.array([1])).tolist() == [[0, 1, 0]]
-
-
-def test_weights_of_an_indicator():
-    labels = encode_labels(INDICATOR, 4)
-    assert row_weights(labels, [1, 2, 3, 0], None).tolist() == [[1] * 3, [2] * 3, [3] * 3, [0] * 3]
-    weighted = row_weights(labels, None, {0: 5})
-    assert weighted.tolist() == [[5, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]]
-    balanced = row_weights(labels, None, "balanced")
-    np.testing.assert_allclose(balanced[0], [3, 1, 1 / 3])
-    with pytest.raises(InputError, match=r"class_weight names \[3\]"):
-        row_weights(labels, None, {3: 1.0})
 
 
 def test_validation_labels_of_another_form():

@@ -50,13 +50,15 @@ def padded_reference(folder, texts, pooling, head):
     if pooling == "mean":
         mask = inputs["attention_mask"][..., None].to(states.dtype)
         pooled = (states * mask).sum(1) / mask.sum(1)
+    elif pooling == "max":
+        pooled = states.masked_fill(inputs["attention_mask"][..., None] == 0, -1e9).max(dim=1).values
     else:
         pooler = getattr(reference, "pooler", None)
         pooled = states[:, 0] if pooler is None else output.pooler_output
     return torch.nn.functional.linear(pooled, head.weight, head.bias), reference
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
 @pytest.mark.parametrize("kind", ["single", "pairs"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_equal_transformers_padded_forward(family, kind, pooling, tiny_checkpoints):
@@ -69,7 +71,7 @@ def test_logits_equal_transformers_padded_forward(family, kind, pooling, tiny_ch
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_equal_transformers_padded_forward(family, pooling, tiny_checkpoints):
     folder = tiny_checkpoints(family, layers=2)

@@ -19,6 +19,7 @@ WRONG_TYPE = {
     "max_length": ["long", None, 64.0, [64]],
     "long_text": [3, None],
     "pooling": [3, None, ["cls"]],
+    "head_layers": [None, 1.0, "1"],
     "head_init": [3, None, np.zeros(2)],
     "dropout": ["0.1", [0.1]],
     "epochs": [None, 2.0, [2]],
@@ -28,12 +29,15 @@ WRONG_TYPE = {
     "warmup_ratio": [None, "0.1"],
     "max_grad_norm": ["1", [1.0]],
     "freeze": [None, 1.5, [1]],
+    "lora": ["8", 8.0, [8]],
+    "gradient_checkpointing": [None, "yes", 2],
     "layer_decay": [None, "0.9"],
     "label_smoothing": [None, "0.1"],
     "early_stopping": [None, "yes", 2],
     "validation_fraction": [None, "0.1", 1],
     "n_iter_no_change": [None, 1.5, "2"],
     "scoring": [3, ["accuracy"]],
+    "warm_start": [None, "yes", 2],
     "class_weight": [3, [1.0, 2.0]],
     "random_state": ["0", 1.5, np.random.default_rng(0)],
     "device": [3, None, ["cpu"]],
@@ -44,7 +48,8 @@ WRONG_TYPE = {
 OUT_OF_RANGE = {
     "max_length": [7, 0, -1],
     "long_text": ["tail", ""],
-    "pooling": ["max", "", "CLS"],
+    "pooling": ["sum", "", "CLS"],
+    "head_layers": [-1],
     "head_init": ["zeros", "linear"],
     "dropout": [-0.1, 1.0, 1, 2.5, np.nan],
     "epochs": [0, -3, "all"],
@@ -54,6 +59,7 @@ OUT_OF_RANGE = {
     "warmup_ratio": [-0.1, 1.1, np.nan],
     "max_grad_norm": [0.0, -1.0, np.nan],
     "freeze": [-1, "all"],
+    "lora": [0, -4],
     "layer_decay": [0.0, -0.5, 1.1, np.nan],
     "label_smoothing": [-0.1, 1.0, np.nan],
     "validation_fraction": [0.0, 1.0, -0.1, np.nan],
@@ -81,6 +87,7 @@ IN_RANGE = {
     "max_length": 8,
     "long_text": "windows",
     "pooling": "mean",
+    "head_layers": 1,
     "head_init": "linear_probe",
     "dropout": 0.0,
     "epochs": 1,
@@ -90,12 +97,15 @@ IN_RANGE = {
     "warmup_ratio": 1.0,
     "max_grad_norm": None,
     "freeze": "encoder",
+    "lora": 4,
+    "gradient_checkpointing": True,
     "layer_decay": 1,
     "label_smoothing": 0.1,
     "early_stopping": True,
     "validation_fraction": 0.5,
     "n_iter_no_change": 1,
     "scoring": "f1_macro",
+    "warm_start": True,
     "class_weight": {"neg": 2.0, "pos": 1.0},
     "random_state": np.random.RandomState(0),
     "device": "cpu",
@@ -119,7 +129,8 @@ def test_tables_hold_every_parameter():
     assert set(WRONG_TYPE) == set(PARAMETERS)
     assert set(IN_RANGE) == set(PARAMETERS)
     # A revision is any str or None: no value of the right type is out of range.
-    assert set(OUT_OF_RANGE) | set(REFUSED_LATER) == set(PARAMETERS) - {"revision", "early_stopping"}
+    switches = {"early_stopping", "gradient_checkpointing", "warm_start"}
+    assert set(OUT_OF_RANGE) | set(REFUSED_LATER) == set(PARAMETERS) - {"revision"} - switches
 
 
 def test_every_parameter_has_a_constraint():
@@ -249,6 +260,12 @@ def test_repr_shows_what_was_set():
         ("random_state", np.int64(3)),
         ("dropout", None),
         ("pooling", "mean"),
+        ("pooling", "max"),
+        ("head_layers", np.int64(2)),
+        ("freeze", np.int64(1)),
+        ("freeze", "gradual"),
+        ("lora", np.int64(2)),
+        ("gradient_checkpointing", np.bool_(True)),
         ("head_init", "random"),
         ("head_init", "linear_probe"),
         ("class_weight", "balanced"),

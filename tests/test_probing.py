@@ -34,7 +34,8 @@ def test_head_gives_the_probes_probabilities(n_classes, tiny_bert):
     start_head(model, embeddings, codes, weights)
     ours = probabilities(model.head(torch.from_numpy(embeddings)).numpy(), "multiclass")
     norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights)
-    probe = LogisticRegression(C=10, max_iter=200).fit(embeddings / norm, codes, sample_weight=weights)
+    strength = 30 / (weights.sum() / n_classes)
+    probe = LogisticRegression(C=strength, max_iter=200).fit(embeddings / norm, codes, sample_weight=weights)
     np.testing.assert_allclose(ours, probe.predict_proba(embeddings / norm), atol=1e-4)
 
 
@@ -98,8 +99,9 @@ def test_head_of_an_indicator_gives_each_labels_probe(tiny_bert):
     start_head(model, embeddings, indicator, weights)
     ours = probabilities(model.head(torch.from_numpy(embeddings)).numpy(), "multilabel-indicator")
     norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights[:, 0])
+    strength = 30 / ((weights * indicator).sum() / 3)
     for label in (0, 1):
-        probe = LogisticRegression(C=10, max_iter=200)
+        probe = LogisticRegression(C=strength, max_iter=200)
         probe.fit(embeddings / norm, indicator[:, label], sample_weight=weights[:, 0])
         np.testing.assert_allclose(ours[:, label], probe.predict_proba(embeddings / norm)[:, 1], atol=1e-4)
     assert ours[:, 2].min() > 0.98  # this label is always there

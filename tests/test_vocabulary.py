@@ -1,15 +1,18 @@
 """Training on a part of the embedding table equals training on all of it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from checkpoints import FAMILIES
 
 from skbert import checkpoints, training
-from skbert.callbacks import Progress
+from skbert.callbacks import Watcher
 from skbert.encoding import encode
 from skbert.inputs import Texts
 from skbert.model import SequenceClassifier, reset_head, set_dropout
+from skbert.optimizer import linear_schedule
 from skbert.outputs import make_loss
 from skbert.runtime import Generators, Runtime
 from skbert.validation import NoValidation
@@ -33,33 +36,38 @@ def make(folder):
 def fit(model, data, settings):
     generators = Generators.from_seed(0, CPU32.device)
     loss, model = make_loss("binary", 0.0), model.requires_grad_()
-    training.Trainer(model, data, settings, loss, CPU32, generators, Progress(), NoValidation()).fit()
+    trainer = training.Trainer(model, data, settings, loss, CPU32, generators, Watcher(), NoValidation())
+    return trainer.fit().weights
+
+
+def settings(epochs, batch_size, layer_decay, weight_decay, warmup_ratio):
+    schedule = partial(linear_schedule, warmup_ratio=warmup_ratio)
+    return training.TrainingSettings(epochs, batch_size, 1e-2, schedule, layer_decay, weight_decay, 1.0)
 
 
 def test_padded_encoders_keep_their_ids(tiny_checkpoints):
     model, encodings = make(tiny_checkpoints("deberta-v2"))
     (same,), vocabulary = compact(model, encodings)
     assert np.array_equal(same.ids, encodings.ids)
-    assert len(vocabulary.rows) == vocabulary.embeddings.num_embeddings
+    assert len(vocabulary.rows) == len(vocabulary.table)
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.7])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_equals_the_plain_update(family, layer_decay, tiny_checkpoints, monkeypatch):
-    settings = training.TrainingSettings(3, 2, 1e-2, layer_decay, 0.1, 0.1, 1.0)
     weights = []
     for plain in (False, True):
         model, encodings = make(tiny_checkpoints(family))
         if plain:
 
-            def untouched(model, *encodings):
-                table = model.encoder.get_input_embeddings()
-                return encodings, FullVocabulary(table, torch.arange(len(table.weight)))
+            def untouched(model, *encodings, moments):
+                table = model.encoder.get_input_embeddings().weight
+                name = next(n for n, p in model.named_parameters() if p is table)
+                return encodings, FullVocabulary(table.detach(), torch.arange(len(table)), name)
 
             monkeypatch.setattr(training, "compact", untouched)
         data = training.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6))
-        fit(model, data, settings)
-        weights.append(dict(model.named_parameters()))
+        weights.append(fit(model, data, settings(3, 2, layer_decay, 0.1, 0.1)))
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=1e-5, msg=name)
 
@@ -80,10 +88,9 @@ def test_compact_keeps_the_rows_that_occur(tiny_bert):
 def test_rows_that_do_not_occur_decay(tiny_bert):
     model, encodings = make(tiny_bert)
     before = model.encoder.get_input_embeddings().weight.clone()
-    settings = training.TrainingSettings(2, 3, 1e-2, 1.0, 0.5, 0.0, 1.0)
     data = training.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6))
-    fit(model, data, settings)
-    after = model.encoder.get_input_embeddings().weight
+    name = next(n for n, p in model.named_parameters() if p is model.encoder.get_input_embeddings().weight)
+    after = fit(model, data, settings(2, 3, 1.0, 0.5, 0.0))[name]
     absent = np.setdiff1d(np.arange(len(before)), encodings.ids)
     rates = [1e-2 * f for f in (1, 0.75, 0.5, 0.25)]
     factor = np.prod([1 - 0.5 * rate for rate in rates])

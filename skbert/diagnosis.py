@@ -1,0 +1,88 @@
+"""Did the fit learn anything? Some models fall into predicting one class for every text.
+
+1. `constant_loss` is the training loss of the best prediction that looks at no text: the class frequencies.
+2. Only a fit whose loss ends near it is suspected; its model then predicts some of the training texts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skbert.exceptions import CollapseWarning, warn
+from skbert.inference import release, run_model
+from skbert.outputs import decode, probabilities
+
+if TYPE_CHECKING:
+    from skbert.labels import Labels
+    from skbert.model import SequenceClassifier
+    from skbert.runtime import Runtime
+    from skbert.training import TrainingData
+
+_SUSPICIOUS = 0.9  # of the constant prediction's loss
+_MAX_TEXTS = 500
+
+
+def warn_of_collapse(
+    model: SequenceClassifier,
+    last_loss: float,
+    data: TrainingData,
+    labels: Labels,
+    label_smoothing: float,
+    place: Runtime,
+) -> None:
+    """Warn if the fitted model predicts the same for all training texts, though their labels differ.
+
+    Parameters
+    ----------
+    model : SequenceClassifier
+    last_loss : float
+        Training loss of the last epoch.
+    data : TrainingData
+    labels : Labels
+    label_smoothing : float
+    place : Runtime
+    """
+    constant = constant_loss(data.targets, data.weights, labels.n_outputs, label_smoothing)
+    rows = np.linspace(0, len(data) - 1, min(len(data), _MAX_TEXTS)).astype(int)
+    if last_loss < _SUSPICIOUS * constant or not _differ(data.targets[rows]):
+        return
+    logits = run_model(model, data.encodings.take(rows), place)
+    release(model)
+    predicted = decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
+    if not _differ(predicted):
+        same = np.asarray(predicted[0]).tolist()
+        warn(
+            f"The model predicts {same!r} for all of {len(rows)} training texts; its loss ended at "
+            f"{last_loss:.3f}, where class frequencies alone give {constant:.3f}. It has learned nothing yet: try "
+            "more epochs or another learning_rate, or class_weight='balanced'.",
+            CollapseWarning,
+        )
+
+
+def constant_loss(targets: np.ndarray, weights: np.ndarray, n_outputs: int, label_smoothing: float) -> float:
+    """Mean weighted cross-entropy of the class frequencies, or of each label's, smoothed as the targets are.
+
+    Parameters
+    ----------
+    targets, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    n_outputs : int
+    label_smoothing : float
+    """
+    if targets.ndim == 2:
+        ones = (weights * targets).sum(axis=0) / weights.sum(axis=0)
+        p = ones * (1 - label_smoothing) + label_smoothing / 2
+        of_labels = _entropy_terms(p) + _entropy_terms(1 - p)
+        return float(np.average(of_labels, weights=weights.sum(axis=0)))
+    frequencies = np.bincount(targets, weights=weights, minlength=n_outputs) / weights.sum()
+    smooth = frequencies * (1 - label_smoothing) + label_smoothing / n_outputs
+    return float(_entropy_terms(smooth).sum())
+
+
+def _entropy_terms(p: np.ndarray) -> np.ndarray:
+    return -p * np.log(np.maximum(p, np.finfo(float).tiny))
+
+
+def _differ(rows: np.ndarray) -> bool:
+    return bool((rows != rows[0]).any())

@@ -1,0 +1,41 @@
+"""Hidden layers of the classification head.
+
+They are residual, x + W₂ GELU(W₁ x), and W₂ starts at zero: a new head of any depth starts as its linear
+layer alone, so that a linear probe can start it (`probing.py`), and learns to use its depth (Zhang, Dauphin
+and Ma, 2019, arXiv:1901.09321).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.utils import skip_init
+
+from skbert.dropout import Dropout
+
+
+class HiddenLayer(nn.Module):
+    """x + W₂ dropout(GELU(W₁ x)), of one width.
+
+    Parameters
+    ----------
+    size : int
+    dropout : float
+    """
+
+    def __init__(self, size: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = skip_init(nn.Linear, size, size)
+        self.dropout = Dropout(dropout)
+        self.outer = skip_init(nn.Linear, size, size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n_texts, size) → (n_texts, size)."""
+        return x + self.outer(self.dropout(nn.functional.gelu(self.inner(x))))
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        """Let the layer start as the identity."""
+        self.inner.weight.normal_(0.0, 0.02, generator=generator)
+        for zero in (self.inner.bias, self.outer.weight, self.outer.bias):
+            zero.zero_()

@@ -1,0 +1,95 @@
+"""Low-rank adapters (Hu et al., 2021, arXiv:2106.09685), by peft.
+
+1. `add_adapters` puts adapters beside the encoder's linear layers; its own weights no longer train.
+2. `merged` adds what they learned to the weights beside them, so that a fitted model is a plain one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from skbert.exceptions import InputError, InputTypeError, MissingExtraError
+from skbert.model import SequenceClassifier
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+_ADAPTER = "default"  # peft's name for an adapter that has none
+
+
+def resolve_config(lora: Any) -> LoraConfig:
+    """The configuration that `lora` stands for: a rank, or a `peft.LoraConfig`.
+
+    A rank r puts adapters beside all linear layers of the encoder, scaled by 2 (lora_alpha is 2 r).
+
+    Raises
+    ------
+    MissingExtraError
+        If peft is not installed.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise MissingExtraError(
+            f"lora={lora!r} needs peft, which is not installed. Install it with: pip install 'skbert[lora]'"
+        ) from error
+    if isinstance(lora, Integral):
+        return LoraConfig(r=int(lora), lora_alpha=2 * int(lora), target_modules="all-linear")
+    if not isinstance(lora, LoraConfig):
+        raise InputTypeError(f"lora is a {type(lora).__name__}. Expected a rank (int), a LoraConfig or None.")
+    if lora.modules_to_save:
+        raise InputError(
+            f"lora.modules_to_save={lora.modules_to_save}, but the head always trains, and nothing else can "
+            "beside adapters. Set it to None."
+        )
+    return lora
+
+
+def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch.Generator) -> None:
+    """Put adapters into the encoder; of its weights only they require a gradient from now on."""
+    from peft import inject_adapter_in_model
+
+    try:
+        # peft writes what it resolved into the configuration, which is the user's.
+        inject_adapter_in_model(copy.deepcopy(config), model.encoder)
+    except ValueError as error:
+        names = sorted({n.rsplit(".", 1)[-1] for n, m in model.encoder.named_modules() if _is_linear(m)})
+        raise InputError(
+            f"target_modules={config.target_modules!r} of lora do not fit {type(model.encoder).__name__} "
+            f"({error}). Its linear layers are called {names}; name those, or give a rank."
+        ) from error
+    if config.init_lora_weights is True:
+        for name, weight in model.encoder.named_parameters():
+            if ".lora_A." in name:  # as peft draws it, but from the fit's own generator
+                nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+
+
+def merged(model: SequenceClassifier, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a model without adapters that computes the same.
+
+    Parameters
+    ----------
+    model : SequenceClassifier
+        With adapters, or without: then `weights` come back as they are.
+    weights : dict of str to Tensor
+        Its weights, on the CPU, in the precision in which they are to be added up.
+    """
+    layers = {name: m for name, m in model.named_modules() if hasattr(m, "base_layer")}
+    plain = {n: w for n, w in weights.items() if not any(n.startswith(f"{layer}.") for layer in layers)}
+    for name, layer in layers.items():
+        own = {n.removeprefix(f"{name}."): w for n, w in weights.items() if n.startswith(f"{name}.")}
+        twin: Any = copy.deepcopy(layer)
+        twin.load_state_dict(own, assign=True)
+        twin.merge()
+        plain |= {f"{name}.{n}": w.detach() for n, w in twin.base_layer.state_dict().items()}
+    return plain
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)

@@ -1,0 +1,119 @@
+"""Work that has to fit into the memory there is.
+
+1. `Parts` runs a function over the texts of a batch: all at once, or, when memory ran out, in halves,
+   quarters and so on. The number that fitted is kept for the batches to come.
+2. `checkpoint_layers` lets a layer's inner activations be computed again in the backward pass instead of
+   kept (Chen et al., 2016, arXiv:1604.06174).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch.utils.checkpoint import checkpoint
+from tqdm.auto import tqdm
+
+from skbert.adapt import encoder_layers
+from skbert.exceptions import InsufficientMemoryError
+from skbert.model import SequenceClassifier
+
+T = TypeVar("T")
+
+
+class Parts:
+    """Runs a function over the texts of a batch, in as few parts as memory allows.
+
+    Parameters
+    ----------
+    verbose : int
+        1 says on stderr when the parts become smaller.
+    """
+
+    def __init__(self, verbose: int = 0) -> None:
+        self.verbose = verbose
+        self.size: int | None = None  # texts that fit; None until memory has run out
+
+    def run(
+        self,
+        function: Callable[[np.ndarray], T],
+        indices: np.ndarray,
+        undo: Callable[[], None] = lambda: None,
+    ) -> list[T]:
+        """Results of `function` on each part of `indices`.
+
+        Parameters
+        ----------
+        function : callable
+            Takes the indices of one part.
+        indices : ndarray of int
+        undo : callable, optional
+            Takes back what parts that succeeded have done, before all of them are repeated.
+
+        Raises
+        ------
+        InsufficientMemoryError
+            If one text alone does not fit.
+        """
+        while True:
+            try:
+                return [function(part) for part in self._split(indices)]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(min(self.size or len(indices), len(indices)), error)
+            # Only here, with the error and the tensors that its traceback holds gone, is there memory again.
+            undo()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+    def _split(self, indices: np.ndarray) -> list[np.ndarray]:
+        size = self.size or len(indices)
+        return np.split(indices, range(size, len(indices), size))
+
+    def _shrink(self, size: int, error: BaseException) -> None:
+        if size == 1:
+            raise InsufficientMemoryError(
+                f"Memory ran out on a single text ({str(error).splitlines()[0]}). Lower max_length, set "
+                "gradient_checkpointing=True or freeze for fit, take a smaller model, or another device."
+            ) from error
+        self.size = size // 2
+        if self.verbose:
+            tqdm.write(f"skbert: out of memory with {size} texts, going on with {self.size}", sys.stderr)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation failed, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def checkpoint_layers(model: SequenceClassifier) -> None:
+    """Keep only each layer's input for the backward pass, and compute the rest again."""
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        generator = model.generator
+        if generator is None:
+            return nullcontext(), nullcontext()
+        return nullcontext(), _replayed(generator, generator.get_state())
+
+    for layer in encoder_layers(model.encoder):
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def _replayed(generator: torch.Generator, state: torch.Tensor) -> Iterator[None]:
+    """Draw the dropout masks of the forward pass again, and go on where the generator was."""
+    now = generator.get_state()
+    generator.set_state(state)
+    try:
+        yield
+    finally:
+        generator.set_state(now)

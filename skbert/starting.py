@@ -1,0 +1,93 @@
+"""What a fit starts from: a pretrained checkpoint with a new head, or a model fitted before.
+
+1. `from_checkpoint` loads the checkpoint, once per process.
+2. `start_head` gives a new head its first weights.
+3. `from_fitted` goes on from a fitted model; its head has its weights already.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from skbert import checkpoints, inference, probing
+from skbert.model import SequenceClassifier, reset_head
+from skbert.runtime import Generators, Runtime
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from skbert.optimizer import Moments
+    from skbert.training import TrainingData
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A model to train, and what belongs to it."""
+
+    new_model: Callable[[], SequenceClassifier]  # on the CPU; another one at every call
+    tokenizer: Tokenizer
+    name: str  # of the checkpoint, for messages
+    max_positions: int
+    hidden_size: int
+    head_init: str | None = None  # how the head was started, if it was
+    moments: Moments | None = None  # of an optimizer to go on with
+
+
+def from_checkpoint(parameters: Mapping[str, Any], n_outputs: int) -> Start:
+    """Start from the checkpoint that `model` and `revision` name."""
+    checkpoint = checkpoints.load(parameters["model"], parameters["revision"])
+    pooling = parameters["pooling"]
+
+    def new_model() -> SequenceClassifier:
+        return SequenceClassifier(
+            checkpoint.new_encoder(),
+            checkpoint.architecture,
+            checkpoint.pooling if pooling == "auto" else pooling,
+            n_outputs,
+            checkpoint.head_dropout,
+            checkpoint.rebuild(),
+            head_layers=parameters["head_layers"],
+        )
+
+    return Start(
+        new_model,
+        checkpoints.new_tokenizer(checkpoint.tokenizer_json),
+        checkpoint.name,
+        checkpoint.max_positions,
+        checkpoint.hidden_size,
+    )
+
+
+def from_fitted(
+    model: SequenceClassifier, tokenizer: Tokenizer, name: str, head_init: str, moments: Moments | None
+) -> Start:
+    """Start from a fitted model, which is left as it is."""
+    positions = checkpoints.max_positions(model.encoder.config, model.architecture)
+    return Start(
+        partial(copy.deepcopy, model), tokenizer, name, positions, model.hidden_size, head_init, moments
+    )
+
+
+def start_head(
+    model: SequenceClassifier,
+    data: TrainingData,
+    head_init: str,
+    place: Runtime,
+    generators: Generators,
+) -> str:
+    """Give a new head its first weights; returns how: "linear_probe" or "random"."""
+    reset_head(model, generators.weights)
+    if head_init == "random":
+        return "random"
+    rows = probing.choose_rows(len(data), generators.probe)
+    embeddings = inference.run_model(model.eval(), data.encodings.take(rows), place, "embeddings")
+    inference.release(model)
+    seen = (embeddings, data.targets[rows], data.weights[rows])
+    if head_init == "auto" and not probing.generalizes(*seen, model.head.out_features, generators.probe):
+        return "random"
+    probing.start_head(model, *seen)
+    return "linear_probe"

@@ -1,0 +1,99 @@
+"""What each text weighs: its sample weight times its class's weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import compute_class_weight
+from sklearn.utils.validation import _check_sample_weight
+
+from skbert.exceptions import InputError
+from skbert.labels import Labels, as_input_error
+
+
+def row_weights(labels: Labels, sample_weight: Any, class_weight: Any, *, min_classes: int = 2) -> np.ndarray:
+    """Weight of every text: sample weight times class weight.
+
+    Parameters
+    ----------
+    labels : Labels
+    sample_weight : array-like of shape (n_samples,) or None
+    class_weight : dict, "balanced" or None
+        For an indicator matrix: the weight of a label where it is 1, by column; "balanced" is the ratio of
+        its zeros to its ones.
+    min_classes : int, default=2
+        Classes that must keep a weight above zero.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,) or (n_samples, n_labels), float64
+    """
+    with as_input_error():
+        weights = _check_sample_weight(
+            sample_weight, labels.codes, dtype=np.float64, ensure_non_negative=True
+        )
+    if not weights.any():
+        raise InputError("All sample weights are zero, so there is nothing to learn from.")
+    if labels.codes.ndim == 2:
+        weights = weights[:, None] * _label_weights(labels, weights, class_weight)
+    else:
+        weights = weights * _weight_of_classes(labels, weights, class_weight)[labels.codes]
+        kept = np.unique(labels.codes[weights > 0])
+        if len(kept) < min_classes:
+            raise InputError(
+                "The number of classes has to be greater than one; after sample_weight and class_weight only "
+                f"{labels.classes[kept].tolist()} have rows of a weight above zero. Give weight to at least "
+                "two classes."
+            )
+    if not np.finfo(np.float32).tiny < weights.sum() < np.finfo(np.float32).max:
+        raise InputError(
+            f"The weights add up to {weights.sum():g}, too large or too small to compute with. Scale "
+            "them to a mean near one."
+        )
+    return weights
+
+
+def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -> np.ndarray:
+    """Weight of each class, (n_classes,)."""
+    per_class = np.ones(len(labels.classes))
+    if class_weight is None:
+        return per_class
+    rows, present = np.arange(len(weights)), np.arange(len(labels.classes))
+    if class_weight == "balanced":  # a class whose rows all have weight zero has no frequency
+        rows = np.flatnonzero(weights)
+        present = np.unique(labels.codes[rows])
+    with as_input_error():
+        per_class[present] = compute_class_weight(
+            class_weight,
+            classes=labels.classes[present],
+            y=labels.classes[labels.codes[rows]],
+            sample_weight=weights[rows],
+        )
+    return _checked_class_weights(per_class, labels)
+
+
+def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np.ndarray:
+    """Weight of each label of each text, (n_samples, n_labels): 1 where the label is 0."""
+    ones = np.ones(len(labels.classes))
+    if class_weight == "balanced":
+        positive = weights @ labels.codes
+        with np.errstate(divide="ignore"):
+            ones = (weights.sum() - positive) / positive
+    elif class_weight is not None:
+        unknown = set(class_weight) - set(labels.classes.tolist())
+        if unknown:
+            raise InputError(
+                f"class_weight names {sorted(unknown, key=str)}, but y has the columns 0 to {len(ones) - 1}."
+            )
+        ones = np.array([class_weight.get(label, 1.0) for label in labels.classes.tolist()], dtype=float)
+    return np.where(labels.codes == 1, _checked_class_weights(ones, labels), 1.0)
+
+
+def _checked_class_weights(per_class: np.ndarray, labels: Labels) -> np.ndarray:
+    if not (np.isfinite(per_class).all() and (per_class >= 0).all()):
+        raise InputError(
+            f"class_weight gives the weights {per_class.tolist()} to the classes "
+            f"{labels.classes.tolist()}; expected finite weights of zero or more."
+        )
+    return per_class

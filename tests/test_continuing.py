@@ -1,0 +1,219 @@
+"""Training that goes on: `partial_fit` and `warm_start`."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from skbert import InputError
+from skbert.optimizer import constant_schedule
+
+
+def halves(reviews):
+    texts, labels = map(list, reviews)
+    return (texts[:12], labels[:12]), (texts[12:], labels[12:])
+
+
+def weights_of(model):
+    return {name: w.clone() for name, w in model.model_.state_dict().items()}
+
+
+QUICK = {"dropout": 0.0, "head_init": "random", "batch_size": 12}
+
+
+@pytest.mark.parametrize("parameters", [{}, {"freeze": "embeddings"}, {"layer_decay": 0.5}])
+def test_partial_fit_is_one_training_over_all_calls(make_classifier, reviews, parameters, tiny_bert):
+    """Three calls, each with other words, against one AdamW over the whole vocabulary."""
+    (texts, labels), (others, their_labels) = halves(reviews)
+    model = make_classifier(**QUICK, **parameters, weight_decay=0.1)
+    calls = [(texts, labels), (others, their_labels), (texts, labels)]
+    for X, y in calls:
+        model.partial_fit(X, y, classes=["neg", "pos"])
+    assert model.n_iter_ == len(model.loss_curve_) == len(model.history_) == 3
+    expected = _reference(model, calls, parameters)
+    for name, weight in model.model_.state_dict().items():
+        if not name.endswith("key.bias"):  # its gradient is rounding noise
+            torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def _reference(model, calls, parameters):
+    """Plain full-batch steps of torch's AdamW on the model that the first call starts from."""
+    from skbert.adapt import freeze
+    from skbert.batching import collate
+    from skbert.encoding import encode
+    from skbert.inputs import Texts
+    from skbert.model import reset_head
+    from skbert.optimizer import learning_rate_scales, parameter_groups
+    from skbert.outputs import make_loss
+    from skbert.runtime import Generators
+    from skbert.starting import from_checkpoint
+
+    start = from_checkpoint(model.get_params(), 2)
+    plain = start.new_model()
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    reset_head(plain, Generators.from_seed(int(seed), torch.device("cpu")).weights)
+    plain.requires_grad_()
+    freeze(plain, parameters.get("freeze", 0))
+    scales = learning_rate_scales(plain, parameters.get("layer_decay", 1.0))
+    trained = [p for p in plain.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameter_groups([(p, scales[p]) for p in trained], 0.1), lr=0.0)
+    loss = make_loss("binary", 0.0)
+    for step, (X, y) in enumerate(calls):
+        batch = collate(encode(start.tokenizer, Texts(X), 32), np.arange(len(X)))
+        targets = torch.tensor([label == "pos" for label in y]).long()
+        optimizer.zero_grad()
+        loss(plain.eval()(batch), targets, torch.ones(len(y))).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 5e-3 * group["scale"] * (step + 1) / 20
+        optimizer.step()
+    return {name: weight.detach() for name, weight in plain.state_dict().items()}
+
+
+def test_the_rate_of_partial_fit_rises_and_stays():
+    factors = [constant_schedule(step, 5, first_step=10, warmup=20) for step in (0, 4, 9, 100)]
+    assert factors == [11 / 20, 15 / 20, 1.0, 1.0]
+
+
+def test_partial_fit_learns(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier()
+    for _ in range(14):
+        assert model.partial_fit(texts, labels, classes=["neg", "pos"]) is model
+    assert model.loss_curve_[-1] < model.loss_curve_[0] / 2
+    assert model.score(texts, labels) > 0.9
+
+
+def test_a_chunk_may_lack_classes_and_a_later_one_bring_them(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier().partial_fit(texts[:1], labels[:1], classes=["neutral", "neg", "pos"])
+    assert model.classes_.tolist() == ["neg", "neutral", "pos"]
+    assert model.predict_proba(texts).shape == (24, 3)
+    model.partial_fit(texts, labels)
+    assert model.n_iter_ == 2
+
+
+def test_partial_fit_with_several_labels_per_text(make_classifier, reviews):
+    texts = list(reviews[0])
+    y = np.array([[i % 2, i % 3 == 0, 0] for i in range(24)])
+    model = make_classifier(head_init="random").partial_fit(texts, y)
+    model.partial_fit(texts[:5], y[:5])
+    assert model.predict(texts).shape == (24, 3)
+    with pytest.raises(InputError, match=r"shape \(24, 2\).*3 classes"):
+        model.partial_fit(texts, y[:, :2])
+    with pytest.raises(InputError, match=r"shape \(24,\)"):
+        model.partial_fit(texts, y[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": None}, "classes must be passed on the first call"),
+        ({"classes": ["pos"]}, "at least two classes"),
+        ({"classes": ["good", "bad"]}, r"does not: \['neg', 'pos'\].*\['bad', 'good'\]"),
+    ],
+)
+def test_first_calls_that_cannot_work(make_classifier, reviews, arguments, message):
+    model = make_classifier()
+    with pytest.raises(InputError, match=message):
+        model.partial_fit(*map(list, reviews), **arguments)
+    assert not hasattr(model, "model_")
+
+
+def test_later_calls_that_cannot_work_lose_nothing(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier().partial_fit(texts, labels, classes=["neg", "pos"])
+    expected = model.decision_function(texts)
+    for arguments, message in (
+        ((["new"], ["fine"]), r"classes that the model does not: \['fine'\]"),
+        ((texts, labels, ["neg", "pos", "so so"]), r"not those of the first call.*\['neg', 'pos'\]"),
+        ((list(zip(texts, texts, strict=True)), labels), "2 text columns|column"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.partial_fit(*arguments)
+    for name, value in (
+        ("early_stopping", True),
+        ("class_weight", "balanced"),
+        ("lora", 2),
+        ("pooling", "max"),
+        ("head_layers", 1),
+        ("model", "another/model"),
+    ):
+        before = getattr(model, name)
+        with pytest.raises(InputError, match=name):
+            model.set_params(**{name: value}).partial_fit(texts, labels)
+        model.set_params(**{name: before})
+    np.testing.assert_array_equal(model.decision_function(texts), expected)
+    assert model.partial_fit(texts, labels).n_iter_ == 2
+
+
+def test_partial_fit_goes_on_from_fit_and_fit_starts_anew(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier().fit(texts, labels)
+    fitted = weights_of(model)
+    losses = list(model.loss_curve_)
+    model.partial_fit(texts, labels)
+    assert model.loss_curve_[:2] == losses
+    assert len(model.loss_curve_) == 3
+    assert not torch.equal(model.model_.head.weight, fitted["head.weight"])
+    again = weights_of(model.fit(texts, labels))
+    assert all(torch.equal(again[name], fitted[name]) for name in fitted)
+
+
+def test_a_loaded_model_goes_on_with_a_new_optimizer(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier().partial_fit(texts, labels, classes=["neg", "pos"])
+    size = len(pickle.dumps(make_classifier().fit(texts, labels)))
+    loaded = pickle.loads(pickle.dumps(model))
+    assert abs(len(pickle.dumps(model)) - size) < 0.01 * size
+    loaded.partial_fit(texts, labels)
+    model.partial_fit(texts, labels)
+    assert loaded.n_iter_ == 2
+    assert not np.array_equal(loaded.decision_function(texts), model.decision_function(texts))
+
+
+def test_warm_start_goes_on_from_the_weights(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier(warm_start=True, learning_rate=1e-3, epochs=3).fit(texts, labels)
+    first, old = list(model.loss_curve_), model.model_
+    kept = weights_of(model)
+    expected = model.decision_function(texts)
+    model.fit(texts, labels)
+    assert model.loss_curve_[0] < first[0]
+    assert len(model.loss_curve_) == 3
+    # The earlier model is another object, and as it was.
+    assert model.model_ is not old
+    assert all(torch.equal(w, kept[name]) for name, w in old.state_dict().items())
+    still = clone(model).set_params(learning_rate=1e-12).fit(texts, labels)
+    still.__dict__.update(model_=old)
+    np.testing.assert_allclose(still.fit(texts, labels).decision_function(texts), expected, atol=1e-5)
+
+
+def test_warm_start_takes_a_part_of_the_classes_but_no_new_one(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    labels = ["so so", *labels[1:]]
+    model = make_classifier(warm_start=True).fit(texts, labels)
+    model.fit(texts[1:], labels[1:])
+    assert model.classes_.tolist() == ["neg", "pos", "so so"]
+    before = model.decision_function(texts)
+    with pytest.raises(InputError, match=r"\['new'\].*\['neg', 'pos', 'so so'\].*fit a new model"):
+        model.fit(texts, ["new", *labels[1:]])
+    np.testing.assert_array_equal(model.decision_function(texts), before)
+
+
+def test_warm_start_of_a_new_estimator_is_a_fit(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    warm = make_classifier(warm_start=True).fit(texts, labels)
+    cold = make_classifier().fit(texts, labels)
+    np.testing.assert_array_equal(warm.decision_function(texts), cold.decision_function(texts))
+
+
+def test_warm_start_goes_on_where_the_checkpoint_is_not_at_hand(tiny_checkpoints, make_classifier, reviews):
+    """As for a model that was fitted elsewhere, stored and loaded."""
+    texts, labels = map(list, reviews)
+    model = make_classifier(warm_start=True).fit(texts, labels)
+    model.set_params(model="/gone/elsewhere").__dict__.update(checkpoint_="/gone/elsewhere")
+    model.fit(texts, labels)
+    assert model.n_iter_ == 2

@@ -1,0 +1,70 @@
+"""The warning about a fit that learned nothing."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from skbert import CollapseWarning
+from skbert.diagnosis import constant_loss
+from skbert.outputs import make_loss
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_constant_loss_is_the_least_that_a_constant_reaches(smoothing):
+    targets = np.array([0, 1, 1, 2, 2, 2])
+    weights = np.array([1.0, 2, 1, 1, 0.5, 0.5])
+    weights /= weights.mean()
+    found = _least_loss("multiclass", targets, weights, 3, smoothing)
+    assert constant_loss(targets, weights, 3, smoothing) == pytest.approx(found, rel=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_constant_loss_of_an_indicator(smoothing):
+    targets = np.array([[0, 1], [1, 1], [0, 0], [0, 1]])
+    weights = np.array([[1.0, 2], [1, 1], [1, 1], [0.5, 0.5]])
+    weights /= weights.mean()
+    found = _least_loss("multilabel-indicator", targets, weights, 2, smoothing)
+    assert constant_loss(targets, weights, 2, smoothing) == pytest.approx(found, rel=1e-4)
+
+
+def _least_loss(target_type, targets, weights, n_outputs, smoothing):
+    logits = torch.zeros(n_outputs, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200)
+    loss = make_loss(target_type, smoothing)
+    given = torch.from_numpy(targets), torch.from_numpy(weights).float()
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(logits.expand(len(targets), -1), *given)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return F.relu(closure()).item()
+
+
+def test_a_collapsed_fit_is_warned_about(make_classifier, reviews):
+    texts = list(reviews[0])
+    labels = ["rare"] * 4 + ["usual"] * 20
+    with pytest.warns(CollapseWarning, match=r"'usual' for all of 24.*0\.4\d\d.*more epochs") as caught:
+        make_classifier(head_init="random", learning_rate=1e-6).fit(texts, labels)
+    assert caught[0].filename == __file__
+
+
+def test_a_collapsed_multilabel_fit_is_warned_about(make_classifier, reviews):
+    texts = list(reviews[0])
+    y = np.zeros((24, 3), int)
+    y[:3] = np.eye(3)
+    with pytest.warns(CollapseWarning, match=r"\[0, 0, 0\] for all"):
+        make_classifier(head_init="random").fit(texts, y)
+
+
+def test_a_fit_that_learned_is_not(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollapseWarning)
+        model = make_classifier(epochs=12, head_init="random").fit(texts, labels)
+    assert len(set(model.predict(texts))) == 2

@@ -1,0 +1,150 @@
+"""Adapters: what trains, what comes out, what is refused."""
+
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import peft
+import pytest
+import torch
+from checkpoints import FAMILIES
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+from skbert import InputError, InputTypeError, checkpoints
+from skbert.batching import collate
+from skbert.encoding import encode
+from skbert.inputs import Texts
+from skbert.lora import add_adapters, merged, resolve_config
+from skbert.model import SequenceClassifier, reset_head
+
+TEXTS = ["good film", "bad cat and dog", "the rain"]
+
+
+def make(folder):
+    checkpoint = checkpoints.load(folder)
+    model = SequenceClassifier(
+        checkpoint.new_encoder(), checkpoint.architecture, "mean", 2, 0.0, checkpoint.rebuild()
+    )
+    reset_head(model, torch.Generator().manual_seed(0))
+    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
+    return model.requires_grad_(), collate(encode(tokenizer, Texts(TEXTS), 32), np.arange(3))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"use_rslora": True}], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_merged_model_computes_what_the_adapters_did(family, options, tiny_checkpoints):
+    model, batch = make(tiny_checkpoints(family, layers=2))
+    plain = {name: tuple(w.shape) for name, w in model.state_dict().items()}
+    before = model.eval()(batch).detach()
+    config = peft.LoraConfig(r=2, target_modules="all-linear", **options)
+    add_adapters(model, config, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(batch), before)  # new adapters add nothing yet
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name for name in names if "lora_" not in name} == {"head.weight", "head.bias"}
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(generator=torch.Generator().manual_seed(1))
+    expected = model(batch).detach()
+    assert not torch.allclose(expected, before, atol=1e-2)
+    weights = merged(model, {name: w.detach().clone() for name, w in model.state_dict().items()})
+    assert {name: tuple(w.shape) for name, w in weights.items()} == plain
+    fresh, _ = make(tiny_checkpoints(family, layers=2))
+    fresh.load_state_dict(weights)
+    torch.testing.assert_close(fresh.eval()(batch).detach(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_without_adapters_come_back_as_they_are(tiny_bert):
+    model, _ = make(tiny_bert)
+    weights = model.state_dict()
+    assert merged(model, weights) == weights
+
+
+def test_a_fit_trains_adapters_and_head_alone(make_classifier, reviews, tiny_bert):
+    texts, labels = map(list, reviews)
+    model = make_classifier(lora=2, epochs=4, learning_rate=2e-2).fit(texts, labels)
+    assert model.loss_curve_[-1] < model.loss_curve_[0]
+    pretrained = make(tiny_bert)[0].state_dict()
+    moved = {
+        name
+        for name, weight in model.model_.state_dict().items()
+        if name.startswith("encoder.") and not torch.equal(weight, pretrained[name])
+    }
+    linear = ("query", "key", "value", "dense")
+    assert moved
+    assert all(name.split(".")[-2] in linear and name.endswith("weight") for name in moved)
+    # The change of each of them has the rank of the adapter.
+    name = sorted(moved)[0]
+    change = model.model_.state_dict()[name] - pretrained[name]
+    assert torch.linalg.matrix_rank(change, rtol=1e-3).item() <= 2
+
+
+def test_same_seed_same_bits(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    first, again = (make_classifier(lora=2).fit(texts, labels).predict_proba(texts) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    other = make_classifier(lora=2, random_state=1).fit(texts, labels).predict_proba(texts)
+    assert not np.array_equal(first, other)
+
+
+def test_freeze_leaves_the_lower_adapters_out(tiny_checkpoints, make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    folder = tiny_checkpoints("bert", layers=2)
+    model = make_classifier(lora=2, freeze=1, model=folder).fit(texts, labels)
+    pretrained = make(folder)[0].state_dict()
+    moved = {n for n, w in model.model_.state_dict().items() if not torch.equal(w, pretrained.get(n, w))}
+    layers = {n.split("layer.")[1][0] for n in moved if "layer." in n}
+    assert layers == {"1"}
+
+
+def test_a_configuration_is_cloned_searched_and_left_alone(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    config = peft.LoraConfig(r=3, target_modules=["query"])
+    model = make_classifier(lora=config)
+    assert clone(model).lora == config
+    search = GridSearchCV(model, {"lora": [None, 1, config]}, cv=2, error_score="raise").fit(texts, labels)
+    assert len(search.cv_results_["params"]) == 3
+    assert config.target_modules == {"query"}
+
+
+def test_a_fitted_model_needs_no_peft(make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    model = make_classifier(lora=2).fit(texts, labels)
+    joblib.dump((model, model.predict_proba(texts), texts), tmp_path / "model.joblib")
+    code = f"""if True:
+        import sys
+        sys.modules["peft"] = None  # importing it fails
+        import joblib, numpy
+        model, expected, texts = joblib.load({str(tmp_path / "model.joblib")!r})
+        numpy.testing.assert_array_equal(model.predict_proba(texts), expected)
+        try:
+            model.fit(texts, [0, 1] * 12)
+        except ImportError as error:
+            print(type(error).__name__, error)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("MissingExtraError lora=2 needs peft")
+    assert "pip install 'skbert[lora]'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"lora": peft.LoraConfig(target_modules=["no_such_layer"])}, r"no_such_layer.*called.*query"),
+        ({"lora": peft.LoraConfig(modules_to_save=["head"])}, r"modules_to_save.*None"),
+        ({"lora": 2, "freeze": "encoder"}, r"freeze='encoder'"),
+    ],
+)
+def test_what_does_not_fit_is_named_before_training(make_classifier, reviews, parameters, message):
+    texts, labels = map(list, reviews)
+    model = make_classifier(**parameters)
+    with pytest.raises(InputError, match=message):
+        model.fit(texts, labels)
+    assert not hasattr(model, "model_")
+
+
+def test_other_configurations_are_refused():
+    with pytest.raises(InputTypeError, match=r"IA3Config.*Expected a rank"):
+        resolve_config(peft.IA3Config())

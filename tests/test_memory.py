@@ -1,0 +1,190 @@
+"""Batches that do not fit into memory, and layers that are computed twice."""
+
+import resource
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES
+from torch import nn
+
+from skbert import BertClassifier, InsufficientMemoryError, checkpoints
+from skbert.batching import collate
+from skbert.encoding import encode
+from skbert.inputs import Texts
+from skbert.memory import Parts, checkpoint_layers, is_out_of_memory
+from skbert.model import SequenceClassifier, reset_head, set_dropout
+
+
+@contextmanager
+def at_most(n_tokens):
+    """Let every linear layer fail as an allocator does when it sees more rows than `n_tokens`."""
+
+    def refuse(module, inputs):
+        if isinstance(module, nn.Linear) and inputs[0].numel() // inputs[0].shape[-1] > n_tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    handle = nn.modules.module.register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("parameters", [{}, {"precision": "bfloat16"}, {"lora": 2}, {"freeze": 1}])
+def test_a_fit_short_of_memory_ends_with_the_same_weights(make_classifier, reviews, parameters):
+    texts, labels = map(list, reviews)
+    weights = np.linspace(0.5, 2, len(texts))
+    make = lambda: make_classifier(dropout=0.0, head_init="random", **parameters)  # noqa: E731
+    roomy = make().fit(texts, labels, weights)
+    with at_most(30):  # eight texts of seven tokens do not fit, four do
+        tight = make().fit(texts, labels, weights)
+    tolerance = 3e-2 if parameters.get("precision") == "bfloat16" else 1e-4
+    np.testing.assert_allclose(tight.loss_curve_, roomy.loss_curve_, rtol=tolerance)
+    expected = roomy.decision_function(texts)
+    np.testing.assert_allclose(tight.decision_function(texts), expected, atol=tolerance)
+
+
+def test_predictions_short_of_memory_are_the_same(make_classifier, reviews, capsys):
+    texts, labels = map(list, reviews)
+    model = make_classifier().fit(texts, labels)
+    expected = model.predict_proba(texts)
+    with at_most(30):
+        np.testing.assert_allclose(model.predict_proba(texts), expected, rtol=1e-5)
+        assert capsys.readouterr().err == ""
+        model.set_params(verbose=1).predict(texts)
+    said = capsys.readouterr().err
+    assert said.splitlines() == [
+        "skbert: out of memory with 24 texts, going on with 12",
+        "skbert: out of memory with 12 texts, going on with 6",
+        "skbert: out of memory with 6 texts, going on with 3",
+    ]
+
+
+def test_a_single_text_that_does_not_fit_is_an_error_and_nothing_is_lost(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier().fit(texts, labels)
+    expected = model.decision_function(texts)
+    with at_most(5):
+        with pytest.raises(InsufficientMemoryError, match=r"single text.*20\.00 GiB.*max_length") as caught:
+            model.fit(texts, labels)
+        with pytest.raises(MemoryError):
+            model.predict(texts)
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+    np.testing.assert_array_equal(model.decision_function(texts), expected)
+
+
+def test_parts_keep_the_size_that_fitted():
+    parts = Parts()
+    seen, undone = [], []
+
+    def work(indices):
+        if len(indices) > 3:
+            raise MemoryError
+        seen.append(indices.tolist())
+        return len(indices)
+
+    assert parts.run(work, np.arange(7), lambda: undone.append(True)) == [3, 3, 1]
+    assert undone == [True]
+    assert parts.run(work, np.arange(4)) == [3, 1]
+    assert seen == [[0, 1, 2], [3, 4, 5], [6], [0, 1, 2], [3]]
+
+
+def test_other_errors_pass_through():
+    def fail(indices):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        Parts().run(fail, np.arange(4))
+
+
+def test_the_cpu_allocator_is_understood():
+    """A real refusal of the operating system, in a process whose address space is limited."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if limit != resource.RLIM_INFINITY:
+        limit = min(limit, 1 << 42)
+    code = """if True:
+        import resource, torch
+        from skbert.memory import is_out_of_memory
+        soft = 1 << 36
+        resource.setrlimit(resource.RLIMIT_AS, (soft, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        try:
+            torch.empty(1 << 40)
+        except Exception as error:
+            print(is_out_of_memory(error))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+    assert not is_out_of_memory(ValueError("out of range"))
+
+
+def gradients(folder, texts, *, dropout, checkpointing):
+    checkpoint = checkpoints.load(folder)
+    model = SequenceClassifier(
+        checkpoint.new_encoder(), checkpoint.architecture, "mean", 2, 0.1, checkpoint.rebuild()
+    )
+    reset_head(model, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    set_dropout(model, dropout, generator)
+    model.requires_grad_().train()
+    if checkpointing:
+        checkpoint_layers(model)
+    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
+    batch = collate(encode(tokenizer, Texts(texts), 32), np.arange(len(texts)))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        loss = model(batch).square().sum()
+    loss.backward()
+    state = generator.get_state()
+    return {name: p.grad for name, p in model.named_parameters()}, sum(kept), state
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_checkpointing_changes_memory_and_nothing_else(family, dropout, tiny_checkpoints):
+    folder = tiny_checkpoints(family, layers=2)
+    texts = ["good film", "bad cat and dog", "the rain"]
+    plain, kept, state = gradients(folder, texts, dropout=dropout, checkpointing=False)
+    twice, kept_less, state_after = gradients(folder, texts, dropout=dropout, checkpointing=True)
+    for name, gradient in plain.items():
+        if gradient is None:
+            assert twice[name] is None
+        else:
+            torch.testing.assert_close(twice[name], gradient, msg=name)
+    assert kept_less < kept / 2
+    assert torch.equal(state, state_after)  # the masks of the next step are the same, too
+
+
+def test_gradient_checkpointing_in_a_fit(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    plain, twice = (make_classifier(gradient_checkpointing=v).fit(texts, labels) for v in (False, True))
+    np.testing.assert_allclose(
+        twice.decision_function(texts), plain.decision_function(texts), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.gpu
+def test_a_fit_goes_on_under_a_real_limit(tiny_checkpoints):
+    """A fraction of the device that the batch of 256 long texts exceeds."""
+    texts = ["good film bad cat and dog the rain " * 30] * 256
+    labels = [0, 1] * 128
+    folder = tiny_checkpoints("bert", layers=2)
+    recipe = {"epochs": 1, "batch_size": 256, "max_length": 128, "dropout": 0.0, "device": "cuda"}
+    model = BertClassifier(folder, precision="float32", head_init="random", random_state=0, **recipe)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    expected = model.fit(texts, labels).loss_curve_
+    needed = torch.cuda.max_memory_allocated() - before
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 0.6 * needed) / total)
+    try:
+        torch.cuda.reset_peak_memory_stats()
+        limited = model.fit(texts, labels).loss_curve_
+        assert torch.cuda.max_memory_allocated() - before < 0.7 * needed
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert limited == pytest.approx(expected, rel=1e-4)
