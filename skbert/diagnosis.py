@@ -55,8 +55,8 @@ def warn_of_collapse(
         same = np.asarray(predicted[0]).tolist()
         warn(
             f"The model predicts {same!r} for all of {len(rows)} training texts; its loss ended at "
-            f"{last_loss:.3f}, where class frequencies alone give {constant:.3f}. It has learned nothing yet: try "
-            "more epochs or another learning_rate, or class_weight='balanced'.",
+            f"{last_loss:.3f}, where class frequencies alone give {constant:.3f}. It has learned "
+            "nothing yet: try more epochs or another learning_rate, or class_weight='balanced'.",
             CollapseWarning,
         )
 
