@@ -23,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import techniques
 import torch
 from common import (
     DATASETS,
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.techniques:
+        return techniques.main(["--data", str(args.data), *(["--table"] if args.table else [])])
     store = Store(args.out)
     for other in args.merge:
         store.merge(other)
@@ -81,6 +84,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--quick", action="store_true", help="the 1,000-row part only")
+    parser.add_argument("--techniques", action="store_true", help="benchmarks/techniques.py instead")
     parser.add_argument("--systems", type=_names(SYSTEMS), default=list(SYSTEMS), help="a,b")
     parser.add_argument("--datasets", type=_names(DATASETS), default=list(DATASETS), help="a,b")
     parser.add_argument("--rows", type=lambda text: text.split(","), default=list(SIZES), help="100,all")

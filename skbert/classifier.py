@@ -77,7 +77,8 @@ class BertClassifier(PredictionMixin, CallbackSupportMixin, ClassifierMixin, Bas
         Texts that one optimizer step sees.
     learning_rate : float or "auto", default="auto"
         Peak learning rate. "auto" is 1e-4 for encoders up to a width of 384 and falls in proportion to
-        the width: 5e-5 at 768, 3.75e-5 at 1024. `learning_rate_` tells which was used.
+        the width: 5e-5 at 768, 3.75e-5 at 1024; with `lora` it is ten times that. `learning_rate_` tells
+        which was used.
     weight_decay : float, default=0.01
         Decoupled weight decay [1]_ of all weights but biases and norms.
     warmup_ratio : float, default=0.1

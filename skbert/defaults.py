@@ -13,13 +13,15 @@ _MIN_EPOCHS, _MAX_EPOCHS = 3, 15
 WARMUP_STEPS = 20  # of a training without a known end (`partial_fit`)
 
 
-def auto_learning_rate(hidden_size: int) -> float:
+def auto_learning_rate(hidden_size: int, *, adapters: bool = False) -> float:
     """Peak learning rate for an encoder of this width.
 
     1e-4 up to a width of 384 (MiniLM), falling in proportion to the width: 5e-5 at 768 and 3.75e-5 at 1024,
-    within the range published for BERT-base and BERT-large, 2e-5 to 5e-5 (Devlin et al., 2019).
+    within the range published for BERT-base and BERT-large, 2e-5 to 5e-5 (Devlin et al., 2019). Ten times
+    as much where low-rank adapters train (docs/defaults.md).
     """
-    return _RATE_AT_384 * 384 / max(hidden_size, 384)
+    rate = _RATE_AT_384 * 384 / max(hidden_size, 384)
+    return 10 * rate if adapters else rate
 
 
 def auto_epochs(n_texts: int, batch_size: int) -> int:

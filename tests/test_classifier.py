@@ -431,7 +431,7 @@ def test_nothing_of_the_pretrained_model_stays_after_fit(make_classifier, review
 def test_sample_weight_two_is_the_row_twice_in_a_full_batch(make_classifier, reviews):
     texts, y = reviews
     settings = {"batch_size": 100, "precision": "float64", "dropout": 0.0, "epochs": 8}
-    settings |= {"head_init": "linear_probe"}
+    settings |= {"head_init": "linear_probe", "label_smoothing": 0.1, "class_weight": {"neg": 3.0}}
     weighted = make_classifier(**settings).fit(texts, y, sample_weight=[2] * 6 + [1] * 18)
     doubled = make_classifier(**settings).fit([*texts[:6], *texts], [*y[:6], *y])
     np.testing.assert_allclose(weighted.predict_proba(texts), doubled.predict_proba(texts), atol=1e-6)

@@ -688,3 +688,20 @@ def test_containers_of_weights(make_classifier, reviews, form):
     reference = make_classifier().fit(texts, labels, sample_weight=weights)
     other = make_classifier().fit(texts, labels, sample_weight=form(weights))
     _assert_same(_outputs(reference, texts), _outputs(other, texts))
+
+
+def test_grid_search_over_what_trains(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    grid = [
+        {"freeze": [0, 1, "embeddings", "encoder", "gradual"]},
+        {"lora": [None, 2], "layer_decay": [0.5, 1.0]},
+        {"long_text": ["head", "head_tail", "windows"], "max_length": [8]},
+    ]
+    long = [f"{text} {text}" for text in texts]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)
+        search = GridSearchCV(make_classifier(epochs=1), grid, cv=2, error_score="raise").fit(long, labels)
+    assert len(search.cv_results_["mean_test_score"]) == 12
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    for name, value in search.best_params_.items():
+        assert search.best_estimator_.get_params()[name] == value
