@@ -166,6 +166,9 @@ class BertClassifier(PredictionMixin, CallbackSupportMixin, ClassifierMixin, Bas
         The fine-tuned torch module, on the CPU; float32 (float64 if `precision` is).
     tokenizer_ : tokenizers.Tokenizer
         The checkpoint's tokenizer.
+    adapters_ : dict of str to tuple of ndarray
+        What `lora` added: by name of the weight in `model_`, two matrices, (n_outputs, rank) and
+        (rank, n_inputs), whose product is in it. Empty without `lora`, and with variants such as DoRA.
 
     Notes
     -----
@@ -470,6 +473,9 @@ class BertClassifier(PredictionMixin, CallbackSupportMixin, ClassifierMixin, Bas
             "n_features_in_": data.texts.n_columns,
             "model_": fitted.model,
             "tokenizer_": fitted.tokenizer,
+            "adapters_": {
+                n: (adapter.b.numpy(), adapter.a.numpy()) for n, adapter in fitted.adapters.items()
+            },
             "checkpoint_": _checkpoint_name(self.model, self.revision),
             "max_length_": self.max_length,
             "long_text_": self.long_text,

@@ -26,7 +26,7 @@ from skbert.encoding import Encodings, encode
 from skbert.exceptions import InputError, TruncationWarning, warn
 from skbert.inputs import Texts
 from skbert.labels import Labels
-from skbert.lora import add_adapters, resolve_config
+from skbert.lora import Adapter, add_adapters, resolve_config
 from skbert.memory import checkpoint_layers
 from skbert.model import SequenceClassifier, set_dropout
 from skbert.optimizer import Moments, constant_schedule, linear_schedule
@@ -47,6 +47,7 @@ class FittedModel:
 
     model: SequenceClassifier  # on the CPU
     tokenizer: Tokenizer
+    adapters: dict[str, Adapter]  # merged into the model
     loss_curve: list[float]  # mean training loss of each epoch
     validation_scores: list[float] | None  # of each epoch; None without validation
     head_init: str  # "linear_probe" or "random"
@@ -273,6 +274,7 @@ def assemble(
     return FittedModel(
         model=model.eval().requires_grad_(False),
         tokenizer=start.tokenizer,
+        adapters=result.adapters,
         loss_curve=result.loss_curve,
         validation_scores=None if validation.encodings is None else result.scores,
         head_init=head_init,

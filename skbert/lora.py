@@ -1,13 +1,15 @@
 """Low-rank adapters (Hu et al., 2021, arXiv:2106.09685), by peft.
 
 1. `add_adapters` puts adapters beside the encoder's linear layers; its own weights no longer train.
-2. `merged` adds what they learned to the weights beside them, so that a fitted model is a plain one.
+2. `merged` adds what they learned to the weights beside them, so that a fitted model is a plain one. The
+   adapters remain as `adapters_`: with them, a file need not hold the weights that did not train.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,21 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 _ADAPTER = "default"  # peft's name for an adapter that has none
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What an adapter adds to a weight: the product of two narrow matrices."""
+
+    a: torch.Tensor  # (rank, n_inputs)
+    b: torch.Tensor  # (n_outputs, rank), times the scaling
+
+    def added_to(self, weight: torch.Tensor) -> torch.Tensor:
+        """The merged weight: the same bits on every machine, which no matrix product promises."""
+        change = torch.zeros_like(weight)
+        for column, row in zip(self.b.T, self.a, strict=True):
+            change += column[:, None] * row
+        return weight + change
 
 
 def resolve_config(lora: Any) -> LoraConfig:
@@ -70,7 +87,23 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
                 nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
 
 
-def merged(model: SequenceClassifier, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def adapters_of(model: SequenceClassifier, weights: dict[str, torch.Tensor]) -> dict[str, Adapter]:
+    """The adapters among `weights`, by the name that the weight beside them has in a plain model.
+
+    Only those that add a product of two factors to a weight, and nothing else (DoRA does more).
+    """
+    found = {}
+    for name, layer in _adapted_layers(model).items():
+        a, b = (weights.get(f"{name}.lora_{x}.{_ADAPTER}.weight") for x in "AB")
+        simple = not layer.lora_variant and not layer.lora_bias[_ADAPTER] and not layer.fan_in_fan_out
+        if simple and a is not None and b is not None:
+            found[f"{name}.weight"] = Adapter(a, b * layer.scaling[_ADAPTER])
+    return found
+
+
+def merged(
+    model: SequenceClassifier, weights: dict[str, torch.Tensor], adapters: dict[str, Adapter]
+) -> dict[str, torch.Tensor]:
     """The weights of a model without adapters that computes the same.
 
     Parameters
@@ -79,16 +112,25 @@ def merged(model: SequenceClassifier, weights: dict[str, torch.Tensor]) -> dict[
         With adapters, or without: then `weights` come back as they are.
     weights : dict of str to Tensor
         Its weights, on the CPU, in the precision in which they are to be added up.
+    adapters : dict of str to Adapter
+        What `adapters_of` gives.
     """
-    layers = {name: m for name, m in model.named_modules() if hasattr(m, "base_layer")}
+    layers = _adapted_layers(model)
     plain = {n: w for n, w in weights.items() if not any(n.startswith(f"{layer}.") for layer in layers)}
     for name, layer in layers.items():
         own = {n.removeprefix(f"{name}."): w for n, w in weights.items() if n.startswith(f"{name}.")}
         twin: Any = copy.deepcopy(layer)
         twin.load_state_dict(own, assign=True)
-        twin.merge()
+        if f"{name}.weight" in adapters:
+            twin.base_layer.weight.data = adapters[f"{name}.weight"].added_to(twin.base_layer.weight.data)
+        else:
+            twin.merge()
         plain |= {f"{name}.{n}": w.detach() for n, w in twin.base_layer.state_dict().items()}
     return plain
+
+
+def _adapted_layers(model: SequenceClassifier) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if hasattr(module, "base_layer")}
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -22,7 +22,7 @@ from skbert.batching import collate, shuffled_minibatches
 from skbert.callbacks import Watcher
 from skbert.encoding import Encodings
 from skbert.exceptions import NonFiniteLossError
-from skbert.lora import merged
+from skbert.lora import Adapter, adapters_of, merged
 from skbert.memory import Parts
 from skbert.model import SequenceClassifier
 from skbert.optimizer import MasterAdamW, Moments
@@ -64,7 +64,8 @@ class TrainingSettings:
 class TrainingResult:
     """What a training ends with."""
 
-    weights: dict[str, torch.Tensor]  # of a `SequenceClassifier` without adapters; on the CPU
+    weights: dict[str, torch.Tensor]  # of a `SequenceClassifier`, adapters merged; on the CPU
+    adapters: dict[str, Adapter]  # that were merged
     loss_curve: list[float]  # mean training loss of each epoch
     scores: list[float]  # validation score of each epoch, if there was validation
 
@@ -182,9 +183,9 @@ class Trainer:
         weights = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
         table = self.vocabulary.name
         weights[table] = self.vocabulary.whole_table(weights[table], self.optimizer.embedding_decay)
-        return TrainingResult(
-            merged(self.model, weights), list(self.loss_curve), list(self.validation.scores)
-        )
+        adapters = adapters_of(self.model, weights)
+        weights = merged(self.model, weights, adapters)
+        return TrainingResult(weights, adapters, list(self.loss_curve), list(self.validation.scores))
 
     def moments(self) -> Moments:
         """What the optimizer remembers, for a training that goes on."""

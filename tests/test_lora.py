@@ -16,7 +16,7 @@ from skbert import InputError, InputTypeError, checkpoints
 from skbert.batching import collate
 from skbert.encoding import encode
 from skbert.inputs import Texts
-from skbert.lora import add_adapters, merged, resolve_config
+from skbert.lora import adapters_of, add_adapters, merged, resolve_config
 from skbert.model import SequenceClassifier, reset_head
 
 TEXTS = ["good film", "bad cat and dog", "the rain"]
@@ -49,7 +49,10 @@ def test_a_merged_model_computes_what_the_adapters_did(family, options, tiny_che
                 weight.normal_(generator=torch.Generator().manual_seed(1))
     expected = model(batch).detach()
     assert not torch.allclose(expected, before, atol=1e-2)
-    weights = merged(model, {name: w.detach().clone() for name, w in model.state_dict().items()})
+    weights = {name: w.detach().clone() for name, w in model.state_dict().items()}
+    adapters = adapters_of(model, weights)
+    assert len(adapters) == (0 if "use_dora" in options else len([n for n in weights if "lora_A" in n]))
+    weights = merged(model, weights, adapters)
     assert {name: tuple(w.shape) for name, w in weights.items()} == plain
     fresh, _ = make(tiny_checkpoints(family, layers=2))
     fresh.load_state_dict(weights)
@@ -59,7 +62,8 @@ def test_a_merged_model_computes_what_the_adapters_did(family, options, tiny_che
 def test_weights_without_adapters_come_back_as_they_are(tiny_bert):
     model, _ = make(tiny_bert)
     weights = model.state_dict()
-    assert merged(model, weights) == weights
+    assert adapters_of(model, weights) == {}
+    assert merged(model, weights, {}) == weights
 
 
 def test_a_fit_trains_adapters_and_head_alone(make_classifier, reviews, tiny_bert):
@@ -75,10 +79,11 @@ def test_a_fit_trains_adapters_and_head_alone(make_classifier, reviews, tiny_ber
     linear = ("query", "key", "value", "dense")
     assert moved
     assert all(name.split(".")[-2] in linear and name.endswith("weight") for name in moved)
-    # The change of each of them has the rank of the adapter.
-    name = sorted(moved)[0]
-    change = model.model_.state_dict()[name] - pretrained[name]
-    assert torch.linalg.matrix_rank(change, rtol=1e-3).item() <= 2
+    assert moved == set(model.adapters_)
+    for name, (b, a) in model.adapters_.items():
+        assert b.shape[1] == a.shape[0] == 2
+        change = model.model_.state_dict()[name] - pretrained[name]
+        np.testing.assert_allclose(change.numpy(), b @ a, atol=1e-6)
 
 
 def test_same_seed_same_bits(make_classifier, reviews):
