@@ -18,10 +18,11 @@ from sklearn.utils.validation import validate_data
 from skbert.exceptions import TruncationWarning
 from skbert.inputs import check_same_columns, check_texts
 from skbert.prediction import PredictionMixin
+from skbert.saving import SavingMixin
 from skbert.sources import locate
 
 
-class BertClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):
+class BertClassifier(SavingMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
     """Fine-tune a pretrained BERT on strings, behind scikit-learn's interface.
 
     Texts are tokenized inside, packed without padding, and a pretrained encoder with a new head is
