@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbert import checkpoints
+from skbert import checkpoints, families
 from skbert.exceptions import PersistenceError
 from skbert.model import Architecture, SequenceClassifier
 
@@ -33,7 +33,7 @@ FAMILIES = (
 )
 """Values of `model_type` whose encoders are built from a description; tests hold each of them."""
 
-_BUILDERS = {"encoder": checkpoints.build_encoder}
+_BUILDERS = {"encoder": checkpoints.build_encoder, "classifier": families.build_encoder}
 # Of a config: where it came from, labels of another head, and what could make transformers fetch or run code.
 _NOT_OF_AN_ENCODER = {
     *("architectures", "name_or_path", "transformers_version"),

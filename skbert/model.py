@@ -70,7 +70,8 @@ class SequenceClassifier(nn.Module):
         if pooler is not None:
             encoder.pooler = None
         self.encoder: Any = encoder  # nn.Module of transformers, which has no types
-        self.pooler = pooler if pooling == "cls" else None
+        # Poolers of encoders read the first token; those of classifiers (families.py) any vector.
+        self.pooler = pooler if pooling == "cls" or getattr(pooler, "reads_any_vector", False) else None
         self.dropout = Dropout(head_dropout)
         # Without drawing weights: reset_head or a saved model sets them.
         self.head = nn.utils.skip_init(nn.Linear, encoder.config.hidden_size, n_outputs)
@@ -100,9 +101,13 @@ class SequenceClassifier(nn.Module):
         encode = self._encode_packed if self.architecture.packed else self._encode_padded
         states = encode(batch, packing)  # (n_tokens, hidden_size)
         if self.pooling == "mean":
-            return mean_of_texts(states.to(self.head.weight.dtype), packing, batch.lengths)
+            mean = mean_of_texts(states.to(self.head.weight.dtype), packing, batch.lengths)
+            return mean if self.pooler is None else self._apply_pooler(mean.to(states.dtype))
         first = states[batch.lengths.cumsum(0) - batch.lengths]  # (n_texts, hidden_size)
-        pooled = first if self.pooler is None else self.pooler(first[:, None])
+        return self._apply_pooler(first)
+
+    def _apply_pooler(self, vectors: torch.Tensor) -> torch.Tensor:
+        pooled = vectors if self.pooler is None else self.pooler(vectors[:, None])
         return pooled.to(self.head.weight.dtype)
 
     def _encode_packed(self, batch: Batch, packing: Packing) -> torch.Tensor:

@@ -1,15 +1,18 @@
-"""The methods that write a fitted estimator and read it back; the work is done in `persistence.py`."""
+"""The methods that write a fitted estimator and read it back.
+
+The work is done in `persistence.py` (a file of skbert's own) and `interchange.py` (folders of transformers).
+"""
 
 from __future__ import annotations
 
 from os import PathLike
-from typing import Self
+from typing import Any, Self
 
 from sklearn.utils.validation import check_is_fitted
 
 
 class SavingMixin:
-    """`save` and `load`."""
+    """`save` and `load`, `save_pretrained` and `from_pretrained`."""
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to one file, which `load` reads.
@@ -61,3 +64,67 @@ class SavingMixin:
         from skbert import persistence
 
         return persistence.load(cls, path)
+
+    def save_pretrained(self, folder: str | PathLike[str], label_names: Any = None) -> None:
+        """Write a folder that transformers reads as its own, with equal logits.
+
+        ``pipeline("text-classification", folder)``, or `AutoModelForSequenceClassification` and
+        `AutoTokenizer`. Texts longer than `max_length` tokens must be cut there with ``truncation=True``,
+        which is what `long_text` "head" does; the other values have no equal.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made if it is not there. Files of the same names are replaced, one after the other.
+        label_names : array-like of str, default=None
+            Names of the labels, in the order of `classes_`. None takes the labels themselves; for an
+            indicator matrix pass `MultiLabelBinarizer.classes_`.
+
+        Raises
+        ------
+        PersistenceError
+            If the family's classifier in transformers computes something else. They pool by "cls"
+            (ModernBERT's as its config says). ModernBERT's head has a norm, so that of its models only those
+            that came from `from_pretrained` can be written.
+        InputError
+            If there is not one different name for each label.
+
+        Notes
+        -----
+        Those classifiers have one more layer than this one. It is the encoder's pooler where there is one;
+        else its weights are chosen such that it does nothing. In RoBERTa's and its kin these are too small
+        for float16, in which such a model gives NaN; float32, float64 and bfloat16 are fine.
+        """
+        check_is_fitted(self)
+        from skbert import interchange
+
+        interchange.save_pretrained(self, folder, label_names)
+
+    @classmethod
+    def from_pretrained(cls, model: str | PathLike[str], *, pairs: bool = False, **parameters: Any) -> Self:
+        """Take a classifier that transformers has saved, ready to predict.
+
+        Parameters
+        ----------
+        model : str or path
+            A folder, or a name on the hub, as the parameter `model`.
+        pairs : bool, default=False
+            Whether it reads pairs of texts.
+        **parameters
+            Parameters of the estimator. `max_length` is what the tokenizer states if it is not given.
+
+        Returns
+        -------
+        BertClassifier
+            Of the same probabilities, up to the rounding of `precision`. `classes_` are the labels' names,
+            sorted; for several labels per text they are in the model's own order, which is that of the
+            columns. It has none of the attributes that describe a fit.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be found or is incomplete, has no trained head, or is no classifier.
+        """
+        from skbert import interchange
+
+        return interchange.from_pretrained(cls, model, pairs, parameters)
