@@ -44,6 +44,11 @@ _NOT_OF_AN_ENCODER = {
 _MAX_BUFFERS = 2**26  # bytes of what an encoder holds besides its weights, such as position ids
 
 
+def is_describable(model: SequenceClassifier) -> bool:
+    """Whether the encoder is of one of the `FAMILIES`."""
+    return model.rebuild[1][0]["model_type"] in FAMILIES
+
+
 def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What `build` makes the model of: plain values, and its weights.
 
@@ -63,7 +68,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.nd
     """
     builders = {function: name for name, function in _BUILDERS.items()}
     build, (config, *arguments) = model.rebuild
-    if config["model_type"] not in FAMILIES:
+    if not is_describable(model):
         raise PersistenceError(
             f"The encoder is of the family {config['model_type']!r}, which a model file does not hold; it "
             f"holds {', '.join(FAMILIES)}. Keep this estimator with joblib.dump, whose files can run code "
@@ -92,7 +97,7 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
     ----------
     described : dict
     arrays : dict of str to ndarray
-        The model takes them as they are, without a copy.
+        The model takes them as they are, without a copy, unless they are read-only.
     n_classes : int
         What its head must give.
 
@@ -121,7 +126,7 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
             encoder.pooler = None  # the checkpoint had none
         settings["architecture"] = Architecture(**settings["architecture"])
         model = SequenceClassifier(encoder, **settings, rebuild=(build_encoder, arguments))
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, assign=True)
+        model.load_state_dict({name: _as_tensor(array) for name, array in arrays.items()}, assign=True)
     except PersistenceError:
         raise
     except Exception as error:  # of whatever kind: transformers checks a config where it happens to use it
@@ -129,6 +134,10 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
             f"its model cannot be built ({type(error).__name__}: {str(error)[:200]})."
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def _as_tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _check_config(config: dict[str, Any], n_arrays: int) -> None:

@@ -14,6 +14,30 @@ from sklearn.utils.validation import check_is_fitted
 class SavingMixin:
     """`save` and `load`, `save_pretrained` and `from_pretrained`."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """State of plain values and arrays, so that joblib stores arrays as such, and skops can read them."""
+        state = dict(super().__getstate__())  # type: ignore[call-overload]  # BaseEstimator's is a dict
+        if "model_" in state:
+            from skbert import blueprint
+
+            if blueprint.is_describable(state["model_"]):
+                described, arrays = blueprint.describe(state["model_"])
+                state["model_"] = {"described": described, "arrays": arrays}
+            state["tokenizer_"] = state["tokenizer_"].to_str()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if isinstance(state.get("model_"), dict):
+            from skbert import blueprint
+
+            state["model_"] = blueprint.build(**state["model_"], n_classes=len(state["classes_"]))
+        if isinstance(state.get("tokenizer_"), str):
+            from skbert import checkpoints
+
+            state["tokenizer_"] = checkpoints.new_tokenizer(state["tokenizer_"])
+        super().__setstate__(state)  # type: ignore[misc]  # BaseEstimator has it
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to one file, which `load` reads.
 
@@ -118,7 +142,8 @@ class SavingMixin:
         BertClassifier
             Of the same probabilities, up to the rounding of `precision`. `classes_` are the labels' names,
             sorted; for several labels per text they are in the model's own order, which is that of the
-            columns. It has none of the attributes that describe a fit.
+            columns. It has none of the attributes that describe a fit. Special tokens that occur in a text
+            are plain text here, other than in transformers.
 
         Raises
         ------

@@ -654,3 +654,31 @@ for path in sys.argv[2:]:
 """
     said = run(code, file, *paths).split()
     assert said == ["refused"] * len(greedy)
+
+
+# skops, whose files name the types that they need
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+def test_skops(family, tiny_checkpoints, make_classifier, reviews, tmp_path):
+    import skops.io
+
+    classifier = make_classifier(model=tiny_checkpoints(family), random_state=np.random.RandomState(0))
+    classifier.set_output(transform="default").fit(*map(list, reviews))
+    skops.io.dump(classifier, tmp_path / "model.skops")
+    trusted = ["skbert.classifier.BertClassifier"]
+    assert skops.io.get_untrusted_types(file=tmp_path / "model.skops") == trusted
+    again = skops.io.load(tmp_path / "model.skops", trusted=trusted)
+    np.testing.assert_array_equal(again.decision_function(TEXTS), classifier.decision_function(TEXTS))
+    assert again.tokenizer_.encode_special_tokens
+    saved(again, tmp_path / "model")
+
+
+def test_pickles_of_other_families(fitted):
+    import pickle
+
+    build, (config, packed) = fitted.model_.rebuild
+    fitted = pickle.loads(pickle.dumps(fitted))
+    fitted.model_.rebuild = (build, (config | {"model_type": "ernie"}, packed))  # a BERT by another name
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.decision_function(TEXTS), fitted.decision_function(TEXTS))
