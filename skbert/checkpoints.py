@@ -137,6 +137,7 @@ def _read_encoder(folder: Path) -> Any:
 def read_model(auto: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
     """A model of one of transformers' Auto classes, and its report of missing and unexpected weights."""
     from safetensors import SafetensorError
+    from transformers import AutoConfig
 
     if not any(folder.glob("*.safetensors")):
         raise CheckpointError(
@@ -145,8 +146,12 @@ def read_model(auto: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
         )
     try:
         with quiet(), isolated_generators():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            # config.json may name any, even one whose code transformers would get from the hub.
+            config._attn_implementation = "eager"
             return auto.from_pretrained(
                 folder,
+                config=config,
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
