@@ -102,7 +102,9 @@ def build_encoder(config: dict[str, Any], packed: bool) -> Any:
     encoder = checkpoints.build_encoder(config, packed)
     layout = LAYOUTS[config["model_type"]]
     width = encoder.config.hidden_size
-    dense = nn.utils.skip_init(nn.Linear, width, width, bias=config.get("classifier_bias", True))
+    # Without drawing weights, and without memory where the encoder has none (blueprint.py).
+    dense = nn.Linear(width, width, bias=config.get("classifier_bias", True), device="meta")
+    dense = dense.to_empty(device=torch.get_default_device())
     norm = None
     if layout.norm is not None:
         norm = nn.LayerNorm(width, eps=config["norm_eps"], bias=config["norm_bias"])

@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import re
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any, TypeVar, get_args
 
@@ -36,6 +37,7 @@ FORMAT = 1
 _LIBRARIES = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
 _PRIVATE = ("_sklearn_output_config",)  # what set_output has set
 _ROUTING = "_metadata_request"  # what set_fit_request has set
+_ALLOWANCE = 2**24  # bytes that arrays may take beside what the file's size explains: str of great width
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
@@ -59,7 +61,7 @@ def load(cls: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
         return _put_together(cls, content, arrays, size)
     except PersistenceError as error:
         raise PersistenceError(f"{os.fspath(path)!r} cannot be loaded: {error}") from error
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         # The checksums are right, so that these are the words of whoever wrote the file.
         raise PersistenceError(
             f"{os.fspath(path)!r} cannot be loaded: its content is not what save() writes "
@@ -77,7 +79,7 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     model, tokenizer = state.pop("model_"), state.pop("tokenizer_")
     routing = state.pop(_ROUTING, None)
     described, arrays = blueprint.describe(model)
-    return {
+    content = {
         "format": FORMAT,
         "class": type(estimator).__name__,
         "versions": _versions(),
@@ -87,7 +89,21 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "model": {name: encode(value, "The model") for name, value in described.items()},
         "tokenizer": json.loads(tokenizer.to_str()),
         "arrays": {name: tensorfile.describe(array) for name, array in arrays.items()},
-    }, arrays
+    }
+    _check_readable(type(estimator), content)
+    return content, arrays
+
+
+def _check_readable(cls: type, content: dict[str, Any]) -> None:
+    """Whether `load` would take it: what it would not must not be written."""
+    _check_names(cls, content["attributes"])
+    decoder = Decoder(_ALLOWANCE)
+    for part in ("parameters", "attributes"):
+        for name, encoded in content[part].items():
+            try:
+                _decode(decoder, encoded)
+            except PersistenceError as error:
+                raise PersistenceError(f"{name} cannot be saved: {error}") from error
 
 
 def _versions() -> dict[str, str]:
@@ -150,7 +166,7 @@ def _put_together(
             f"it holds a {content['class']!r}, not a {cls.__name__}. Load it with the class that it was "
             "saved from."
         )
-    decoder = Decoder(size)
+    decoder = Decoder(size + _ALLOWANCE)
     parameters = {name: _decode(decoder, value) for name, value in content["parameters"].items()}
     estimator: Any = cls()
     unknown = sorted(set(parameters) - set(estimator.get_params(deep=False)))
@@ -162,9 +178,7 @@ def _put_together(
         )
     estimator.set_params(**parameters)
     attributes = {name: _decode(decoder, value) for name, value in content["attributes"].items()}
-    for name in attributes:
-        if not (re.fullmatch(r"[a-zA-Z]\w*_", name) or name in _PRIVATE) or hasattr(cls, name):
-            raise PersistenceError(f"it has an attribute {name[:80]!r}, which no fit sets.")
+    _check_names(cls, attributes)
     _check_attributes(attributes)
     described = {name: _decode(decoder, value) for name, value in content["model"].items()}
     model = blueprint.build(described, arrays, len(attributes["classes_"]))
@@ -182,6 +196,13 @@ def _decode(decoder: Decoder, encoded: Any) -> Any:
     if json.dumps(again) != json.dumps(encoded):
         raise PersistenceError(f"{str(encoded)[:80]} is not the form of any value.")
     return value
+
+
+def _check_names(cls: type, attributes: Iterable[str]) -> None:
+    """Whether attributes have the names of fitted ones, and hide nothing of the class."""
+    for name in attributes:
+        if name not in _PRIVATE and (not re.fullmatch(r"[a-zA-Z]\w*_", name) or hasattr(cls, name)):
+            raise PersistenceError(f"the attribute {name[:80]!r} is none that a fit sets.")
 
 
 def _check_attributes(attributes: dict[str, Any]) -> None:

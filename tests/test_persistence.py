@@ -308,6 +308,27 @@ def test_an_attribute_of_another_type_is_refused_by_name(fitted, tmp_path):
         odd.save(tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["_private", "predict", "public"])
+def test_an_attribute_that_no_fit_sets_is_refused(name, fitted, tmp_path):
+    from copy import copy
+
+    odd = copy(fitted)
+    setattr(odd, name, 1)
+    with pytest.raises(PersistenceError, match=f"the attribute '{name}' is none that a fit sets"):
+        odd.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_str_of_great_width(make_classifier, reviews, tmp_path):
+    """Their arrays are as wide as the widest that there could be; a file holds what is in them."""
+    texts, labels = reviews
+    wide = make_classifier(epochs=1).fit(list(texts), np.array(labels, dtype="<U1000000"))
+    assert saved(wide, tmp_path / "model").classes_.dtype == np.dtype("<U1000000")
+    wide.classes_ = wide.classes_.astype("<U3000000")
+    with pytest.raises(PersistenceError, match=r"classes_ cannot be saved: An array .* does not fit"):
+        wide.save(tmp_path / "wider")
+
+
 def test_other_families_are_refused_by_name(fitted, tmp_path, monkeypatch):
     config, packed = fitted.model_.rebuild[1]
     monkeypatch.setattr(
@@ -539,6 +560,10 @@ FORGED = {
     "a large vocabulary": config_with(vocab_size=10**12),
     "many positions": config_with(max_position_embeddings=10**12),
     "a large width": config_with(hidden_size=2**20, num_attention_heads=2),
+    "a large width of another layer": lambda content, arrays: (
+        content_with("model", "builder", value="classifier")(content, arrays)
+        or config_with(hidden_size=2**20)(content, arrays)
+    ),
     "a width that is a str": config_with(hidden_size="32"),
     "an unknown activation": config_with(hidden_act="os.system"),
     "many outputs": setting_with(n_outputs=10**12),
@@ -644,6 +669,7 @@ def test_no_memory_beyond_the_file(file, tmp_path):
         "a large vocabulary",
         "many positions",
         "a large width",
+        "a large width of another layer",
         "many outputs",
         "many labels",
     ]
