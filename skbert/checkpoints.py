@@ -102,14 +102,14 @@ def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _read(folder: Path, name: str) -> Checkpoint:
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(
-            f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
-            "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder)."
-        )
-    encoder, config = _read_encoder(folder)
+    return as_checkpoint(_read_encoder(folder), folder, name)
+
+
+def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
+    """An encoder that was read from a folder, and all that skbert needs to know of it."""
+    config = encoder.config
     architecture = _architecture(encoder, config)
-    encoder.config._attn_implementation = _attention_of(architecture.packed)
+    config._attn_implementation = _attention_of(architecture.packed)
     return Checkpoint(
         name=name,
         tokenizer_json=_read_tokenizer(folder),
@@ -121,16 +121,37 @@ def _read(folder: Path, name: str) -> Checkpoint:
     )
 
 
-def _read_encoder(folder: Path) -> tuple[Any, Any]:
+def _read_encoder(folder: Path) -> Any:
     """The encoder in float32; an error that names the weights if any of them would stay random."""
-    from safetensors import SafetensorError
     from transformers import AutoModel
 
+    encoder, report = read_model(AutoModel, folder, torch.float32)
+    missing = {key for key in report["missing_keys"] if not key.startswith("pooler.")}
+    refuse_other_weights(folder, missing, report["unexpected_keys"], encoder)
+    if any(key.startswith("pooler.") for key in report["missing_keys"]):
+        encoder.pooler = None  # it would be random; the first token's state is used as it is
+    return encoder.eval().requires_grad_(False)
+
+
+def read_model(auto: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """A model of one of transformers' Auto classes, and its report of missing and unexpected weights."""
+    from safetensors import SafetensorError
+    from transformers import AutoConfig
+
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
+            "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder)."
+        )
     try:
-        with _quiet(), isolated_generators():
-            encoder, report = AutoModel.from_pretrained(
+        with quiet(), isolated_generators():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            # config.json may name any, even one whose code transformers would get from the hub.
+            config._attn_implementation = "eager"
+            return auto.from_pretrained(
                 folder,
-                dtype=torch.float32,
+                config=config,
+                dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -138,8 +159,11 @@ def _read_encoder(folder: Path) -> tuple[Any, Any]:
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"The checkpoint in {folder} could not be read: {error}") from error
-    missing = {key for key in report["missing_keys"] if not key.startswith("pooler.")}
-    surplus = {key for key in report["unexpected_keys"] if _is_layer(key, encoder)}
+
+
+def refuse_other_weights(folder: Path, missing: set[str], unexpected: set[str], encoder: Any) -> None:
+    """Raise if weights are missing, or if there are more layers than the encoder has."""
+    surplus = {key for key in unexpected if _is_layer(key, encoder)}
     for found, what in ((missing, "lacks"), (surplus, "has, beyond what its config.json names,")):
         if found:
             raise CheckpointError(
@@ -147,9 +171,6 @@ def _read_encoder(folder: Path) -> tuple[Any, Any]:
                 "config.json and its weights do not belong together, or the file is incomplete. Get the "
                 "checkpoint again."
             )
-    if any(key.startswith("pooler.") for key in report["missing_keys"]):
-        encoder.pooler = None  # it would be random; the first token's state is used as it is
-    return encoder.eval().requires_grad_(False), encoder.config
 
 
 def _is_layer(key: str, encoder: Any) -> bool:
@@ -207,7 +228,7 @@ def _read_tokenizer(folder: Path) -> str:
             "save its tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         raise CheckpointError(f"The tokenizer in {folder} could not be read: {error}") from error
@@ -257,14 +278,14 @@ def build_encoder(config: dict[str, Any], packed: bool) -> Any:
 
     settings = dict(config)
     family = settings.pop("model_type")
-    with _quiet(), isolated_generators():
+    with quiet(), isolated_generators():
         encoder = AutoModel.from_config(AutoConfig.for_model(family, **settings))
     encoder.config._attn_implementation = _attention_of(packed)
     return encoder
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the load report and the progress bar of transformers, and restore what was set."""
     from transformers.utils import logging
 

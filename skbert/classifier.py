@@ -24,7 +24,8 @@ from skbert.callbacks import (
 from skbert.exceptions import InputError
 from skbert.inputs import Texts, check_same_columns, check_texts
 from skbert.prediction import PredictionMixin
-from skbert.sources import locate
+from skbert.saving import SavingMixin
+from skbert.sources import display_name, locate
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from skbert.starting import Start
 
 
-class BertClassifier(PredictionMixin, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class BertClassifier(SavingMixin, PredictionMixin, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Fine-tune a pretrained BERT on strings, behind scikit-learn's interface.
 
     Texts are tokenized inside, packed without padding, and a pretrained encoder with a new head is
@@ -141,11 +142,11 @@ class BertClassifier(PredictionMixin, CallbackSupportMixin, ClassifierMixin, Bas
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the text columns, if `X` was a DataFrame with str column names.
     checkpoint_ : str
-        `model`, with ``@revision`` if one was given, that the weights came from.
+        The checkpoint that was fitted: its name, with ``@revision`` if one was given, or its folder's name.
     n_iter_ : int
         Epochs run; calls of `partial_fit` add one each.
-    head_init_ : {"linear_probe", "random"}
-        How the head was started.
+    head_init_ : {"linear_probe", "random", "pretrained"}
+        How the head was started; "pretrained" for one that came with `from_pretrained`.
     learning_rate_ : float
         Peak learning rate used.
     max_length_ : int
@@ -409,7 +410,7 @@ class BertClassifier(PredictionMixin, CallbackSupportMixin, ClassifierMixin, Bas
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
         parameters = self.get_params(deep=False) | {"epochs": 1}
         fitted = fit_texts(data, parameters, seed, start, watch, going_on=True)
-        earlier = self.loss_curve_ if start else []
+        earlier = getattr(self, "loss_curve_", [])
         self._keep(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
         return self
 
@@ -436,11 +437,11 @@ class BertClassifier(PredictionMixin, CallbackSupportMixin, ClassifierMixin, Bas
         check_same_columns(texts, self.n_features_in_)
         pooling, layers = self.model_.pooling, len(self.model_.hidden)
         for name, wanted, found in (
-            ("model", _checkpoint_name(self.model, self.revision), self.checkpoint_),
+            ("model", display_name(self.model, self.revision), getattr(self, "checkpoint_", None)),
             ("pooling", pooling if self.pooling == "auto" else self.pooling, pooling),
             ("head_layers", self.head_layers, layers),
         ):
-            if wanted != found:
+            if found not in (wanted, None):
                 raise InputError(
                     f"{name} is {wanted!r}, but the model to go on from was fitted with {found!r}. Set it "
                     "back, or fit a new estimator."
@@ -448,7 +449,9 @@ class BertClassifier(PredictionMixin, CallbackSupportMixin, ClassifierMixin, Bas
         from skbert.starting import from_fitted
 
         moments = getattr(self, "_moments", None) if not self.warm_start else None
-        return from_fitted(self.model_, self.tokenizer_, self.checkpoint_, self.head_init_, moments)
+        called = getattr(self, "checkpoint_", str(self.model))
+        head_init = getattr(self, "head_init_", "pretrained")
+        return from_fitted(self.model_, self.tokenizer_, called, head_init, moments)
 
     def _watch(self, data: FitData, given: dict[str, Any], sample_weight: Any, names: dict[str, Any]) -> Any:
         """Make the watcher that tells scikit-learn's callbacks, once there is what finishes a fit."""
@@ -476,7 +479,7 @@ class BertClassifier(PredictionMixin, CallbackSupportMixin, ClassifierMixin, Bas
             "adapters_": {
                 n: (adapter.b.numpy(), adapter.a.numpy()) for n, adapter in fitted.adapters.items()
             },
-            "checkpoint_": _checkpoint_name(self.model, self.revision),
+            "checkpoint_": display_name(self.model, self.revision),
             "max_length_": self.max_length,
             "long_text_": self.long_text,
             "loss_curve_": curve,
@@ -520,10 +523,6 @@ def _history(losses: list[float], scores: list[float] | None) -> list[dict[str, 
     if scores is None:
         return rows
     return [row | {"validation_score": score} for row, score in zip(rows, scores, strict=True)]
-
-
-def _checkpoint_name(model: str | PathLike[str], revision: str | None) -> str:
-    return str(model) if revision is None else f"{model}@{revision}"
 
 
 def _checked_validation(

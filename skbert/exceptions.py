@@ -6,6 +6,7 @@ Each error is both an `SkbertError` and the built-in that people already catch::
     ├── InputError             (ValueError)      texts, labels or weights that cannot be used
     │   └── InputTypeError     (TypeError too)   a cell or a container of the wrong type
     ├── CheckpointError        (OSError, ValueError)  weights or tokenizer missing or incomplete
+    ├── PersistenceError       (ValueError)      a model file that cannot be written or read exactly
     ├── NonFiniteLossError     (ArithmeticError) the training loss became NaN or infinite
     ├── InsufficientMemoryError (MemoryError)    a single text does not fit into memory
     └── MissingExtraError      (ImportError)     a parameter needs an optional dependency
@@ -33,6 +34,10 @@ class InputTypeError(InputError, TypeError):
 
 class CheckpointError(SkbertError, OSError, ValueError):
     """A checkpoint that cannot be found, or whose files are incomplete."""
+
+
+class PersistenceError(SkbertError, ValueError):
+    """A model that cannot be written exactly, or a file that is not one, or not one any more."""
 
 
 class NonFiniteLossError(SkbertError, ArithmeticError):

@@ -77,7 +77,8 @@ class SequenceClassifier(nn.Module):
         if pooler is not None:
             encoder.pooler = None
         self.encoder: Any = encoder  # nn.Module of transformers, which has no types
-        self.pooler = pooler if pooling == "cls" else None
+        # Poolers of encoders read the first token; those of classifiers (families.py) any vector.
+        self.pooler = pooler if pooling == "cls" or getattr(pooler, "reads_any_vector", False) else None
         width = encoder.config.hidden_size
         self.hidden = nn.Sequential(*(HiddenLayer(width, head_dropout) for _ in range(head_layers)))
         self.dropout = Dropout(head_dropout)
@@ -110,9 +111,13 @@ class SequenceClassifier(nn.Module):
         states = encode(batch, packing)  # (n_tokens, hidden_size)
         if self.pooling != "cls":
             pool = mean_of_texts if self.pooling == "mean" else maximum_of_texts
-            return pool(states.to(self.head.weight.dtype), packing, batch.lengths)
+            vectors = pool(states.to(self.head.weight.dtype), packing, batch.lengths)
+            return vectors if self.pooler is None else self._apply_pooler(vectors.to(states.dtype))
         first = states[batch.lengths.cumsum(0) - batch.lengths]  # (n_texts, hidden_size)
-        pooled = first if self.pooler is None else self.pooler(first[:, None])
+        return self._apply_pooler(first)
+
+    def _apply_pooler(self, vectors: torch.Tensor) -> torch.Tensor:
+        pooled = vectors if self.pooler is None else self.pooler(vectors[:, None])
         return pooled.to(self.head.weight.dtype)
 
     def _encode_packed(self, batch: Batch, packing: Packing) -> torch.Tensor:

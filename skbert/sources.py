@@ -36,10 +36,21 @@ VOCABULARIES = (
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # what is read of a checkpoint
 
 
+def is_path(model: str | os.PathLike[str]) -> bool:
+    """Whether a folder is meant, and not a name on the hub."""
+    return not isinstance(model, str) or model.startswith((".", "/", "~")) or os.path.isabs(model)
+
+
+def display_name(model: str | os.PathLike[str], revision: str | None = None) -> str:
+    """What a checkpoint is called, wherever it is: its name on the hub, or its folder's name."""
+    name = Path(model).name if is_path(model) else str(model)
+    return name if revision is None else f"{name}@{revision}"
+
+
 def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
     """Folder that holds the files of a checkpoint; see `checkpoints.load`."""
     name = os.fspath(model)
-    if not isinstance(model, str) or name.startswith((".", "/", "~")) or os.path.isabs(name):
+    if is_path(model):
         folder = Path(name).expanduser()
         if not (folder / "config.json").is_file():
             raise CheckpointError(

@@ -156,3 +156,12 @@ def test_build_encoder_has_the_same_shape(tiny_checkpoints):
             for encoder in (build(*arguments), checkpoint.new_encoder())
         ]
         assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_config_cannot_name_a_kernel(key, tmp_path):
+    """transformers would get it from the hub and run it."""
+    folder = build_checkpoint("bert", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: "someone/kernels"}))
+    assert checkpoints.load(folder)._encoder.config._attn_implementation == "skbert_packed"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from skbert import InputError
+from skbert import BertClassifier, InputError
 from skbert.optimizer import constant_schedule
 
 
@@ -210,10 +210,24 @@ def test_warm_start_of_a_new_estimator_is_a_fit(make_classifier, reviews):
     np.testing.assert_array_equal(warm.decision_function(texts), cold.decision_function(texts))
 
 
-def test_warm_start_goes_on_where_the_checkpoint_is_not_at_hand(tiny_checkpoints, make_classifier, reviews):
+def test_training_goes_on_from_a_classifier_of_transformers(make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    make_classifier().fit(texts, labels).save_pretrained(tmp_path / "folder")
+    quick = {"max_length": 32, "random_state": 0, "device": "cpu", "precision": "float32", "epochs": 2}
+    model = BertClassifier.from_pretrained(tmp_path / "folder", warm_start=True, learning_rate=1e-12, **quick)
+    before = model.decision_function(texts)
+    model.fit(texts, labels)
+    assert model.head_init_ == "pretrained"
+    np.testing.assert_allclose(model.decision_function(texts), before, atol=1e-5)
+    again = BertClassifier.from_pretrained(tmp_path / "folder", learning_rate=5e-3, **quick)
+    again.partial_fit(texts, labels, classes=["neg", "pos"]).partial_fit(texts, labels)
+    assert again.n_iter_ == 2
+
+
+def test_warm_start_goes_on_where_the_checkpoint_is_not_at_hand(make_classifier, reviews):
     """As for a model that was fitted elsewhere, stored and loaded."""
     texts, labels = map(list, reviews)
     model = make_classifier(warm_start=True).fit(texts, labels)
-    model.set_params(model="/gone/elsewhere").__dict__.update(checkpoint_="/gone/elsewhere")
+    model.set_params(model=f"/gone/{model.checkpoint_}")
     model.fit(texts, labels)
     assert model.n_iter_ == 2

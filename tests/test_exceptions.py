@@ -10,6 +10,7 @@ TREE = {
     "InputError": ValueError,
     "InputTypeError": TypeError,
     "CheckpointError": OSError,
+    "PersistenceError": ValueError,
     "NonFiniteLossError": ArithmeticError,
 }
 

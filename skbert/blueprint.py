@@ -1,0 +1,168 @@
+"""A model as plain values and arrays, and back.
+
+1. `describe` tells how the model is built, without its weights; of the encoder's config it keeps what the
+   encoder computes with.
+2. `build` takes a description that anyone may have written. The encoder must be of a family named here: of
+   these, transformers builds any config without fetching or running anything.
+3. It is built without memory first, and its shapes are held against those of the arrays that are there: no
+   config can ask for more memory than the file that it came in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from skbert import checkpoints, families
+from skbert.exceptions import PersistenceError
+from skbert.model import Architecture, SequenceClassifier
+
+FAMILIES = (
+    "bert",
+    "camembert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "modernbert",
+    "mpnet",
+    "roberta",
+    "xlm-roberta",
+)
+"""Values of `model_type` whose encoders are built from a description; tests hold each of them."""
+
+_BUILDERS = {"encoder": checkpoints.build_encoder, "classifier": families.build_encoder}
+# Of a config: where it came from, labels of another head, and what could make transformers fetch or run code.
+_NOT_OF_AN_ENCODER = {
+    *("architectures", "name_or_path", "transformers_version"),
+    *("id2label", "label2id", "num_labels", "problem_type"),
+    *("attn_implementation", "auto_map", "experts_implementation", "per_layer_config"),
+    *("dtype", "quantization_config", "torch_dtype"),
+}
+_MAX_BUFFERS = 2**26  # bytes of what an encoder holds besides its weights, such as position ids
+
+
+def is_describable(model: SequenceClassifier) -> bool:
+    """Whether the encoder is of one of the `FAMILIES`."""
+    return model.rebuild[1][0]["model_type"] in FAMILIES
+
+
+def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `build` makes the model of: plain values, and its weights.
+
+    Parameters
+    ----------
+    model : SequenceClassifier
+
+    Returns
+    -------
+    described : dict
+    arrays : dict of str to ndarray
+
+    Raises
+    ------
+    PersistenceError
+        If its encoder is of none of the `FAMILIES`.
+    """
+    builders = {function: name for name, function in _BUILDERS.items()}
+    build, (config, *arguments) = model.rebuild
+    if not is_describable(model):
+        raise PersistenceError(
+            f"The encoder is of the family {config['model_type']!r}, which a model file does not hold; it "
+            f"holds {', '.join(FAMILIES)}. Keep this estimator with joblib.dump, whose files can run code "
+            "when they are loaded."
+        )
+    config = {k: v for k, v in config.items() if k not in _NOT_OF_AN_ENCODER and not k.startswith("_")}
+    settings = {
+        "architecture": {n: getattr(model.architecture, n) for n in Architecture.__slots__},
+        "pooling": model.pooling,
+        "n_outputs": model.head.out_features,
+        "head_dropout": model.dropout.p,
+        "head_layers": len(model.hidden),
+    }
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    return {
+        "builder": builders[build],
+        "config": config,
+        "arguments": arguments,
+        "settings": settings,
+    }, arrays
+
+
+def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: int) -> SequenceClassifier:
+    """The model that was described, with these weights.
+
+    Parameters
+    ----------
+    described : dict
+    arrays : dict of str to ndarray
+        The model takes them as they are, without a copy, unless they are read-only.
+    n_classes : int
+        What its head must give.
+
+    Returns
+    -------
+    SequenceClassifier
+        In eval mode, frozen.
+
+    Raises
+    ------
+    PersistenceError, KeyError, TypeError
+        If `described` is nothing that `describe` makes, or does not go with the weights.
+    """
+    config, settings = described["config"], dict(described["settings"])
+    arguments = (config, *described["arguments"])
+    build_encoder = _BUILDERS[described["builder"]]
+    _check_config(config, len(arrays))
+    head = arrays["head.weight"]
+    if not settings["n_outputs"] == n_classes == len(head):
+        raise PersistenceError(f"it has {n_classes} classes, but its head gives {len(head)} logits.")
+    try:
+        with torch.device("meta"):
+            _check_shapes(build_encoder(*arguments), arrays)
+        encoder = build_encoder(*arguments)
+        if not any(name.startswith("pooler.") for name in arrays):
+            encoder.pooler = None  # the checkpoint had none
+        settings["architecture"] = Architecture(**settings["architecture"])
+        model = SequenceClassifier(encoder, **settings, rebuild=(build_encoder, arguments))
+        model.load_state_dict({name: _as_tensor(array) for name, array in arrays.items()}, assign=True)
+    except PersistenceError:
+        raise
+    except Exception as error:  # of whatever kind: transformers checks a config where it happens to use it
+        raise PersistenceError(
+            f"its model cannot be built ({type(error).__name__}: {str(error)[:200]})."
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def _as_tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _check_config(config: dict[str, Any], n_arrays: int) -> None:
+    if config["model_type"] not in FAMILIES:
+        raise PersistenceError(
+            f"its encoder is of the family {str(config['model_type'])[:80]!r}; only {', '.join(FAMILIES)} "
+            "are built from a file."
+        )
+    odd = [name for name in config if name in _NOT_OF_AN_ENCODER or name.startswith("_")]
+    if odd:
+        raise PersistenceError(f"its encoder's config has {odd[:3]}, which save() never writes.")
+    layers = max(config.get(name) or 0 for name in ("num_hidden_layers", "n_layers"))
+    if not 1 <= layers <= n_arrays:  # a layer's weights also bound what the pooler's take
+        raise PersistenceError(f"its encoder has {layers} layers, it says, of {n_arrays} arrays.")
+
+
+def _check_shapes(encoder: Any, arrays: dict[str, np.ndarray]) -> None:
+    """Whether an encoder without memory would take no more than the file's arrays."""
+    for name, tensor in encoder.state_dict().items():
+        stored = arrays.get(name if name.startswith("pooler.") else f"encoder.{name}")
+        if name.startswith("pooler.") and stored is None:
+            continue
+        if stored is None or stored.shape != tuple(tensor.shape):
+            shape = tuple(tensor.shape)
+            raise PersistenceError(f"the array {name!r} is missing, or not of the shape {shape}.")
+    if sum(buffer.nbytes for buffer in encoder.buffers()) > _MAX_BUFFERS:
+        raise PersistenceError("its encoder asks for more memory than its arrays explain.")

@@ -1,0 +1,164 @@
+"""Values of parameters and fitted attributes as JSON, and back exactly.
+
+1. None, bool, int, str, finite float and list are themselves.
+2. Every other type is an object with one key, which names the type: ``{"$tuple": [...]}``.
+3. A type without an entry here is refused: nothing is turned into something that is nearly the same.
+
+Types are compared, not classes: a subclass may hold more than its base.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skbert.exceptions import PersistenceError
+
+_PLAIN = (type(None), bool, int, str)
+_NUMPY_KINDS = "biufU"  # bool, int, unsigned, float, str
+
+
+def encode(value: Any, name: str) -> Any:
+    """JSON for a value.
+
+    Parameters
+    ----------
+    value : object
+    name : str
+        What it is, for the error.
+
+    Raises
+    ------
+    PersistenceError
+        If it is, or holds, something of a type that has no exact form.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if kind is list:
+        return [encode(item, name) for item in value]
+    if kind is tuple:
+        return {"$tuple": [encode(item, name) for item in value]}
+    if kind is dict:
+        return {"$dict": [[encode(key, name), encode(item, name)] for key, item in value.items()]}
+    if isinstance(value, np.generic):
+        return {"$scalar": _encode_array(np.asarray(value), name)}
+    if kind is np.ndarray:
+        return {"$array": _encode_array(value, name)}
+    if kind is type(Path()):
+        return {"$path": os.fspath(value)}
+    if kind is np.random.RandomState:
+        return {"$random_state": _encode_random_state(value, name)}
+    raise PersistenceError(_unsupported(value, name))
+
+
+def _encode_array(array: np.ndarray, name: str) -> dict[str, Any]:
+    is_object = array.dtype.kind == "O"
+    is_long_double = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    if is_long_double or array.dtype.kind not in _NUMPY_KINDS + "O":
+        raise PersistenceError(_unsupported(array, name))
+    return {
+        "dtype": "object" if is_object else array.dtype.str,
+        "shape": list(array.shape),
+        "items": [encode(item, name) for item in array.ravel().tolist()],
+    }
+
+
+def _encode_random_state(value: np.random.RandomState, name: str) -> Any:
+    state: Any = value.get_state(legacy=False)
+    if state["bit_generator"] != "MT19937":
+        raise PersistenceError(_unsupported(value, name))
+    return encode(state, name)
+
+
+def _unsupported(value: Any, name: str) -> str:
+    shown = repr(value)
+    if len(shown) > 80:
+        shown = shown[:77] + "..."
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, np.ndarray):
+        kind += f" of dtype {value.dtype}"
+    return (
+        f"{name} is or holds {shown} (type {kind}), which a model file cannot hold exactly. It holds None, "
+        "bool, int, float, str, list, tuple, dict, path, RandomState, and numpy scalars and arrays of bool, "
+        "numbers, str or object."
+    )
+
+
+class Decoder:
+    """Values from their JSON.
+
+    Parameters
+    ----------
+    allowance : int
+        Bytes that all arrays may take together. The JSON of an array tells the width of its str: a few
+        characters could ask for any amount of memory.
+    """
+
+    def __init__(self, allowance: int) -> None:
+        self._allowance = allowance
+
+    def decode(self, encoded: Any) -> Any:
+        """The value that `encode` was given.
+
+        Raises
+        ------
+        PersistenceError, KeyError, TypeError, ValueError, OverflowError
+            If `encoded` is nothing that `encode` makes.
+        """
+        if type(encoded) in (*_PLAIN, float):
+            return encoded
+        if type(encoded) is list:
+            return [self.decode(item) for item in encoded]
+        (tag, content), *others = encoded.items()
+        if others:
+            raise PersistenceError(f"An object with the keys {list(encoded)[:5]} stands for no value.")
+        return self._tagged(tag, content)
+
+    def _tagged(self, tag: str, content: Any) -> Any:
+        if tag == "$float":
+            return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[content]
+        if tag == "$tuple":
+            return tuple(self.decode(_a_list(content)))
+        if tag == "$dict":
+            return {self.decode(key): self.decode(item) for key, item in _a_list(content)}
+        if tag == "$scalar":
+            return self._array(content)[()]
+        if tag == "$array":
+            return self._array(content)
+        if tag == "$path":
+            return Path(content)
+        if tag == "$random_state":
+            generator = np.random.RandomState(0)
+            generator.set_state(self.decode(content))
+            return generator
+        raise PersistenceError(f"The type {tag!r} is unknown to this version of skbert.")
+
+    def _array(self, content: dict[str, Any]) -> np.ndarray:
+        dtype = np.dtype(content["dtype"])
+        shape = [int(size) for size in content["shape"]]
+        if dtype.kind not in _NUMPY_KINDS + "O":
+            raise PersistenceError(f"An array has the dtype {dtype}, which no model file has.")
+        items = self.decode(_a_list(content["items"]))
+        self._allowance -= len(items) * dtype.itemsize
+        if self._allowance < 0 or min(shape, default=0) < 0 or len(items) != math.prod(shape):
+            raise PersistenceError(
+                f"An array of shape {shape} and dtype {dtype}, with {len(items)} items, does not fit into "
+                "its file."
+            )
+        array = np.empty(len(items), dtype=dtype)
+        for place, item in enumerate(items):  # one by one: an item may be a list
+            array[place] = item
+        return array.reshape(shape)
+
+
+def _a_list(content: Any) -> list[Any]:
+    if type(content) is not list:
+        raise PersistenceError(f"A {type(content).__name__} stands where a list is expected.")
+    return content

@@ -1,0 +1,148 @@
+"""The heads of transformers' classifiers: what each family has between its encoder and the logits.
+
+All of them read one vector of each text, and apply a linear layer, an activation, in one family a norm, and
+the linear layer that gives the logits. In a `SequenceClassifier` the first of these are its pooler, the last
+its head.
+
+A model whose head is the linear layer alone, logits W x + b, can be put into most of these heads as well:
+
+1. Activations of the form a(z) = z s(z) with s(z) + s(-z) = 1, which are ReLU and GELU and their kin, give
+   a(z) - a(-z) = z: the first layer computes W x and -W x, the last takes the difference and adds b.
+2. tanh(z) is z up to rounding for tiny z: the first layer is the identity times 2**-30, the last W times
+   2**30.
+3. A norm cannot be undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from skbert import checkpoints
+
+_TINY = 2.0**-30  # a power of two: the scaling itself rounds nothing, in float32, float64 and bfloat16
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a family's classifier keeps its layers, by the names of transformers."""
+
+    dense: str
+    output: str
+    activation: str  # its name, or the entry of the config that names it
+    norm: str | None = None
+
+    def activation_of(self, config: Mapping[str, Any]) -> str:
+        """Name of the activation."""
+        return config.get(self.activation, self.activation)
+
+
+_OF_ROBERTA = Layout("classifier.dense", "classifier.out_proj", "tanh")
+_OF_DEBERTA = Layout("pooler.dense", "classifier", "pooler_hidden_act")
+LAYOUTS = {
+    "bert": Layout("bert.pooler.dense", "classifier", "tanh"),
+    "camembert": _OF_ROBERTA,
+    "deberta": _OF_DEBERTA,
+    "deberta-v2": _OF_DEBERTA,
+    "distilbert": Layout("pre_classifier", "classifier", "relu"),
+    "electra": Layout("classifier.dense", "classifier.out_proj", "gelu"),
+    "modernbert": Layout("head.dense", "classifier", "classifier_activation", norm="head.norm"),
+    "mpnet": _OF_ROBERTA,
+    "roberta": _OF_ROBERTA,
+    "xlm-roberta": _OF_ROBERTA,
+}
+
+
+class FamilyPooler(nn.Module):
+    """The layers of a family's head before the one that gives the logits.
+
+    Parameters
+    ----------
+    dense : nn.Linear
+    activation : str
+    norm : nn.Module or None
+    """
+
+    reads_any_vector = True  # of the first token, or the mean over all of them
+
+    def __init__(self, dense: nn.Module, activation: str, norm: nn.Module | None) -> None:
+        super().__init__()
+        self.dense = dense
+        self.activation = activation
+        self.norm = norm
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """(n_texts, n_tokens, hidden_size) → (n_texts, hidden_size), of the first token."""
+        activated = _ACTIVATIONS[self.activation](self.dense(states[:, 0]))
+        return activated if self.norm is None else self.norm(activated)
+
+
+def is_known(activation: str) -> bool:
+    """Whether a `FamilyPooler` can have this activation."""
+    return activation in _ACTIVATIONS
+
+
+def build_encoder(config: dict[str, Any], packed: bool) -> Any:
+    """As `checkpoints.build_encoder`, with a `FamilyPooler` of the config's sizes in it."""
+    encoder = checkpoints.build_encoder(config, packed)
+    layout = LAYOUTS[config["model_type"]]
+    width = encoder.config.hidden_size
+    # Without drawing weights, and without memory where the encoder has none (blueprint.py).
+    dense = nn.Linear(width, width, bias=config.get("classifier_bias", True), device="meta")
+    dense = dense.to_empty(device=torch.get_default_device())
+    norm = None
+    if layout.norm is not None:
+        norm = nn.LayerNorm(width, eps=config["norm_eps"], bias=config["norm_bias"])
+    encoder.pooler = FamilyPooler(dense, layout.activation_of(config), norm)
+    return encoder
+
+
+def activation_of_pooler(pooler: nn.Module) -> str:
+    """Name of the activation of a model's pooler; those that encoders of transformers have use tanh."""
+    return pooler.activation if isinstance(pooler, FamilyPooler) else "tanh"
+
+
+def head_of(
+    weight: torch.Tensor, bias: torch.Tensor, activation: str
+) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None:
+    """Weights and biases of two layers that compute, with `activation` between them, what one does.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (n_outputs, hidden_size)
+    bias : Tensor of shape (n_outputs,)
+    activation : str
+
+    Returns
+    -------
+    tuple of two (weight, bias), or None
+        None if the first layer, of shape (hidden_size, hidden_size), has too few rows.
+    """
+    n_outputs, width = weight.shape
+    first = weight.new_zeros(width, width)
+    last = torch.zeros_like(weight)
+    if activation == "tanh":
+        first.fill_diagonal_(_TINY)
+        last.copy_(weight / _TINY)
+    elif 2 * n_outputs > width:
+        return None
+    else:
+        first[:n_outputs], first[n_outputs : 2 * n_outputs] = weight, -weight
+        last[:, :n_outputs].fill_diagonal_(1.0)
+        last[:, n_outputs : 2 * n_outputs].fill_diagonal_(-1.0)
+    return (first, weight.new_zeros(width)), (last, bias.clone())

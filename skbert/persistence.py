@@ -1,0 +1,277 @@
+"""What is saved of a fitted estimator: one file, without a pickle, that is read exactly or refused.
+
+1. `save` splits the estimator into arrays (the weights) and JSON (all else: `codec.py`), which go into the
+   file's metadata: "skbert" is the JSON text, "sha256" its checksum. The JSON has the checksums of the
+   arrays.
+2. `load` checks every size, name and checksum (`tensorfile.py` and here) before it makes anything of them.
+3. What is then made of them are plain values, a tokenizer, and a model of a known family (`blueprint.py`).
+
+Every version of the format keeps the two metadata and the key "format"; so a newer one is known as such.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+from sklearn import config_context
+from tokenizers import Tokenizer
+
+import skbert
+from skbert import blueprint, checkpoints, delta, tensorfile
+from skbert.codec import Decoder, encode
+from skbert.encoding import LongText
+from skbert.exceptions import PersistenceError
+from skbert.labels import TargetType
+
+Estimator = TypeVar("Estimator")
+
+FORMAT = 1
+_LIBRARIES = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
+_PRIVATE = ("_sklearn_output_config",)  # what set_output has set
+_OF_THE_PROCESS = ("_moments", "_skl_callbacks")  # the state of partial_fit's optimizer; who watches fits
+_ROUTING = "_metadata_request"  # what set_fit_request has set
+_ALLOWANCE = 2**24  # bytes that arrays may take beside what the file's size explains: str of great width
+
+
+def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) -> None:
+    """Write a fitted estimator; see `BertClassifier.save`."""
+    content, arrays = _take_apart(estimator)
+    if only_changes:
+        checkpoint = checkpoints.load(estimator.model, estimator.revision)
+        content["base"] = estimator.checkpoint_
+        arrays = delta.changes(arrays, delta.weights_of(checkpoint.new_encoder()))
+    text = json.dumps(content, separators=(",", ":"))
+    metadata = {"sha256": _checksum(text), "skbert": text}
+    tensorfile.replace_file(path, lambda file: tensorfile.write(file, arrays, metadata))
+
+
+def load(
+    cls: type[Estimator], path: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None
+) -> Estimator:
+    """Read an estimator of the class `cls`; see `BertClassifier.load`."""
+    if os.path.isdir(path):
+        raise PersistenceError(
+            f"{os.fspath(path)!r} is a folder. Expected a file that save() wrote; a folder as transformers "
+            "writes it is read by from_pretrained()."
+        )
+    arrays, metadata, size = tensorfile.read(path)
+    try:
+        content = _checked_json(metadata)
+        if "base" in content:
+            arrays = _with_checkpoint(content, arrays, checkpoint)
+        _check_arrays(content, arrays)
+        return _put_together(cls, content, arrays, size)
+    except PersistenceError as error:
+        raise PersistenceError(f"{os.fspath(path)!r} cannot be loaded: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # The checksums are right, so that these are the words of whoever wrote the file.
+        raise PersistenceError(
+            f"{os.fspath(path)!r} cannot be loaded: its content is not what save() writes "
+            f"({type(error).__name__}: {str(error)[:200]}). Save the model again with skbert."
+        ) from error
+
+
+# Saving
+
+
+def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The estimator as JSON, and its weights."""
+    state = dict(vars(estimator))  # at once: another thread may be fitting
+    parameters = {name: state.pop(name) for name in estimator.get_params(deep=False)}
+    model, tokenizer = state.pop("model_"), state.pop("tokenizer_")
+    routing = state.pop(_ROUTING, None)
+    adapters = state.pop("adapters_", {})
+    for name in _OF_THE_PROCESS:
+        state.pop(name, None)
+    described, arrays = blueprint.describe(model)
+    arrays |= delta.factors_of(adapters)
+    content = {
+        "format": FORMAT,
+        "class": type(estimator).__name__,
+        "versions": _versions(),
+        "parameters": {name: _encode_parameter(value, name) for name, value in parameters.items()},
+        "attributes": {name: encode(value, f"The attribute {name}") for name, value in state.items()},
+        "routing": None if routing is None else _requests(routing),
+        "model": {name: encode(value, "The model") for name, value in described.items()},
+        "tokenizer": json.loads(tokenizer.to_str()),
+        "arrays": {name: tensorfile.describe(array) for name, array in arrays.items()},
+    }
+    _check_readable(type(estimator), content)
+    return content, arrays
+
+
+def _check_readable(cls: type, content: dict[str, Any]) -> None:
+    """Whether `load` would take it: what it would not must not be written."""
+    _check_names(cls, content["attributes"])
+    decoder = Decoder(_ALLOWANCE)
+    for part in ("parameters", "attributes"):
+        for name, encoded in content[part].items():
+            try:
+                _decode(decoder, encoded)
+            except PersistenceError as error:
+                raise PersistenceError(f"{name} cannot be saved: {error}") from error
+
+
+def _versions() -> dict[str, str]:
+    """What wrote the file: for people, nothing reads it."""
+    own = {"skbert": skbert.__version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in _LIBRARIES}
+
+
+def _encode_parameter(value: Any, name: str) -> Any:
+    try:
+        return encode(value, f"The parameter {name}")
+    except PersistenceError as error:
+        raise PersistenceError(
+            f"{error} If it only matters in fit, set it to something else first, with "
+            f"set_params({name}=...); or keep this estimator with joblib.dump, whose files can run code when "
+            "they are loaded."
+        ) from error
+
+
+def _requests(routing: Any) -> dict[str, dict[str, Any]]:
+    """Which metadata each method asks for, as the methods set_..._request take it."""
+    methods = {name: getattr(value, "requests", None) for name, value in vars(routing).items()}
+    return {name: dict(requests) for name, requests in methods.items() if requests}
+
+
+# Loading
+
+
+def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
+    """The JSON, once it is known to be what was written, in a format that is known."""
+    if set(metadata) != {"skbert", "sha256"}:
+        raise PersistenceError(
+            f"its metadata are {sorted(metadata)[:5]}, not those that save() writes. For a folder of "
+            "transformers there is from_pretrained()."
+        )
+    if _checksum(metadata["skbert"]) != metadata["sha256"]:
+        raise PersistenceError("its metadata do not have their checksum; it is damaged. Get the file again.")
+    content = json.loads(metadata["skbert"])
+    if content["format"] != FORMAT:
+        writer = str(content.get("versions", {}).get("skbert", "a newer version"))
+        raise PersistenceError(
+            f"it has format {content['format']!r}, written by skbert {writer[:20]}; this is skbert "
+            f"{skbert.__version__}, which reads format {FORMAT}. Install a newer skbert."
+        )
+    return content
+
+
+def _with_checkpoint(
+    content: dict[str, Any], arrays: dict[str, np.ndarray], checkpoint: str | os.PathLike[str] | None
+) -> dict[str, np.ndarray]:
+    """All arrays of a file that leaves out the checkpoint's; the caller names that, never the file."""
+    if checkpoint is None:
+        raise PersistenceError(
+            f"it holds only what training changed of {str(content['base'])[:200]!r}. Pass that checkpoint, "
+            "by name or folder, as load(path, checkpoint=...)."
+        )
+    dtypes = {name: tensorfile.dtype_of(about) for name, about in content["arrays"].items()}
+    return delta.whole(arrays, delta.weights_of(checkpoints.load(checkpoint).new_encoder()), dtypes)
+
+
+def _check_arrays(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Whether these are the arrays that the JSON describes."""
+    described = content["arrays"]
+    if set(described) != set(arrays):
+        odd = sorted(set(described) ^ set(arrays))
+        raise PersistenceError(f"the arrays {odd[:3]} are either missing or not its own. Get the file again.")
+    for name, array in arrays.items():
+        if tensorfile.describe(array) != described[name]:
+            raise PersistenceError(
+                f"the array {name!r} is not the one that was saved. Get the file again"
+                + (", or pass the checkpoint that it was fitted from." if "base" in content else ".")
+            )
+
+
+def _put_together(
+    cls: type[Estimator], content: dict[str, Any], arrays: dict[str, np.ndarray], size: int
+) -> Estimator:
+    if content["class"] != cls.__name__:
+        raise PersistenceError(
+            f"it holds a {content['class']!r}, not a {cls.__name__}. Load it with the class that it was "
+            "saved from."
+        )
+    decoder = Decoder(size + _ALLOWANCE)
+    parameters = {name: _decode(decoder, value) for name, value in content["parameters"].items()}
+    estimator: Any = cls()
+    unknown = sorted(set(parameters) - set(estimator.get_params(deep=False)))
+    if unknown:
+        raise PersistenceError(
+            f"it has the parameters {unknown[:5]}, which skbert {skbert.__version__} does not have. It was "
+            f"written by skbert {str(content['versions']['skbert'])[:20]}; install that version or a newer "
+            "one."
+        )
+    estimator.set_params(**parameters)
+    attributes = {name: _decode(decoder, value) for name, value in content["attributes"].items()}
+    _check_names(cls, attributes)
+    _check_attributes(attributes)
+    described = {name: _decode(decoder, value) for name, value in content["model"].items()}
+    weights, adapters = delta.split_factors(arrays)
+    model = blueprint.build(described, weights, len(attributes["classes_"]))
+    attributes |= {
+        "model_": model,
+        "adapters_": adapters,
+        "tokenizer_": _build_tokenizer(content["tokenizer"]),
+    }
+    vars(estimator).update(attributes)
+    if content["routing"] is not None:
+        _set_requests(estimator, content["routing"])
+    return estimator
+
+
+def _decode(decoder: Decoder, encoded: Any) -> Any:
+    """The value, if it would be written the same way."""
+    value = decoder.decode(encoded)
+    again = encode(value, "A value")
+    if json.dumps(again) != json.dumps(encoded):
+        raise PersistenceError(f"{str(encoded)[:80]} is not the form of any value.")
+    return value
+
+
+def _check_names(cls: type, attributes: Iterable[str]) -> None:
+    """Whether attributes have the names of fitted ones, and hide nothing of the class."""
+    for name in attributes:
+        if name not in _PRIVATE and (not re.fullmatch(r"[a-zA-Z]\w*_", name) or hasattr(cls, name)):
+            raise PersistenceError(f"the attribute {name[:80]!r} is none that a fit sets.")
+
+
+def _check_attributes(attributes: dict[str, Any]) -> None:
+    """Whether what predictions read is there; all else may differ between versions."""
+    classes = attributes["classes_"]
+    sound = (
+        isinstance(classes, np.ndarray)
+        and classes.ndim == 1
+        and len(classes) > 0
+        and attributes["target_type_"] in get_args(TargetType)
+        and attributes["long_text_"] in get_args(LongText)
+        and attributes["n_features_in_"] in (1, 2)
+        and type(attributes["max_length_"]) is int
+    )
+    if not sound:
+        raise PersistenceError("its fitted attributes are not those of a fit.")
+
+
+def _build_tokenizer(content: Any) -> Tokenizer:
+    try:
+        return checkpoints.new_tokenizer(json.dumps(content))
+    except Exception as error:  # the tokenizers package raises no narrower one
+        raise PersistenceError(f"its tokenizer is none ({str(error)[:200]}).") from error
+
+
+def _set_requests(estimator: Any, routing: dict[str, dict[str, Any]]) -> None:
+    with config_context(enable_metadata_routing=True):
+        for method, requests in routing.items():
+            getattr(estimator, f"set_{method}_request")(**requests)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,165 @@
+"""The methods that write a fitted estimator and read it back.
+
+The work is done in `persistence.py` (a file of skbert's own) and `interchange.py` (folders of transformers).
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any, Self
+
+from sklearn.utils.validation import check_is_fitted
+
+
+class SavingMixin:
+    """`save` and `load`, `save_pretrained` and `from_pretrained`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State of plain values and arrays, so that joblib stores arrays as such, and skops can read them."""
+        state = dict(super().__getstate__())  # type: ignore[call-overload]  # BaseEstimator's is a dict
+        if "model_" in state:
+            from skbert import blueprint
+
+            if blueprint.is_describable(state["model_"]):
+                described, arrays = blueprint.describe(state["model_"])
+                state["model_"] = {"described": described, "arrays": arrays}
+            state["tokenizer_"] = state["tokenizer_"].to_str()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if isinstance(state.get("model_"), dict):
+            from skbert import blueprint
+
+            state["model_"] = blueprint.build(**state["model_"], n_classes=len(state["classes_"]))
+        if isinstance(state.get("tokenizer_"), str):
+            from skbert import checkpoints
+
+            state["tokenizer_"] = checkpoints.new_tokenizer(state["tokenizer_"])
+        super().__setstate__(state)  # type: ignore[misc]  # BaseEstimator has it
+
+    def save(self, path: str | PathLike[str], *, only_changes: bool = False) -> None:
+        """Write the fitted estimator to one file, which `load` reads.
+
+        The file is in the safetensors format: the weights, and as JSON the parameters, the fitted attributes,
+        the encoder's config and the tokenizer, with a SHA-256 of each weight and of the JSON. It holds no
+        code and no pickle. The same estimator gives the same bytes.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to, for example ``"model.safetensors"``. A file that is there is replaced as a whole: if
+            saving fails or is interrupted, it stays as it was.
+        only_changes : bool, default=False
+            Whether to leave out the weights that are still the checkpoint's own, and to write low-rank
+            adapters as such: a small file after a fit with `lora` or `freeze`. `load` then needs the
+            checkpoint.
+
+        Raises
+        ------
+        PersistenceError
+            If a parameter or an attribute has no exact form in such a file, such as a callable as
+            `scoring`. It is named, and nothing is written.
+        CheckpointError
+            If `only_changes` and the checkpoint of the fit, `model`, cannot be found.
+        """
+        check_is_fitted(self)
+        from skbert import persistence
+
+        persistence.save(self, path, only_changes=only_changes)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, checkpoint: str | PathLike[str] | None = None) -> Self:
+        """Read an estimator that `save` wrote.
+
+        Nothing of the file is executed, and no connection is opened. The estimator is exactly the one that
+        was saved, down to the bits of its predictions on the same machine, versions and threads; or an error
+        is raised. It needs no GPU if it was trained on one; only `device` must name one that is there, see
+        `set_params`.
+
+        Parameters
+        ----------
+        path : str or path
+        checkpoint : str or path, default=None
+            For a file that was saved with `only_changes`: the checkpoint that was fitted, by name or folder,
+            as the parameter `model`. It is found as it is in `fit`. What the file says about it is not
+            followed.
+
+        Returns
+        -------
+        BertClassifier
+            Fitted.
+
+        Raises
+        ------
+        PersistenceError
+            If the file is damaged, is none that `save` wrote, or was written by a newer version.
+        """
+        from skbert import persistence
+
+        return persistence.load(cls, path, checkpoint)
+
+    def save_pretrained(self, folder: str | PathLike[str], label_names: Any = None) -> None:
+        """Write a folder that transformers reads as its own, with equal logits.
+
+        ``pipeline("text-classification", folder)``, or `AutoModelForSequenceClassification` and
+        `AutoTokenizer`. Texts longer than `max_length` tokens must be cut there with ``truncation=True``,
+        which is what `long_text` "head" does; the other values have no equal.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made if it is not there. Files of the same names are replaced, one after the other.
+        label_names : array-like of str, default=None
+            Names of the labels, in the order of `classes_`. None takes the labels themselves; for an
+            indicator matrix pass `MultiLabelBinarizer.classes_`.
+
+        Raises
+        ------
+        PersistenceError
+            If the family's classifier in transformers computes something else. They pool by "cls"
+            (ModernBERT's as its config says). ModernBERT's head has a norm, so that of its models only those
+            that came from `from_pretrained` can be written.
+        InputError
+            If there is not one different name for each label.
+
+        Notes
+        -----
+        Those classifiers have one more layer than this one. It is the encoder's pooler where there is one;
+        else its weights are chosen such that it does nothing. In RoBERTa's and its kin these are too small
+        for float16, in which such a model gives NaN; float32, float64 and bfloat16 are fine.
+        """
+        check_is_fitted(self)
+        from skbert import interchange
+
+        interchange.save_pretrained(self, folder, label_names)
+
+    @classmethod
+    def from_pretrained(cls, model: str | PathLike[str], *, pairs: bool = False, **parameters: Any) -> Self:
+        """Take a classifier that transformers has saved, ready to predict.
+
+        Parameters
+        ----------
+        model : str or path
+            A folder, or a name on the hub, as the parameter `model`.
+        pairs : bool, default=False
+            Whether it reads pairs of texts.
+        **parameters
+            Parameters of the estimator. `max_length` is what the tokenizer states if it is not given.
+
+        Returns
+        -------
+        BertClassifier
+            Of the same probabilities, up to the rounding of `precision`. `classes_` are the labels' names,
+            sorted; for several labels per text they are in the model's own order, which is that of the
+            columns. It has none of the attributes that describe a fit. Special tokens that occur in a text
+            are plain text here, other than in transformers.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be found or is incomplete, has no trained head, or is no classifier.
+        """
+        from skbert import interchange
+
+        return interchange.from_pretrained(cls, model, pairs, parameters)

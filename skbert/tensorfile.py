@@ -1,0 +1,275 @@
+"""Files of named arrays in the safetensors format: written atomically, read strictly.
+
+A file is eight bytes with the length of the header, the header (JSON: name → dtype, shape, place of the
+bytes; and metadata, str → str), and the bytes of all arrays, end to end. Any safetensors library can read it.
+
+What the safetensors package does not do, and is done here:
+
+1. `write` makes the same bytes of the same content, straight into an open file.
+2. `read` refuses names that occur twice, and bytes that belong to no array. Before it allocates anything, it
+   has held every size that the header claims against the size of the file. It maps nothing into memory: a
+   mapped file that someone truncates kills the process that reads it.
+3. `replace_file` leaves the old file or the new one, whatever happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import secrets
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+
+from skbert.exceptions import PersistenceError
+
+MAX_HEADER = 100_000_000  # bytes; the safetensors package reads no longer ones either
+_MAX_DIMENSIONS = 8
+_MAX_SIZE = 2**40
+_METADATA = "__metadata__"
+_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+
+
+def describe(array: np.ndarray) -> dict[str, Any]:
+    """Dtype, shape and SHA-256 of the bytes of an array, as JSON can hold them."""
+    stored = _stored(array)
+    return {
+        "dtype": _NAMES[stored.dtype],
+        "shape": list(stored.shape),
+        "sha256": hashlib.sha256(_bytes_of(stored)).hexdigest(),
+    }
+
+
+def dtype_of(described: dict[str, Any]) -> np.dtype[Any]:
+    """The dtype that `describe` named."""
+    return np.dtype(_DTYPES[described["dtype"]])
+
+
+def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write arrays and metadata to an open file.
+
+    Parameters
+    ----------
+    file : binary file, open for writing
+    arrays : dict of str to ndarray
+        Of bool, integers or floats.
+    metadata : dict of str to str
+
+    Raises
+    ------
+    PersistenceError
+        If the header would be longer than any reader takes.
+    """
+    # The wider ones first, so that each begins at a multiple of its item's size.
+    stored = {n: _stored(a) for n, a in sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))}
+    header: dict[str, Any] = {_METADATA: dict(metadata)}
+    end = 0
+    for name, array in stored.items():
+        begin, end = end, end + array.nbytes
+        header[name] = {
+            "dtype": _NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise PersistenceError(
+            f"The header would be {len(text)} bytes long, and no reader takes more than {MAX_HEADER}. Is "
+            "there something very large in a parameter?"
+        )
+    file.write(len(text).to_bytes(8, "little"))
+    file.write(text)
+    for array in stored.values():
+        file.write(_bytes_of(array))
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str], int]:
+    """Read arrays and metadata.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+        Writeable, and independent of the file.
+    metadata : dict of str to str
+    size : int
+        Of the file, in bytes.
+
+    Raises
+    ------
+    PersistenceError
+        If it is not a whole safetensors file.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: a pipe would wait for its writer
+        raise PersistenceError(f"{os.fspath(path)!r} is not a file. Expected one that save() wrote.")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            length = int.from_bytes(_take(file, 8), "little")
+            if length > min(size - 8, MAX_HEADER):
+                raise _RefusedError(f"its header is said to be {length} bytes long, the file has {size}")
+            entries = _parse(_take(file, length))
+            metadata = entries.pop(_METADATA, {})
+            if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+                raise _RefusedError("its metadata are not str")
+            places = _places(entries, size - 8 - length)
+            arrays = {name: _read_array(file, dtype, shape) for name, dtype, shape in places}
+        except _RefusedError as error:
+            raise PersistenceError(
+                f"{os.fspath(path)!r} is not a whole safetensors file: {error}. It may be truncated, "
+                "damaged, or of another kind; get it again from where it was saved."
+            ) from error
+    return arrays, metadata, size
+
+
+def replace_file(path: str | os.PathLike[str], write_to: Callable[[BinaryIO], None]) -> None:
+    """Write a file so that its name stands for the old content or for the new one, at any moment.
+
+    The new content goes to a file next to it, which takes its name once it is on the disk. If that fails, or
+    is interrupted, nothing is left behind. Its mode is that of any new file.
+
+    Parameters
+    ----------
+    path : str or path
+        A link is followed.
+    write_to : callable
+        Writes the content to the open binary file that it is given.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")
+    temporary = target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(temporary, flags, 0o666)  # less the umask
+    try:
+        with open(descriptor, "wb") as file:
+            write_to(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:  # an interrupt too
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+class _RefusedError(Exception):
+    """Why a file is not read."""
+
+
+def _take(file: BinaryIO, length: int) -> bytes:
+    content = file.read(length)
+    if len(content) < length:
+        raise _RefusedError("it ends too early")
+    return content
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _RefusedError(f"its header is not JSON ({str(error)[:100]})") from error
+    if not isinstance(header, dict):
+        raise _RefusedError("its header is not an object")
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _RefusedError("a name occurs twice in its header")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _RefusedError(f"its header holds {name}")
+
+
+def _places(entries: dict[str, Any], size: int) -> list[tuple[str, np.dtype[Any], list[int]]]:
+    """Name, dtype and shape of the arrays in the order of their bytes, which fill the rest of the file."""
+    found = []
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+            raise _RefusedError(f"the entry of {name[:80]!r} is not one of an array")
+        shape, offsets = entry["shape"], entry["data_offsets"]
+        if not (_are_sizes(shape) and len(shape) <= _MAX_DIMENSIONS):
+            raise _RefusedError(f"the shape of {name[:80]!r} is none")
+        if not (_are_sizes(offsets) and len(offsets) == 2):
+            raise _RefusedError(f"the place of {name[:80]!r} is none")
+        if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
+            raise _RefusedError(f"the dtype of {name[:80]!r} is unknown")
+        found.append((offsets, name, np.dtype(_DTYPES[entry["dtype"]]), shape))
+    found.sort(key=lambda item: item[0])
+    end = 0
+    for (begin, stop), name, dtype, shape in found:
+        if begin != end or stop - begin != math.prod(shape) * dtype.itemsize:
+            raise _RefusedError(f"the bytes of {name[:80]!r} are not where they should be")
+        end = stop
+    if end != size:
+        raise _RefusedError(f"its arrays take {end} bytes, there are {size}")
+    return [(name, dtype, shape) for _, name, dtype, shape in found]
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < _MAX_SIZE for value in values)
+
+
+def _read_array(file: BinaryIO, dtype: np.dtype[Any], shape: list[int]) -> np.ndarray:
+    content = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    view, done = content.data, 0
+    while done < len(content):
+        count = file.readinto(view[done:])  # type: ignore[attr-defined]  # open() gives a buffered reader
+        if not count:
+            raise _RefusedError("it ends too early")
+        done += count
+    try:
+        array = content.view(dtype).reshape(shape)
+    except ValueError as error:  # no bytes, and sizes that are nevertheless too large
+        raise _RefusedError(f"there is no array of shape {shape}") from error
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _stored(array: np.ndarray) -> np.ndarray:
+    """The array as its bytes go to the file: in C order, little-endian."""
+    dtype = array.dtype.newbyteorder("<")
+    if dtype not in _NAMES:
+        raise PersistenceError(f"A weight has the dtype {array.dtype}, which no model file holds.")
+    return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the folder itself on the disk, where the system can: the file's new name is in there."""
+    with contextlib.suppress(OSError):  # Windows opens no folder, some network drives sync none
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,100 @@
+"""Files that hold only what training changed."""
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES, build_checkpoint
+
+from skbert import BertClassifier, PersistenceError, delta
+
+CASES = {
+    "lora": {"lora": 2, "learning_rate": 2e-2},
+    "lora and float64": {"lora": 2, "precision": "float64"},
+    "frozen encoder": {"freeze": "encoder"},
+    "half": {"freeze": 1},
+    "all": {},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint whose layers outweigh its tokenizer, which every file holds."""
+    return str(build_checkpoint("bert", tmp_path_factory.mktemp("checkpoint"), layers=2))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exactly_what_was_saved_comes_back(case, folder, make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    model = make_classifier(model=folder, **CASES[case]).fit(texts, labels)
+    model.save(tmp_path / "small", only_changes=True)
+    model.save(tmp_path / "whole")
+    small = BertClassifier.load(tmp_path / "small", checkpoint=folder)
+    whole = BertClassifier.load(tmp_path / "whole")
+    for again in (small, whole):
+        np.testing.assert_array_equal(again.predict_proba(texts), model.predict_proba(texts))
+        state = again.model_.state_dict()
+        assert all(torch.equal(w, state[name]) for name, w in model.model_.state_dict().items())
+        assert again.adapters_.keys() == model.adapters_.keys()
+        for name, (b, a) in model.adapters_.items():
+            np.testing.assert_array_equal(again.adapters_[name][0], b)
+            np.testing.assert_array_equal(again.adapters_[name][1], a)
+    assert small.model_.head.weight.dtype == model.model_.head.weight.dtype
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_file_with_adapters_holds_no_weight_of_the_encoder(
+    family, tiny_checkpoints, make_classifier, reviews, tmp_path
+):
+    from skbert import tensorfile
+
+    texts, labels = map(list, reviews)
+    folder = tiny_checkpoints(family, layers=2)
+    model = make_classifier(model=folder, lora=2, learning_rate=2e-2).fit(texts, labels)
+    assert model.adapters_
+    model.save(tmp_path / "small", only_changes=True)
+    arrays, _, _ = tensorfile.read(tmp_path / "small")
+    kept = {name for name in arrays if not name.startswith("adapters.")}
+    assert {name.split(".")[0] for name in kept} <= {"head", "pooler"}
+    again = BertClassifier.load(tmp_path / "small", checkpoint=folder)
+    np.testing.assert_array_equal(again.predict_proba(texts), model.predict_proba(texts))
+
+
+def test_the_caller_names_the_checkpoint(folder, make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    model = make_classifier(model=folder, freeze="encoder").fit(texts, labels)
+    model.save(tmp_path / "small", only_changes=True)
+    with pytest.raises(PersistenceError, match=rf"changed of '{model.checkpoint_}'.*checkpoint=") as caught:
+        BertClassifier.load(tmp_path / "small")
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_another_checkpoint_is_refused(folder, tiny_bert, make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    make_classifier(model=folder, freeze=1).fit(texts, labels).save(tmp_path / "small", only_changes=True)
+    other = build_checkpoint("bert", tmp_path / "other", layers=2, seed=5)
+    with pytest.raises(PersistenceError, match="pass the checkpoint that it was fitted from"):
+        BertClassifier.load(tmp_path / "small", checkpoint=other)
+    make_classifier(model=folder, freeze="encoder").fit(texts, labels).save(
+        tmp_path / "small", only_changes=True
+    )
+    with pytest.raises(PersistenceError, match="neither in it nor in the checkpoint"):
+        BertClassifier.load(tmp_path / "small", checkpoint=tiny_bert)
+
+
+def test_changes_and_whole_are_inverse():
+    rng = np.random.default_rng(0)
+    base = {name: rng.normal(size=(4, 3)).astype(np.float32) for name in "xyz"}
+    a, b = rng.normal(size=(2, 3)).astype(np.float32), rng.normal(size=(4, 2)).astype(np.float32)
+    factors = delta.factors_of({"y": (b, a)})
+    adapted = delta.whole(factors, base, {"y": np.float32})["y"]
+    np.testing.assert_allclose(adapted, base["y"] + b @ a, rtol=1e-5)
+    arrays = {"x": base["x"], "y": adapted, "z": base["z"] + 1, "head": np.ones(3)} | factors
+    stored = delta.changes(arrays, base)
+    assert set(stored) == {"z", "head", "adapters.y.a", "adapters.y.b"}
+    again = delta.whole(stored, base, {name: array.dtype for name, array in arrays.items()})
+    assert list(again) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(again[name], array)
+    weights, adapters = delta.split_factors(again)
+    assert set(weights) == {"x", "y", "z", "head"}
+    np.testing.assert_array_equal(adapters["y"][0], b)

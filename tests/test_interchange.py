@@ -1,0 +1,396 @@
+"""Folders of transformers: written, they give the same logits there; read, the same probabilities."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from checkpoints import FAMILIES, build_config, build_tokenizer, save_tokenizer
+from safetensors.torch import load_file
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import InvalidParameterError
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from skbert import BertClassifier, CheckpointError, InputError, PersistenceError, families
+
+TEXTS = [
+    "good film",
+    "",
+    "the cat and the dog walk to the sea",
+    "a " * 60,
+    "bad [SEP] x-9! <mask>",
+    "ünknown",
+]
+PAIRS = pd.DataFrame({"a": TEXTS, "b": ["a fine story", "very sad", "", "red " * 30, "team", "the law"]})
+LINEAR = [family for family in FAMILIES if families.LAYOUTS[family].norm is None]
+"""The families whose classifiers can do what a linear head does."""
+
+
+def reference(folder, texts=TEXTS, dtype=torch.float32):
+    """Logits of transformers' own padded forward."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    assert model.dtype == dtype
+    columns = [texts] if isinstance(texts, list) else [texts["a"].tolist(), texts["b"].tolist()]
+    inputs = tokenizer(*columns, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        return model(**inputs).logits.numpy()
+
+
+def softmax(logits):
+    return torch.softmax(torch.from_numpy(logits), dim=1).numpy()
+
+
+def fit(make_classifier, reviews, n_classes=3, **parameters):
+    texts = list(reviews[0])
+    return make_classifier(**parameters).fit(texts, [f"label {row % n_classes}" for row in range(len(texts))])
+
+
+def assert_same_logits(classifier, folder, texts=TEXTS):
+    logits = classifier._run(texts, "logits")
+    np.testing.assert_allclose(reference(folder, texts), logits, rtol=1e-5, atol=1e-5)
+
+
+# Writing
+
+
+@pytest.mark.parametrize("pooler", [True, False])
+@pytest.mark.parametrize("family", LINEAR)
+def test_transformers_reads_the_same_logits(
+    family, pooler, tiny_checkpoints, make_classifier, reviews, tmp_path
+):
+    # As most checkpoints on the hub are, and then without a pooler: saved with a masked-language head.
+    folder = tiny_checkpoints(family, layers=2, masked_lm=not pooler)
+    classifier = fit(make_classifier, reviews, model=folder)
+    classifier.save_pretrained(tmp_path / "model")
+    has_one = family in ("bert", "roberta", "xlm-roberta")
+    assert (classifier.model_.pooler is not None) == (has_one and pooler)
+    assert_same_logits(classifier, tmp_path / "model")
+    again = BertClassifier.from_pretrained(tmp_path / "model", precision="float32", device="cpu")
+    np.testing.assert_allclose(again.predict_proba(TEXTS), classifier.predict_proba(TEXTS), atol=1e-5)
+    assert again.predict(TEXTS).tolist() == classifier.predict(TEXTS).tolist()
+    assert again.max_length == 32
+
+
+@pytest.mark.filterwarnings("ignore::skbert.TruncationWarning")
+@pytest.mark.parametrize("family", LINEAR)
+def test_pairs(family, tiny_checkpoints, make_classifier, tmp_path):
+    X = pd.concat([PAIRS] * 3, ignore_index=True)
+    labels = [f"label {row % 2}" for row in range(len(X))]
+    classifier = make_classifier(model=tiny_checkpoints(family), epochs=1).fit(X, labels)
+    classifier.save_pretrained(tmp_path)
+    assert_same_logits(classifier, tmp_path, PAIRS)
+    again = BertClassifier.from_pretrained(tmp_path, pairs=True, precision="float32", device="cpu")
+    expected = classifier.predict_proba(PAIRS)
+    np.testing.assert_allclose(again.predict_proba(PAIRS.to_numpy()), expected, atol=1e-5)
+
+
+def test_pipeline(make_classifier, reviews, tmp_path):
+    classifier = make_classifier().fit(*map(list, reviews))
+    classifier.save_pretrained(tmp_path)
+    texts = [text for text in TEXTS if text]
+    answers = pipeline("text-classification", str(tmp_path), device="cpu")(
+        texts, truncation=True, batch_size=3
+    )
+    assert [answer["label"] for answer in answers] == classifier.predict(texts).tolist()
+    scores = [answer["score"] for answer in answers]
+    np.testing.assert_allclose(scores, classifier.predict_proba(texts).max(axis=1), atol=1e-5)
+
+
+def test_several_labels_per_text(make_classifier, reviews, tmp_path):
+    texts, labels = reviews
+    y = np.array(
+        [["film" in text, label == "pos", "!" in text] for text, label in zip(texts, labels, strict=True)]
+    )
+    classifier = make_classifier().fit(list(texts), y)
+    names = ["zebra", "apple", "mark"]
+    classifier.save_pretrained(tmp_path, label_names=np.array(names))
+    assert_same_logits(classifier, tmp_path)
+    answers = pipeline("text-classification", str(tmp_path), device="cpu", top_k=None)(["good film"])[0]
+    probabilities = classifier.predict_proba(["good film"])[0]
+    assert {answer["label"] for answer in answers} == set(names)
+    for answer in answers:
+        np.testing.assert_allclose(answer["score"], probabilities[names.index(answer["label"])], atol=1e-5)
+    again = BertClassifier.from_pretrained(tmp_path, precision="float32", device="cpu")
+    assert again.target_type_ == "multilabel-indicator"
+    assert again.classes_.tolist() == names  # the columns keep their order
+    np.testing.assert_array_equal(again.predict(TEXTS), classifier.predict(TEXTS))
+    classifier.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["id2label"]["1"] == "LABEL_1"
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
+def test_float64(family, tiny_checkpoints, make_classifier, reviews, tmp_path):
+    folder = tiny_checkpoints(family, masked_lm=True)
+    classifier = fit(make_classifier, reviews, model=folder, precision="float64")
+    classifier.save_pretrained(tmp_path)
+    logits = reference(tmp_path, dtype=torch.float64)
+    np.testing.assert_allclose(logits, classifier.decision_function(TEXTS), rtol=1e-11, atol=1e-11)
+    again = BertClassifier.from_pretrained(tmp_path, precision="float64", device="cpu")
+    np.testing.assert_allclose(again.predict_proba(TEXTS), classifier.predict_proba(TEXTS), atol=1e-11)
+
+
+@pytest.mark.parametrize("labels", [[3, -1], [True, False], [1.0, 0.0], np.array(["b", "a"], dtype=object)])
+def test_labels_become_str(labels, make_classifier, reviews, tmp_path):
+    texts = list(reviews[0])
+    classifier = make_classifier(epochs=1).fit(texts, [labels[row % 2] for row in range(len(texts))])
+    classifier.save_pretrained(tmp_path)
+    again = BertClassifier.from_pretrained(tmp_path, precision="float32", device="cpu")
+    assert set(again.classes_) == {str(label) for label in labels}
+    assert again.predict(TEXTS).tolist() == [str(label) for label in classifier.predict(TEXTS)]
+
+
+@pytest.mark.parametrize("n_classes", [16, 17])
+def test_classes_that_a_head_can_hold(n_classes, tiny_checkpoints, make_classifier, tmp_path):
+    """Half of the width, where the layer before the last keeps each logit and its negative."""
+    texts = [f"film {row}" for row in range(2 * n_classes)]
+    labels = [row % n_classes for row in range(2 * n_classes)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # scikit-learn finds these many classes
+        classifier = make_classifier(model=tiny_checkpoints("electra"), epochs=1).fit(texts, labels)
+    if n_classes == 16:
+        classifier.save_pretrained(tmp_path)
+        assert_same_logits(classifier, tmp_path)
+    else:
+        with pytest.raises(PersistenceError, match="can hold 16 classes of this model, which has 17"):
+            classifier.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("dtype", "fine"), [(torch.bfloat16, True), (torch.float16, False)])
+def test_narrow_types_are_right_or_loud(dtype, fine, tiny_checkpoints, make_classifier, reviews, tmp_path):
+    classifier = fit(make_classifier, reviews, model=tiny_checkpoints("roberta", masked_lm=True), epochs=10)
+    classifier.save_pretrained(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=dtype).eval()
+    inputs = AutoTokenizer.from_pretrained(tmp_path)(["good film"], return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits.float().numpy()
+    if fine:
+        np.testing.assert_allclose(logits, classifier._run(["good film"], "logits"), atol=0.2)
+    else:
+        assert np.isnan(logits).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_has_no_equal_is_refused(family, tiny_checkpoints, make_classifier, reviews, tmp_path):
+    classifier = fit(make_classifier, reviews, model=tiny_checkpoints(family), pooling="mean", epochs=1)
+    with pytest.raises(
+        PersistenceError, match=r"pools by 'mean', .*Fit with pooling='cls'\. What save\(\) writes"
+    ):
+        classifier.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_modernbert_has_a_norm_in_its_head(tiny_checkpoints, make_classifier, reviews, tmp_path):
+    classifier = fit(make_classifier, reviews, model=tiny_checkpoints("modernbert"), epochs=1)
+    with pytest.raises(
+        PersistenceError, match="'modernbert' has in transformers has a norm, which no weights"
+    ):
+        classifier.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.fixture
+def fitted(make_classifier, reviews):
+    return make_classifier(epochs=1).fit(*map(list, reviews))
+
+
+def test_more_weights_than_there_are_places(fitted, tmp_path):
+    fitted.model_.hidden = torch.nn.Linear(2, 2)
+    with pytest.raises(PersistenceError, match=r"\['hidden.weight', 'hidden.bias'\]"):
+        fitted.save_pretrained(tmp_path)
+
+
+def test_other_families_are_refused_by_name(fitted, tmp_path):
+    build, (config, packed) = fitted.model_.rebuild
+    fitted.model_.rebuild = (build, (config | {"model_type": "xyz"}, packed))
+    with pytest.raises(PersistenceError, match=r"family 'xyz' are not written; those of bert, "):
+        fitted.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["one"], ["one", "two", "three"], ["one", "one"]])
+def test_label_names_are_one_for_each_label(fitted, names, tmp_path):
+    with pytest.raises(InputError, match=r"label_names has \d names|not all different"):
+        fitted.save_pretrained(tmp_path / "model", label_names=names)
+    assert not (tmp_path / "model").exists()
+
+
+def test_where_no_folder_can_be(fitted, tmp_path):
+    (tmp_path / "file").write_text("content")
+    with pytest.raises(PersistenceError, match="is not a folder"):
+        fitted.save_pretrained(tmp_path / "file")
+    with pytest.raises(NotFittedError):
+        BertClassifier().save_pretrained(tmp_path / "model")
+
+
+def test_writing_and_reading_are_silent_and_change_nothing(fitted, tmp_path, capfd):
+    from transformers.utils import logging
+
+    before, state, verbosity = dict(vars(fitted)), torch.get_rng_state(), logging.get_verbosity()
+    fitted.save_pretrained(tmp_path)
+    BertClassifier.from_pretrained(tmp_path)
+    assert vars(fitted) == before
+    assert torch.equal(torch.get_rng_state(), state)
+    assert logging.get_verbosity() == verbosity
+    assert logging.is_progress_bar_enabled()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_folder_tells_nothing_of_the_machine(fitted, tiny_bert, tmp_path):
+    fitted.save_pretrained(tmp_path)
+    for file in ("config.json", "tokenizer_config.json"):
+        content = (tmp_path / file).read_text(encoding="utf-8")
+        assert tiny_bert not in content
+        assert str(tmp_path) not in content
+
+
+# Reading
+
+
+def build_classifier(family, folder, names, tiny_bert=None, **settings):
+    """Write a random classifier of transformers."""
+    tokenizer = build_tokenizer(family)
+    save_tokenizer(tokenizer, family, folder)
+    config = build_config(family, tokenizer, layers=2)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: number for number, name in enumerate(names)}
+    for name, value in settings.items():
+        setattr(config, name, value)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    parameter += 0.05 * torch.randn(parameter.shape)
+    model.save_pretrained(folder)
+    return folder
+
+
+SETTINGS = [
+    *((family, {}) for family in FAMILIES),
+    ("modernbert", {"classifier_pooling": "mean"}),
+    ("modernbert", {"classifier_bias": True, "norm_bias": True, "classifier_activation": "silu"}),
+    ("deberta-v2", {"pooler_hidden_act": "tanh"}),
+    ("bert", {"problem_type": "single_label_classification"}),
+]
+
+
+@pytest.mark.parametrize(("family", "stated"), SETTINGS, ids=str)
+def test_the_same_probabilities_as_in_transformers(family, stated, tmp_path):
+    names = ["positive", "negative", "mixed"]
+    build_classifier(family, tmp_path / "theirs", names, **stated)
+    classifier = BertClassifier.from_pretrained(tmp_path / "theirs", precision="float32", device="cpu")
+    assert classifier.classes_.tolist() == sorted(names)
+    assert classifier.target_type_ == "multiclass"
+    order = [names.index(name) for name in sorted(names)]
+    logits = reference(tmp_path / "theirs", TEXTS[:4])[:, order]
+    np.testing.assert_allclose(classifier.decision_function(TEXTS[:4]), logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(classifier.predict_proba(TEXTS[:4]), softmax(logits), atol=1e-6)
+
+    # And from there on like any other.
+    expected = classifier.decision_function(TEXTS)
+    classifier.save(tmp_path / "file")
+    for again in (BertClassifier.load(tmp_path / "file"), pickle.loads(pickle.dumps(classifier))):
+        np.testing.assert_array_equal(again.decision_function(TEXTS), expected)
+        np.testing.assert_array_equal(again.transform(TEXTS), classifier.transform(TEXTS))
+    classifier.save_pretrained(tmp_path / "ours")
+    assert_same_logits(classifier, tmp_path / "ours")
+
+
+def test_pairs_of_theirs(tmp_path):
+    build_classifier("bert", tmp_path, ["same", "different"])
+    classifier = BertClassifier.from_pretrained(tmp_path, pairs=True, precision="float32", device="cpu")
+    assert classifier.target_type_ == "binary"
+    plain = PAIRS.drop(4)  # which has a special token in it
+    expected = softmax(reference(tmp_path, plain))[:, ::-1]
+    np.testing.assert_allclose(classifier.predict_proba(plain.to_numpy()), expected, atol=1e-6)
+    with pytest.raises(InputError, match="fitted on pairs"):
+        classifier.predict(TEXTS)
+
+
+def test_it_can_be_fitted_anew(tmp_path, reviews):
+    build_classifier("bert", tmp_path, ["b", "a"])
+    classifier = BertClassifier.from_pretrained(
+        tmp_path, epochs=1, batch_size=8, random_state=0, device="cpu"
+    )
+    assert (classifier.model, classifier.epochs, classifier.max_length) == (tmp_path, 1, 128)
+    assert not hasattr(classifier, "loss_curve_")
+    assert set(classifier.fit(*map(list, reviews)).predict(TEXTS)) <= {"neg", "pos"}
+    assert BertClassifier.from_pretrained(str(tmp_path), max_length=16).max_length_ == 16
+
+
+def test_bfloat16(tmp_path):
+    build_classifier("modernbert", tmp_path, ["a", "b"], classifier_pooling="mean")
+    wide, narrow = (
+        BertClassifier.from_pretrained(tmp_path, precision=precision, device="cpu").predict_proba(TEXTS)
+        for precision in ("float32", "bfloat16")
+    )
+    assert narrow.dtype == np.float32
+    np.testing.assert_allclose(wide, narrow, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "message"),
+    [
+        (["a"], {}, r"gives 1 number\(s\)"),
+        (["a", "b"], {"problem_type": "regression"}, "problem_type='regression'"),
+        (["a", "a"], {}, "Expected a different name for each"),
+        (["a", "b"], {"pooler_hidden_act": "relu2"}, "whose classifiers are not read"),
+    ],
+)
+def test_what_is_no_classifier_of_named_labels(names, settings, message, tmp_path):
+    build_classifier("deberta-v2", tmp_path, names, **settings)
+    with pytest.raises(CheckpointError, match=message):
+        BertClassifier.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_checkpoint_without_a_trained_head(family, tiny_checkpoints):
+    with pytest.raises(
+        CheckpointError, match=r"no trained classification head .*BertClassifier\(model\)\.fit"
+    ):
+        BertClassifier.from_pretrained(tiny_checkpoints(family, masked_lm=True))
+
+
+def test_damaged_folders(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no .*config\.json"):
+        BertClassifier.from_pretrained(tmp_path / "nowhere")
+    build_classifier("bert", tmp_path / "whole", ["a", "b"])
+    for damage, message in (
+        (lambda folder: (folder / "model.safetensors").unlink(), r"no \.safetensors weights"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
+        (lambda folder: state_layers(folder, 3), r"lacks \d+ weights"),
+        (lambda folder: state_layers(folder, 1), r"has, beyond what its config\.json names"),
+    ):
+        shutil.copytree(tmp_path / "whole", tmp_path / "copy")
+        damage(tmp_path / "copy")
+        with pytest.raises(CheckpointError, match=message):
+            BertClassifier.from_pretrained(tmp_path / "copy")
+        shutil.rmtree(tmp_path / "copy")
+
+
+def state_layers(folder: Path, number):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": number}))
+
+
+def test_parameters_are_checked(tmp_path):
+    build_classifier("bert", tmp_path, ["a", "b"])
+    with pytest.raises(InputError, match=r"max_length=129, but .* has positions for 128"):
+        BertClassifier.from_pretrained(tmp_path, max_length=129)
+    with pytest.raises(InvalidParameterError, match="precision"):
+        BertClassifier.from_pretrained(tmp_path, precision="half")
+    with pytest.raises(TypeError, match="no_such"):
+        BertClassifier.from_pretrained(tmp_path, no_such=1)
+
+
+def test_weights_are_of_the_type_that_was_read(tmp_path, fitted):
+    fitted.save_pretrained(tmp_path)
+    assert {weight.dtype for weight in load_file(tmp_path / "model.safetensors").values()} == {torch.float32}

@@ -1,0 +1,720 @@
+"""save and load: exactly what was saved, or an error; nothing executed, nothing fetched."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from checkpoints import FAMILIES, build_tokenizer, save_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from saved_model import EXPECTED, QUESTIONS, SAVED
+from sklearn import config_context
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import f1_score, make_scorer
+from sklearn.utils.metadata_routing import get_routing_for_object
+from test_codec import same
+
+from skbert import BertClassifier, PersistenceError, SkbertError, blueprint, tensorfile
+from skbert.model import SequenceClassifier
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ["good film", "the dog is sad", "", "[SEP] ünknown \ud800 words!", "a " * 60]
+
+
+def saved(classifier, path, texts=TEXTS):
+    """Save, load, hold the two against each other in everything, and return the one that was loaded."""
+    classifier.save(path)
+    again = type(classifier).load(path)
+    assert again.get_params().keys() == classifier.get_params().keys()
+    states = [dict(vars(estimator)) for estimator in (classifier, again)]
+    assert set(states[0]) == set(states[1])
+    routing = [str(state.pop("_metadata_request", None)) for state in states]
+    assert routing[0] == routing[1]
+    models = [state.pop("model_") for state in states]
+    tokenizers = [state.pop("tokenizer_") for state in states]
+    generators = [state.pop("random_state") for state in states]
+    assert [same(states[0][name], states[1][name]) for name in states[0]].count(False) == 0
+    assert tokenizers[0].to_str() == tokenizers[1].to_str()
+    assert tokenizers[1].encode_special_tokens
+    if isinstance(generators[0], np.random.RandomState):
+        generators = [list(generator.get_state(legacy=False).items()) for generator in generators]
+        generators = [str(generator) for generator in generators]
+    assert same(*generators)
+    weights = [model.state_dict() for model in models]
+    assert list(weights[0]) == list(weights[1])
+    assert all(
+        weights[0][n].dtype == w.dtype and torch.equal(weights[0][n], w) for n, w in weights[1].items()
+    )
+    assert models[0].architecture == models[1].architecture
+    assert not any(p.requires_grad for p in models[1].parameters())
+    for method in ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform"):
+        first, second = (np.asarray(getattr(estimator, method)(texts)) for estimator in (classifier, again))
+        assert first.dtype == second.dtype
+        np.testing.assert_array_equal(first, second, err_msg=method)
+    return again
+
+
+@pytest.fixture(scope="module")
+def fitted(make_classifier, reviews):
+    return make_classifier().fit(*map(list, reviews))
+
+
+@pytest.fixture(scope="module")
+def file(fitted, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "model.safetensors"
+    fitted.save(path)
+    return path
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(family, tiny_checkpoints, make_classifier, reviews, tmp_path):
+    classifier = make_classifier(model=tiny_checkpoints(family, layers=2), epochs=1).fit(*map(list, reviews))
+    again = saved(classifier, tmp_path / "model")
+    again.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
+
+
+OTHERS = {
+    "camembert": (transformers.CamembertConfig, transformers.CamembertModel),
+    "deberta": (transformers.DebertaConfig, transformers.DebertaModel),
+    "mpnet": (transformers.MPNetConfig, transformers.MPNetModel),
+}
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_every_other_family(family, make_classifier, reviews, tmp_path):
+    config, model = OTHERS[family]
+    like = "bert" if family == "deberta" else "roberta"
+    save_tokenizer(build_tokenizer(like), like, tmp_path)
+    # The class that the config names would look for files that there are none of.
+    stated = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    stated["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(stated))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    places = {"vocab_size": 400, "max_position_embeddings": 130, "pad_token_id": int(like == "roberta")}
+    model(config(**sizes, **places)).save_pretrained(tmp_path)
+    classifier = make_classifier(model=tmp_path, epochs=1).fit(*map(list, reviews))
+    saved(classifier, tmp_path / "model")
+
+
+def test_the_families_are_those_that_are_tested():
+    assert set(blueprint.FAMILIES) == {*FAMILIES, *OTHERS}
+
+
+def test_a_description_names_all_that_a_model_is_made_of(fitted):
+    described, _ = blueprint.describe(fitted.model_)
+    made_of = set(inspect.signature(SequenceClassifier).parameters) - {"encoder", "rebuild"}
+    assert set(described["settings"]) == made_of
+
+
+LABELS = {
+    "str": ["b", "a"],
+    "long str": ["a label that is longer than any other", "short"],
+    "str with trailing NUL inside": ["a\0b", "c"],
+    "surrogate": ["\ud800", "x"],
+    "int": [3, -1],
+    "int8": np.array([3, -1], dtype=np.int8),
+    "uint64": np.array([2**64 - 1, 0], dtype=np.uint64),
+    "big-endian": np.array([3, -1], dtype=">i4"),
+    "bool": [True, False],
+    "float": [1.0, -0.0],
+    "float32": np.array([1, 0], dtype=np.float32),
+    "object of str": np.array(["b", "a"], dtype=object),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_classes_of_every_dtype(labels, make_classifier, reviews, tmp_path):
+    texts = list(reviews[0])
+    y = [LABELS[labels][number % 2] for number in range(len(texts))]
+    y = y if isinstance(LABELS[labels], list) else np.array(y, dtype=LABELS[labels].dtype)
+    classifier = make_classifier(epochs=1).fit(texts, y)
+    again = saved(classifier, tmp_path / "model")
+    assert again.classes_.dtype == classifier.classes_.dtype
+    assert [type(label) for label in again.classes_] == [type(label) for label in classifier.classes_]
+
+
+def test_labels_of_pandas(make_classifier, reviews, tmp_path):
+    texts, labels = reviews
+    for y in (pd.Series(labels), pd.Series(labels, dtype="category"), pd.Series(labels, dtype="string")):
+        saved(make_classifier(epochs=1).fit(list(texts), y), tmp_path / "model")
+
+
+def test_several_labels_per_text(make_classifier, reviews, tmp_path):
+    texts = reviews[0]
+    y = np.array([[label == "pos", "film" in text, True] for text, label in zip(*reviews, strict=True)])
+    again = saved(make_classifier().fit(list(texts), y), tmp_path / "model")
+    assert again.predict(TEXTS).shape == (len(TEXTS), 3)
+
+
+def test_pairs_of_named_columns(make_classifier, reviews, tmp_path):
+    X = pd.DataFrame({"question": reviews[0], "answer": reviews[0][::-1]})
+    classifier = make_classifier().fit(X, list(reviews[1]))
+    again = saved(classifier, tmp_path / "model", X)
+    assert again.feature_names_in_.dtype == object
+    assert again.get_feature_names_out().tolist() == classifier.get_feature_names_out().tolist()
+    with pytest.raises(ValueError, match="feature names"):
+        again.predict(X[["answer", "question"]])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"precision": "float64"},
+        {"precision": "bfloat16"},
+        {"pooling": "mean", "long_text": "windows", "max_length": 8},
+        {"early_stopping": True, "validation_fraction": 0.25, "scoring": "f1_macro", "epochs": 3},
+        {"class_weight": {"neg": 1, "pos": np.float32(0.1)}},
+        {"class_weight": {np.str_("neg"): 1.0, np.str_("pos"): 2.0}},
+        {"class_weight": "balanced", "random_state": np.random.RandomState(3)},
+        {"random_state": None, "verbose": True, "max_grad_norm": None},
+        {"learning_rate": np.float32(1e-3), "epochs": np.int32(1), "dropout": 0.1 + 0.2},
+        {"freeze": "encoder", "layer_decay": 0.9, "label_smoothing": 0.1},
+    ],
+    ids=str,
+)
+def test_parameters_of_every_type(parameters, make_classifier, reviews, tmp_path, capsys):
+    texts, labels = map(list, reviews)
+    if parameters.get("long_text") == "windows":
+        texts = [f"{text} {text}" for text in texts]
+    saved(make_classifier(**parameters).fit(texts, labels), tmp_path / "model")
+
+
+def test_a_path_as_model(make_classifier, tiny_bert, reviews, tmp_path):
+    again = saved(make_classifier(model=Path(tiny_bert)).fit(*map(list, reviews)), tmp_path / "model")
+    assert again.model == Path(tiny_bert)
+    assert again.fit(*map(list, reviews)).predict(TEXTS).shape == (len(TEXTS),)
+
+
+def test_what_was_asked_of_scikit_learn(make_classifier, reviews, tmp_path):
+    with config_context(enable_metadata_routing=True):
+        classifier = make_classifier().set_fit_request(sample_weight=True, X_val="held_out")
+    classifier.set_output(transform="pandas").fit(*map(list, reviews))
+    again = saved(classifier, tmp_path / "model")
+    assert isinstance(again.transform(TEXTS), pd.DataFrame)
+    assert str(get_routing_for_object(again)) == str(get_routing_for_object(classifier))
+    assert "held_out" in str(get_routing_for_object(again))
+
+
+def test_parameters_changed_after_the_fit(fitted, tmp_path):
+    from copy import deepcopy
+
+    changed = deepcopy(fitted).set_params(
+        max_length=64, long_text="windows", model="some/other", scoring="f1"
+    )
+    again = saved(changed, tmp_path / "model")
+    assert (again.max_length, again.max_length_) == (64, 32)
+
+
+def test_a_loaded_estimator_is_an_estimator(file, reviews, fitted):
+    again = BertClassifier.load(file)
+    texts, labels = map(list, reviews)
+    assert again.fit(texts, labels).score(texts, labels) == fitted.score(texts, labels)
+    np.testing.assert_array_equal(again.decision_function(texts), fitted.decision_function(texts))
+
+
+def test_nothing_of_the_loaded_is_shared_with_the_file(file, fitted):
+    content = file.read_bytes()
+    again = BertClassifier.load(file)
+    file.write_bytes(b"")  # a mapped file would be gone now
+    try:
+        np.testing.assert_array_equal(again.decision_function(TEXTS), fitted.decision_function(TEXTS))
+    finally:
+        file.write_bytes(content)
+
+
+def test_saving_changes_nothing(fitted, tmp_path):
+    before = dict(vars(fitted))
+    fitted.save(str(tmp_path / "1"))
+    fitted.save(tmp_path / "2")
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    assert vars(fitted) == before
+
+
+def test_a_file_tells_nothing_of_the_machine(fitted, tiny_bert, tmp_path):
+    from copy import deepcopy
+
+    deepcopy(fitted).set_params(model="some/model").save(tmp_path / "model")
+    content = (tmp_path / "model").read_bytes()
+    assert tiny_bert.encode() not in content
+    assert str(Path.home()).encode() + b"/" not in content
+
+
+def test_the_file_of_the_first_version():
+    """A file that skbert 0.1.0 wrote (tests/saved_model.py): every later version gives its answers."""
+    expected = json.loads(EXPECTED.read_text(encoding="utf-8"))
+    classifier = BertClassifier.load(SAVED)
+    X = pd.DataFrame({"review": QUESTIONS})
+    assert classifier.predict(X).tolist() == expected["labels"]
+    assert classifier.classes_.dtype == np.int16
+    assert classifier.classes_.tolist() == [-3, 0, 7]
+    np.testing.assert_allclose(classifier.predict_proba(X), expected["probabilities"], rtol=1e-4, atol=1e-5)
+    embeddings = classifier.transform(X)
+    np.testing.assert_allclose(embeddings.to_numpy()[0], expected["embedding"], rtol=1e-4, atol=1e-5)
+    assert classifier.random_state.randint(2**31 - 1, size=3).tolist() == expected["next_random"]
+    assert classifier.class_weight == {7: 1.0, -3: 1.5, 0: 1.0}
+    assert [type(key) for key in classifier.class_weight] == [int, int, int]
+    assert type(classifier.batch_size) is np.int64
+    assert type(classifier.learning_rate) is np.float32
+    assert classifier.model == Path("checkpoint")
+    assert classifier.feature_names_in_.tolist() == ["review"]
+    assert classifier.n_iter_ == len(classifier.history_) == len(classifier.validation_scores_)
+
+
+# What cannot be saved
+
+
+def score(estimator, X, y):
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    "scoring", [score, make_scorer(f1_score, pos_label="pos")], ids=["function", "scorer"]
+)
+def test_a_callable_is_refused_by_name(scoring, make_classifier, reviews, tmp_path):
+    classifier = make_classifier(scoring=scoring, early_stopping=True, validation_fraction=0.25)
+    classifier.fit(*map(list, reviews))
+    path = tmp_path / "model"
+    path.write_text("what was there")
+    with pytest.raises(
+        PersistenceError, match=r"(?s)parameter scoring .* set_params\(scoring=...\); or .*joblib"
+    ):
+        classifier.save(path)
+    assert path.read_text() == "what was there"
+    assert list(tmp_path.iterdir()) == [path]
+    saved(classifier.set_params(scoring=None), path)
+
+
+def test_an_attribute_of_another_type_is_refused_by_name(fitted, tmp_path):
+    from copy import copy
+
+    odd = copy(fitted)
+    odd.odd_ = object()
+    with pytest.raises(PersistenceError, match="The attribute odd_ is or holds <object"):
+        odd.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["_private", "predict", "public"])
+def test_an_attribute_that_no_fit_sets_is_refused(name, fitted, tmp_path):
+    from copy import copy
+
+    odd = copy(fitted)
+    setattr(odd, name, 1)
+    with pytest.raises(PersistenceError, match=f"the attribute '{name}' is none that a fit sets"):
+        odd.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_str_of_great_width(make_classifier, reviews, tmp_path):
+    """Their arrays are as wide as the widest that there could be; a file holds what is in them."""
+    texts, labels = reviews
+    wide = make_classifier(epochs=1).fit(list(texts), np.array(labels, dtype="<U1000000"))
+    assert saved(wide, tmp_path / "model").classes_.dtype == np.dtype("<U1000000")
+    wide.classes_ = wide.classes_.astype("<U3000000")
+    with pytest.raises(PersistenceError, match=r"classes_ cannot be saved: An array .* does not fit"):
+        wide.save(tmp_path / "wider")
+
+
+def test_other_families_are_refused_by_name(fitted, tmp_path, monkeypatch):
+    config, packed = fitted.model_.rebuild[1]
+    monkeypatch.setattr(
+        fitted.model_, "rebuild", (fitted.model_.rebuild[0], (config | {"model_type": "xyz"}, packed))
+    )
+    with pytest.raises(PersistenceError, match=r"'xyz'.*bert.*joblib"):
+        fitted.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_estimator_that_is_not_fitted(tmp_path):
+    with pytest.raises(NotFittedError):
+        BertClassifier().save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Derived(BertClassifier):
+    pass
+
+
+def test_a_class_loads_its_own_files(fitted, file, tmp_path):
+    derived = Derived(**fitted.get_params())
+    vars(derived).update(vars(fitted))
+    saved(derived, tmp_path / "model")
+    with pytest.raises(PersistenceError, match="'Derived', not a BertClassifier"):
+        BertClassifier.load(tmp_path / "model")
+    with pytest.raises(PersistenceError, match="'BertClassifier', not a Derived"):
+        Derived.load(file)
+
+
+# Files that are damaged
+
+
+def test_errors_are_of_both_trees():
+    assert issubclass(PersistenceError, SkbertError)
+    assert issubclass(PersistenceError, ValueError)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        BertClassifier.load(tmp_path / "model")
+    with pytest.raises(PersistenceError, match=r"is a folder\..*from_pretrained"):
+        BertClassifier.load(tmp_path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_is_found(data, file, tmp_path_factory):
+    content = bytearray(file.read_bytes())
+    header = int.from_bytes(content[:8], "little")
+    # Half of them in what leads the file, where a bit means most.
+    place = data.draw(st.integers(0, 8 * (8 + header) - 1) | st.integers(0, 8 * len(content) - 1))
+    content[place // 8] ^= 1 << place % 8
+    assert_refused(content, tmp_path_factory)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_truncated_file_is_found(data, file, tmp_path_factory):
+    content = file.read_bytes()
+    assert_refused(content[: data.draw(st.integers(0, len(content) - 1))], tmp_path_factory)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_bytes_that_were_replaced_inserted_or_removed_are_found(data, file, tmp_path_factory):
+    content = file.read_bytes()
+    start = data.draw(st.integers(0, len(content)))
+    stop = data.draw(st.integers(start, min(start + 64, len(content))))
+    changed = content[:start] + data.draw(st.binary(max_size=64)) + content[stop:]
+    if changed != content:
+        assert_refused(changed, tmp_path_factory)
+
+
+def assert_refused(content, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(content)
+    with pytest.raises(
+        PersistenceError, match=r"damaged' (cannot be loaded|is not a whole safetensors file): "
+    ):
+        BertClassifier.load(path)
+
+
+def parts(path):
+    """Metadata and arrays of a file, and what its metadata say."""
+    arrays, metadata, _ = tensorfile.read(path)
+    return metadata, arrays, json.loads(metadata["skbert"])
+
+
+def write(path, arrays, metadata):
+    tensorfile.replace_file(path, lambda opened: tensorfile.write(opened, arrays, metadata))
+    return path
+
+
+def test_swapped_arrays_are_found(file, tmp_path):
+    metadata, arrays, _ = parts(file)
+    by_shape = {}
+    for name, array in arrays.items():
+        by_shape.setdefault((array.dtype, array.shape), []).append(name)
+    first, second = next(names for names in by_shape.values() if len(names) > 1)[:2]
+    arrays[first], arrays[second] = arrays[second], arrays[first]
+    with pytest.raises(PersistenceError, match="is not the one that was saved"):
+        BertClassifier.load(write(tmp_path / "model", arrays, metadata))
+
+
+@pytest.mark.parametrize("change", ["missing", "surplus", "transposed", "another dtype"])
+def test_other_arrays_are_found(change, file, tmp_path):
+    metadata, arrays, _ = parts(file)
+    if change == "missing":
+        del arrays["head.bias"]
+    elif change == "surplus":
+        arrays["tail.bias"] = arrays["head.bias"]
+    elif change == "transposed":
+        arrays["head.weight"] = arrays["head.weight"].reshape(arrays["head.weight"].shape[::-1])
+    else:
+        arrays["head.bias"] = arrays["head.bias"].view(np.int32)
+    with pytest.raises(PersistenceError, match=r"'(head|tail)\."):
+        BertClassifier.load(write(tmp_path / "model", arrays, metadata))
+
+
+def test_files_of_others(tmp_path, tiny_bert, fitted):
+    import joblib
+
+    pickled, zipped = tmp_path / "model.joblib", tmp_path / "model.pt"
+    joblib.dump(fitted, pickled)
+    torch.save(fitted.model_.state_dict(), zipped)
+    for path in (pickled, zipped, Path(tiny_bert) / "model.safetensors", Path(tiny_bert) / "config.json"):
+        with pytest.raises(PersistenceError, match=r"cannot be loaded|not a whole"):
+            BertClassifier.load(path)
+
+
+def test_metadata_of_others(file, tmp_path):
+    metadata, arrays, _ = parts(file)
+    for changed in ({}, {"format": "pt"}, metadata | {"format": "pt"}, {"skbert": metadata["skbert"]}):
+        with pytest.raises(PersistenceError, match="its metadata are"):
+            BertClassifier.load(write(tmp_path / "model", arrays, changed))
+
+
+# Files that someone made: every checksum is right
+
+
+def forged(file, path, change):
+    _, arrays, content = parts(file)
+    replaced = change(content, arrays)
+    content = content if replaced is None else replaced
+    if isinstance(content, dict) and isinstance(content.get("arrays"), dict):
+        content["arrays"] = {name: tensorfile.describe(array) for name, array in arrays.items()}
+    text = json.dumps(content)
+    return write(path, arrays, {"skbert": text, "sha256": sha256(text.encode()).hexdigest()})
+
+
+def config_with(**values):
+    def change(content, arrays):
+        entries = dict(content["model"]["config"]["$dict"])
+        content["model"]["config"] = {"$dict": [[k, v] for k, v in (entries | values).items()]}
+
+    return change
+
+
+def setting_with(**values):
+    def change(content, arrays):
+        entries = dict(content["model"]["settings"]["$dict"])
+        content["model"]["settings"] = {"$dict": [[k, v] for k, v in (entries | values).items()]}
+
+    return change
+
+
+def content_with(*keys, value):
+    def change(content, arrays):
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+def wide_head(content, arrays):
+    arrays["head.weight"] = np.zeros((1000, 32), dtype=np.float32)
+
+
+WIDE = {"$array": {"dtype": "<U99999999", "shape": [2], "items": ["neg", "pos"]}}
+DEEP = json.loads("[" * 500 + "]" * 500)
+FORGED = {
+    "a list": lambda content, arrays: [content],
+    "nothing": lambda content, arrays: {},
+    "no format": lambda content, arrays: content.pop("format") and None,
+    "an odd format": content_with("format", value=[1]),
+    "no versions": lambda content, arrays: (
+        content.pop("versions") and content_with("format", value=2)(content, 0)
+    ),
+    "another class": content_with("class", value="Pipeline"),
+    "an unknown parameter": content_with("parameters", "no_such", value=1),
+    "a nested parameter": content_with("parameters", "model__x", value=1),
+    "a parameter of no type": content_with("parameters", "epochs", value={"$object": "os.system"}),
+    "a parameter of two types": content_with("parameters", "epochs", value={"$tuple": [], "$dict": []}),
+    "a parameter of depth": content_with("parameters", "epochs", value=DEEP),
+    "an array of another form": content_with(
+        "parameters", "epochs", value={"$array": {"dtype": "i4", "shape": [1], "items": [1]}}
+    ),
+    "an array that rounds": content_with(
+        "parameters", "epochs", value={"$array": {"dtype": "<i4", "shape": [1], "items": [1.5]}}
+    ),
+    "an array of any width": content_with("attributes", "classes_", value=WIDE),
+    "an attribute that is a method": content_with("attributes", "predict", value=1),
+    "an attribute of the class": content_with("attributes", "__class__", value="x"),
+    "an attribute that is private": content_with("attributes", "_repr_html_", value=1),
+    "an attribute with a dot": content_with("attributes", "a.b_", value=1),
+    "no classes": lambda content, arrays: content["attributes"].pop("classes_") and None,
+    "classes that are a list": content_with("attributes", "classes_", value=["neg", "pos"]),
+    "another kind of target": content_with("attributes", "target_type_", value="continuous"),
+    "a max_length_ that is a str": content_with("attributes", "max_length_", value="32"),
+    "routing of no method": content_with("routing", value={"__init__": {}}),
+    "routing of no metadata": content_with("routing", value={"fit": {"no_such": True}}),
+    "no tokenizer": content_with("tokenizer", value={}),
+    "a tokenizer that is a str": content_with("tokenizer", value="tokenizer.json"),
+    "another builder": content_with("model", "builder", value="os.system"),
+    "another family": config_with(model_type="detr", use_pretrained_backbone=True, backbone="resnet50"),
+    "a family of no such name": config_with(model_type="no-such"),
+    "a family that is a list": config_with(model_type=["bert"]),
+    "remote code": config_with(auto_map={"$dict": [["AutoModel", "evil/repository--modeling.Model"]]}),
+    "attention from the hub": config_with(attn_implementation="evil/kernels"),
+    "private attention": config_with(_attn_implementation="evil/kernels"),
+    "quantized": config_with(quantization_config={"$dict": [["quant_method", "gptq"]]}),
+    "a dtype that is a function": config_with(dtype="load"),
+    "many labels": config_with(num_labels=10**9),
+    "many layers": config_with(num_hidden_layers=10**9),
+    "no layers": config_with(num_hidden_layers=0),
+    "more layers": config_with(num_hidden_layers=2),
+    "a large vocabulary": config_with(vocab_size=10**12),
+    "many positions": config_with(max_position_embeddings=10**12),
+    "a large width": config_with(hidden_size=2**20, num_attention_heads=2),
+    "a large width of another layer": lambda content, arrays: (
+        content_with("model", "builder", value="classifier")(content, arrays)
+        or config_with(hidden_size=2**20)(content, arrays)
+    ),
+    "a width that is a str": config_with(hidden_size="32"),
+    "an unknown activation": config_with(hidden_act="os.system"),
+    "many outputs": setting_with(n_outputs=10**12),
+    "an unknown setting": setting_with(no_such=1),
+    "an unknown pooling": setting_with(pooling="last"),
+    "an architecture that is none": setting_with(architecture={"$dict": []}),
+    "a wide head": wide_head,
+    "a head that is missing": lambda content, arrays: arrays.pop("head.weight") is None or None,
+    "arrays that are a list": content_with("arrays", value=[]),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_what_save_does_not_write_is_refused(case, file, tmp_path):
+    path = forged(file, tmp_path / "forged", FORGED[case])
+    with pytest.raises(PersistenceError, match="forged' cannot be loaded: "):
+        BertClassifier.load(path)
+
+
+def test_forging_nothing_changes_nothing(file, tmp_path, fitted):
+    again = BertClassifier.load(forged(file, tmp_path / "model", lambda content, arrays: None))
+    np.testing.assert_array_equal(again.decision_function(TEXTS), fitted.decision_function(TEXTS))
+
+
+def test_a_newer_format_says_so(file, tmp_path):
+    def newer(content, arrays):
+        return {"format": 2, "versions": {"skbert": "7.0"}, "all": "else is new"}
+
+    with pytest.raises(
+        PersistenceError, match=r"format 2, written by skbert 7\.0; .* Install a newer skbert"
+    ):
+        BertClassifier.load(forged(file, tmp_path / "model", newer))
+
+
+def test_a_parameter_of_a_newer_version_says_so(file, tmp_path):
+    def newer(content, arrays):
+        content["parameters"]["warp"] = 9
+        content["versions"]["skbert"] = "7.0"
+
+    with pytest.raises(PersistenceError, match=r"\['warp'\].*written by skbert 7\.0; install"):
+        BertClassifier.load(forged(file, tmp_path / "model", newer))
+
+
+def test_a_parameter_that_an_older_version_did_not_have(file, tmp_path, fitted):
+    """It gets its default, which must be what there was before it."""
+
+    def older(content, arrays):
+        del content["parameters"]["label_smoothing"]
+
+    again = BertClassifier.load(forged(file, tmp_path / "model", older))
+    assert again.label_smoothing == 0.0
+    np.testing.assert_array_equal(again.decision_function(TEXTS), fitted.decision_function(TEXTS))
+
+
+def run(code, *arguments):
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    return result.stdout
+
+
+@pytest.mark.parametrize("method", ["load", "from_pretrained"])
+def test_a_fresh_process_without_sockets(method, fitted, file, tmp_path):
+    """No connection, no pickle, no process is even tried, and nothing is said on stderr."""
+    path = file
+    if method == "from_pretrained":
+        fitted.save_pretrained(tmp_path)
+        path = tmp_path
+    code = """
+import sys
+forbidden = ("socket.", "pickle.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "urllib.")
+watching = []
+def watch(event, arguments):
+    if watching and event.startswith(forbidden):
+        raise RuntimeError(f"forbidden: {event} {arguments}")
+sys.addaudithook(watch)
+import torch, skbert
+torch.set_num_threads(1)
+# What is imported may do as it likes while it is.
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
+import transformers.integrations
+watching.append(True)
+classifier = getattr(skbert.BertClassifier, sys.argv[1])(sys.argv[2])
+classifier.set_params(device="cpu", precision="float32")
+print(classifier.decision_function(["good film", "the dog is sad"]).tolist())
+"""
+    expected = fitted.decision_function(["good film", "the dog is sad"])
+    np.testing.assert_allclose(json.loads(run(code, method, path)), expected, atol=1e-5)
+
+
+def test_no_memory_beyond_the_file(file, tmp_path):
+    """Files whose JSON asks for terabytes, in a process that has half a gigabyte left."""
+    pytest.importorskip("resource")
+    greedy = [
+        "many layers",
+        "a large vocabulary",
+        "many positions",
+        "a large width",
+        "a large width of another layer",
+        "many outputs",
+        "many labels",
+    ]
+    paths = [forged(file, tmp_path / str(number), FORGED[case]) for number, case in enumerate(greedy)]
+    code = """
+import resource, sys, torch, skbert
+from pathlib import Path
+from skbert import BertClassifier, PersistenceError
+torch.set_num_threads(1)
+BertClassifier.load(sys.argv[1])
+pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 2**22
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29,) * 2)
+for path in sys.argv[2:]:
+    try:
+        BertClassifier.load(path)
+    except PersistenceError as error:
+        print("refused")
+"""
+    said = run(code, file, *paths).split()
+    assert said == ["refused"] * len(greedy)
+
+
+# skops, whose files name the types that they need
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+def test_skops(family, tiny_checkpoints, make_classifier, reviews, tmp_path):
+    import skops.io
+
+    classifier = make_classifier(model=tiny_checkpoints(family), random_state=np.random.RandomState(0))
+    classifier.set_output(transform="default").fit(*map(list, reviews))
+    skops.io.dump(classifier, tmp_path / "model.skops")
+    trusted = ["skbert.classifier.BertClassifier"]
+    assert skops.io.get_untrusted_types(file=tmp_path / "model.skops") == trusted
+    again = skops.io.load(tmp_path / "model.skops", trusted=trusted)
+    np.testing.assert_array_equal(again.decision_function(TEXTS), classifier.decision_function(TEXTS))
+    assert again.tokenizer_.encode_special_tokens
+    saved(again, tmp_path / "model")
+
+
+def test_pickles_of_other_families(fitted):
+    import pickle
+
+    build, (config, packed) = fitted.model_.rebuild
+    fitted = pickle.loads(pickle.dumps(fitted))
+    fitted.model_.rebuild = (build, (config | {"model_type": "ernie"}, packed))  # a BERT by another name
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.decision_function(TEXTS), fitted.decision_function(TEXTS))
