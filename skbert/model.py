@@ -108,7 +108,7 @@ class SequenceClassifier(nn.Module):
     def _encode_packed(self, batch: Batch, packing: Packing) -> torch.Tensor:
         inputs = self._inputs(batch)
         output = self.encoder(**{k: v[None] for k, v in inputs.items()}, packing=packing)
-        return output.last_hidden_state[0]
+        return output.last_hidden_state.squeeze(0)
 
     def _encode_padded(self, batch: Batch, packing: Packing) -> torch.Tensor:
         inputs = {name: packing.pad(values) for name, values in self._inputs(batch).items()}

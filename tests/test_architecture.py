@@ -22,6 +22,7 @@ NEVER = {
     "dropout": {"sklearn", "transformers"},
     "encoding": {"torch", "transformers", "sklearn"},
     "exceptions": {"torch", "transformers", "sklearn", "numpy", "skbert"},
+    "grouped_attention": {"sklearn", "transformers", "tokenizers"},
     "fitting": {"transformers", "sklearn", "skbert.classifier"},
     "inference": {"sklearn", "transformers", "skbert.training"},
     "inputs": {"torch", "transformers", "sklearn"},
