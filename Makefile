@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 CODE := skbert tests benchmarks docs/examples
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench bench-speed bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -49,6 +49,14 @@ $(VENV)/.ready-bench: $(VENV)/.ready
 bench: $(VENV)/.ready-bench ## compare test accuracies; DATA=folder with the data sets
 	@test -n "$(DATA)" || { echo "make bench DATA=folder"; exit 2; }
 	$(BIN)/python benchmarks/accuracy.py --data "$(DATA)" --quick
+
+bench-speed: $(VENV)/.ready-bench ## compare speeds on the CPU; DATA=folder with the data sets
+	@test -n "$(DATA)" || { echo "make bench-speed DATA=folder"; exit 2; }
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py --data "$(DATA)"
+
+# Needs no data and no checkpoint: a BERT of random weights, synthetic texts.
+bench-gpu: $(VENV)/.ready-bench ## compare speeds on a CUDA GPU
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py --device cuda
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -105,7 +105,7 @@ def settings_of(
     }
     if system == "embedding+LR":
         return encoder | {"pooling": "mean, L2-normalised", "logistic": LOGISTIC}
-    fine_tuning = encoder | TRAINER | {"precision": "bfloat16" if _bf16() else "float32"}
+    fine_tuning = encoder | TRAINER | {"precision": "bfloat16" if bf16_pays() else "float32"}
     if system == "trainer":
         return fine_tuning
     if skbert_cell is None:
@@ -119,27 +119,27 @@ def run_skbert(job: Job) -> Outcome:
     from skbert import BertClassifier
 
     model = BertClassifier(random_state=job.seed)
-    model.fit(_as_input(job.texts), job.labels)
+    model.fit(as_input(job.texts), job.labels)
     info = {
         "n_iter": int(model.n_iter_),
         "learning_rate": float(model.learning_rate_),
         "loss_curve": [round(float(loss), 5) for loss in model.loss_curve_],
     }
-    return model.predict(_as_input(job.dataset.X_test)), info
+    return model.predict(as_input(job.dataset.X_test)), info
 
 
 def run_trainer(job: Job) -> Outcome:
     """Fine-tune with transformers' Trainer; predict in sorted batches."""
     import transformers
 
-    _quiet(transformers)
+    quiet(transformers)
     transformers.set_seed(job.seed)  # before the model: its head is drawn at random
     classes, codes = np.unique(job.labels, return_inverse=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(job.checkpoint)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         job.checkpoint, num_labels=len(classes), dtype=torch.float32
     )
-    rows = _tokenize(tokenizer, job.texts)
+    rows = tokenize(tokenizer, job.texts)
     with tempfile.TemporaryDirectory() as folder:
         trainer = transformers.Trainer(
             model=model,
@@ -149,7 +149,7 @@ def run_trainer(job: Job) -> Outcome:
         )
         trainer.remove_callback(transformers.PrinterCallback)
         result = trainer.train()
-    logits = _predict(_logits, trainer.model, tokenizer, job.dataset.X_test, bf16=_bf16())
+    logits = predict_sorted(logits_of, trainer.model, tokenizer, job.dataset.X_test, bf16=bf16_pays())
     info = {"steps": result.global_step, "mean_training_loss": result.training_loss}
     return classes[logits.argmax(axis=1)], info
 
@@ -163,7 +163,7 @@ def _trainer_arguments(job: Job, folder: str) -> Any:
         per_device_train_batch_size=job.settings["batch_size"],
         learning_rate=job.settings["learning_rate"],
         seed=job.seed,
-        bf16=_bf16(),
+        bf16=bf16_pays(),
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
         save_strategy="no",
@@ -202,19 +202,19 @@ def _embeddings(dataset: Dataset, checkpoint: Path) -> tuple[np.ndarray, np.ndar
     """Embed both parts whole, once: every size and seed takes its rows from these two arrays."""
     import transformers
 
-    _quiet(transformers)
+    quiet(transformers)
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
     encoder = transformers.AutoModel.from_pretrained(checkpoint, dtype=torch.float32)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
 
     train, test = (
-        normalize(_predict(_mean_pooled, encoder, tokenizer, texts, bf16=False))
+        normalize(predict_sorted(_mean_pooled, encoder, tokenizer, texts, bf16=False))
         for texts in (dataset.X_train, dataset.X_test)
     )
     return train, test
 
 
-def _logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def logits_of(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return model(**batch).logits  # (batch, classes)
 
 
@@ -225,7 +225,7 @@ def _mean_pooled(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _predict(
+def predict_sorted(
     forward: Callable[[Any, dict[str, torch.Tensor]], torch.Tensor],
     model: Any,
     tokenizer: Any,
@@ -236,7 +236,7 @@ def _predict(
     """Run `forward` over batches of like length; rows come back in the order of `texts`."""
     model.eval()
     device = next(model.parameters()).device
-    rows = _tokenize(tokenizer, texts)
+    rows = tokenize(tokenizer, texts)
     order = np.argsort([len(row["input_ids"]) for row in rows], kind="stable")
     outputs = []
     for start in range(0, len(order), PREDICT_BATCH):
@@ -247,14 +247,14 @@ def _predict(
     return torch.cat(outputs).numpy()[np.argsort(order)]
 
 
-def _tokenize(tokenizer: Any, texts: pd.DataFrame) -> list[dict[str, list[int]]]:
+def tokenize(tokenizer: Any, texts: pd.DataFrame) -> list[dict[str, list[int]]]:
     """Tokenize without padding; the length given replaces the one in the checkpoint's file."""
     columns = [texts[column].tolist() for column in texts]
     encoded = tokenizer(*columns, truncation=True, max_length=MAX_LENGTH, padding=False)
     return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
 
 
-def _as_input(texts: pd.DataFrame) -> list[str] | pd.DataFrame:
+def as_input(texts: pd.DataFrame) -> list[str] | pd.DataFrame:
     return texts if texts.shape[1] == 2 else texts.iloc[:, 0].tolist()
 
 
@@ -265,13 +265,13 @@ def _skbert_defaults() -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name != "random_state"}
 
 
-def _bf16() -> bool:
+def bf16_pays() -> bool:
     """Whether bf16 pays on this machine."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def _quiet(transformers: Any) -> None:
+def quiet(transformers: Any) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -35,21 +35,28 @@ def freeze(model: SequenceClassifier, what: Frozen) -> None:
     InputError
         If the encoder has fewer layers.
     """
-    layers = encoder_layers(model.encoder)
-    if isinstance(what, Integral) and what > len(layers):
-        raise InputError(
-            f"freeze={what}, but the encoder has {len(layers)} layers. Use at most {len(layers)}, or "
-            "freeze='encoder' to train the head alone."
-        )
+    if what in (0, "gradual"):
+        return
     if what == "encoder":
         model.encoder.requires_grad_(False)
         if model.pooler is not None:
             model.pooler.requires_grad_(False)
-    elif what not in (0, "gradual"):
-        for part in embedding_parts(model.encoder):
-            part.requires_grad_(False)
-        for layer in layers[: int(what) if isinstance(what, Integral) else 0]:
+        return
+    for part in embedding_parts(model.encoder):
+        part.requires_grad_(False)
+    if isinstance(what, Integral):
+        for layer in _lowest_layers(model, int(what)):
             layer.requires_grad_(False)
+
+
+def _lowest_layers(model: SequenceClassifier, n: int) -> nn.ModuleList:
+    layers = encoder_layers(model.encoder)
+    if n > len(layers):
+        raise InputError(
+            f"freeze={n}, but the encoder has {len(layers)} layers. Use at most {len(layers)}, or "
+            "freeze='encoder' to train the head alone."
+        )
+    return layers[:n]
 
 
 def encoder_layers(encoder: Any) -> nn.ModuleList:

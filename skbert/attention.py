@@ -1,7 +1,8 @@
 """Attention over texts that are packed end to end, each text seeing only itself.
 
 The linear layers of an encoder work on Σ lengths tokens. Only here, around the product of queries and
-keys, are the texts laid out side by side:
+keys, are the texts laid out side by side. On a CPU that is done in groups of like length
+(`grouped_attention.py`), elsewhere with all of them:
 
 1. `Packing.pad`: (n_tokens, ...) → (n_texts, max_length, ...), zeros in the gaps.
 2. Softmax attention with a mask over the gaps (and, in ModernBERT's local layers, over far tokens).
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from skbert.dropout import dropout as seeded_dropout
+from skbert.grouped_attention import GroupedAttention, Layout, make_layout
 
 
 class Packing:
@@ -41,6 +42,7 @@ class Packing:
         max_length: int,
         generator: torch.Generator | None = None,
     ) -> None:
+        self.lengths = lengths
         self.n_texts = len(lengths)
         self.max_length = max_length
         self.generator = generator
@@ -51,6 +53,7 @@ class Packing:
         columns = torch.arange(max_length, device=lengths.device)
         self.mask = columns < lengths[:, None]  # (n_texts, max_length), True on tokens
         self._attention_masks: dict[int | None, torch.Tensor] = {}
+        self._layouts: dict[tuple[int, torch.dtype, int | None], Layout] = {}
 
     def pad(self, packed: torch.Tensor) -> torch.Tensor:
         """(n_tokens, ...) → (n_texts, max_length, ...)."""
@@ -74,6 +77,13 @@ class Packing:
                 mask = (mask & near) | torch.eye(self.max_length, dtype=torch.bool, device=mask.device)
             self._attention_masks[window] = mask
         return self._attention_masks[window]
+
+    def layout(self, n_heads: int, dtype: torch.dtype, window: int | None) -> Layout:
+        """The groups for `GroupedAttention`; made once a batch."""
+        key = (n_heads, dtype, window)
+        if key not in self._layouts:
+            self._layouts[key] = make_layout(self.lengths.numpy(), *key)
+        return self._layouts[key]
 
 
 class _Pad(torch.autograd.Function):
@@ -130,15 +140,15 @@ def packed_attention(
     -------
     tuple of Tensor of shape (1, n_tokens, n_heads, head_size) and None
     """
-    # (1, n_heads, n_tokens, head_size) → (n_texts, n_heads, max_length, head_size)
-    q, k, v = (packing.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    # (n_tokens, n_heads, head_size). Indexing with [0] would make its gradient a copy into zeros.
+    q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
+    if q.device.type == "cpu":  # its fused kernel refuses dropout, and is slower on what is masked
+        layout = packing.layout(q.shape[1], q.dtype, sliding_window)
+        out = GroupedAttention.apply(q, k, v, layout, scale, dropout, packing.generator)
+        return out.unsqueeze(0), None
+    # (n_tokens, n_heads, head_size) → (n_texts, n_heads, max_length, head_size)
+    q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))
     mask = packing.attention_mask(sliding_window)
-    scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    if q.device.type != "cpu" or (dropout == 0.0 and q.dtype != torch.bfloat16):
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
-    else:
-        # On a CPU the fused kernel refuses dropout, and with bf16 and a mask it is slower than this.
-        scores = torch.matmul(q * scale, k.transpose(-2, -1)).masked_fill(~mask, float("-inf"))
-        weights = seeded_dropout(scores.softmax(dim=-1), dropout, packing.generator)
-        out = torch.matmul(weights, v)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
     return packing.unpad(out.transpose(1, 2)).unsqueeze(0), None

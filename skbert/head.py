@@ -1,8 +1,8 @@
-"""Hidden layers of the classification head.
+"""Layers between the encoder's states and the logits, besides those that checkpoints bring.
 
-They are residual, x + W₂ GELU(W₁ x), and W₂ starts at zero: a new head of any depth starts as its linear
-layer alone, so that a linear probe can start it (`probing.py`), and learns to use its depth (Zhang, Dauphin
-and Ma, 2019, arXiv:1901.09321).
+Hidden layers are residual, x + W₂ GELU(W₁ x), and W₂ starts at zero: a new head of any depth starts as its
+linear layer alone, so that a linear probe can start it (`probing.py`), and learns to use its depth (Zhang,
+Dauphin and Ma, 2019, arXiv:1901.09321).
 """
 
 from __future__ import annotations
@@ -12,6 +12,25 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from skbert.dropout import Dropout
+
+
+class BarePooler(nn.Module):
+    """ALBERT's pooler: a linear layer, whose activation the encoder keeps beside it.
+
+    Parameters
+    ----------
+    dense : nn.Linear
+    activation : nn.Module
+    """
+
+    def __init__(self, dense: nn.Linear, activation: nn.Module) -> None:
+        super().__init__()
+        self.dense = dense
+        self.activation = activation
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """(n_texts, n_tokens, size) → (n_texts, size), of the first token."""
+        return self.activation(self.dense(states[:, 0]))
 
 
 class HiddenLayer(nn.Module):

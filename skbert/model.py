@@ -20,7 +20,7 @@ from torch import nn
 from skbert.attention import Packing
 from skbert.batching import Batch
 from skbert.dropout import Dropout
-from skbert.head import HiddenLayer
+from skbert.head import BarePooler, HiddenLayer
 
 Pooling = Literal["cls", "mean", "max"]
 
@@ -76,6 +76,8 @@ class SequenceClassifier(nn.Module):
         pooler = getattr(encoder, "pooler", None)
         if pooler is not None:
             encoder.pooler = None
+        if isinstance(pooler, nn.Linear):
+            pooler = BarePooler(pooler, encoder.pooler_activation)
         self.encoder: Any = encoder  # nn.Module of transformers, which has no types
         # Poolers of encoders read the first token; those of classifiers (families.py) any vector.
         self.pooler = pooler if pooling == "cls" or getattr(pooler, "reads_any_vector", False) else None
@@ -123,7 +125,7 @@ class SequenceClassifier(nn.Module):
     def _encode_packed(self, batch: Batch, packing: Packing) -> torch.Tensor:
         inputs = self._inputs(batch)
         output = self.encoder(**{k: v[None] for k, v in inputs.items()}, packing=packing)
-        return output.last_hidden_state[0]
+        return output.last_hidden_state.squeeze(0)
 
     def _encode_padded(self, batch: Batch, packing: Packing) -> torch.Tensor:
         inputs = {name: packing.pad(values) for name, values in self._inputs(batch).items()}

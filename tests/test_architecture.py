@@ -27,6 +27,7 @@ NEVER = {
     "encoding": {"torch", "transformers", "sklearn"},
     "exceptions": {"torch", "transformers", "sklearn", "numpy", "skbert"},
     "families": {"transformers", "sklearn", "skbert.training"},
+    "grouped_attention": {"sklearn", "transformers", "tokenizers"},
     "fitting": {"transformers", "sklearn", "skbert.classifier"},
     "head": {"sklearn", "transformers", "skbert.model"},
     "inference": {"sklearn", "transformers", "skbert.training"},
