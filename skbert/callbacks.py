@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     import torch
 
-    from skbert.training import TrainingResult
-
 __all__ = [
     "HAS_CALLBACKS",
     "CallbackSupportMixin",
@@ -65,7 +63,7 @@ class Watcher:
     def step(self, n_texts: int, loss: torch.Tensor, learning_rate: float) -> None:
         """Called after every optimizer step; reading the loss makes a GPU wait."""
 
-    def epoch_end(self, record: dict[str, float], result: Callable[[], TrainingResult]) -> bool:
+    def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:
         """Called after every epoch; True ends the fit.
 
         Parameters
@@ -73,7 +71,7 @@ class Watcher:
         record : dict
             "epoch" (from 1), "loss" and, if there is validation, "validation_score".
         result : callable
-            Gives the training as it would be if it ended here; that takes a copy of the weights.
+            Gives the `TrainingResult` as it would be if the training ended here: a copy of the weights.
         """
         return False
 
@@ -116,7 +114,7 @@ class Watchers(Watcher):
         for watcher in self._watchers:
             watcher.step(n_texts, loss, learning_rate)
 
-    def epoch_end(self, record: dict[str, float], result: Callable[[], TrainingResult]) -> bool:
+    def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:
         """Tell all, also those after one that ends the fit."""
         return any([watcher.epoch_end(record, result) for watcher in self._watchers])
 
@@ -164,7 +162,7 @@ class ProgressBar(Watcher):
             self._bar.set_postfix(loss=f"{mean:.4f}", rate=f"{learning_rate:.1e}")
             self._read_at = time.monotonic()
 
-    def epoch_end(self, record: dict[str, float], result: Callable[[], TrainingResult]) -> bool:
+    def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:
         """Show what the epoch came to, and end the bar."""
         shown = {name: f"{value:.4f}" for name, value in record.items() if name != "epoch"}
         self._bar.set_postfix(shown)
@@ -186,7 +184,7 @@ class ScikitLearnCallbacks(Watcher):
     """
 
     def __init__(
-        self, estimator: Any, data: dict[str, Any], attributes: Callable[[TrainingResult], dict[str, Any]]
+        self, estimator: Any, data: dict[str, Any], attributes: Callable[[Any], dict[str, Any]]
     ) -> None:
         self._about = {"estimator": estimator, **data}
         self._attributes = attributes
@@ -201,7 +199,7 @@ class ScikitLearnCallbacks(Watcher):
         self._epoch = self._fit.subcontext(task_name="epoch")
         self._epoch.call_on_fit_task_begin(**self._about)
 
-    def epoch_end(self, record: dict[str, float], result: Callable[[], TrainingResult]) -> bool:
+    def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:
         """End it; a callback may end the fit."""
         return bool(
             self._epoch.call_on_fit_task_end(

@@ -1,41 +1,29 @@
-"""`BertClassifier`: parameters, `fit`, fitted attributes. What predicts is in `prediction.py`."""
+"""`BertClassifier`: its parameters and attributes. Its methods: `learning`, `prediction` and `saving`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral, Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer_names
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import validate_data
 
-from skbert.callbacks import (
-    HAS_CALLBACKS,
-    CallbackSupportMixin,
-    ScikitLearnCallbacks,
-    Watcher,
-    with_callbacks,
-)
-from skbert.exceptions import InputError
-from skbert.inputs import Texts, check_same_columns, check_texts
+from skbert.callbacks import CallbackSupportMixin
+from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin
 from skbert.saving import SavingMixin
-from skbert.sources import display_name, locate
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from skbert.fitting import FitData, FittedModel
-    from skbert.labels import Labels
-    from skbert.starting import Start
 
-
-class BertClassifier(SavingMixin, PredictionMixin, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class BertClassifier(
+    SavingMixin, LearningMixin, PredictionMixin, CallbackSupportMixin, ClassifierMixin, BaseEstimator
+):
     """Fine-tune a pretrained BERT on strings, behind scikit-learn's interface.
 
     Texts are tokenized inside, packed without padding, and a pretrained encoder with a new head is
@@ -301,212 +289,6 @@ class BertClassifier(SavingMixin, PredictionMixin, CallbackSupportMixin, Classif
         self.precision = precision
         self.verbose = verbose
 
-    @with_callbacks
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
-        """Fine-tune the checkpoint on texts and labels.
-
-        Parameters
-        ----------
-        X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
-            Texts (list, array, Series, one-column DataFrame, ...), or pairs of texts (two columns, or a
-            list of 2-tuples).
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Class labels: str, int, bool or categorical; or an indicator matrix of 0 and 1, dense or
-            sparse, for several labels per text.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each text; a weight of two counts as the text given twice.
-        X_val, y_val : array-like, default=None
-            Texts and labels to validate on after each epoch. The model ends with the weights of the epoch
-            that scored best.
-
-        Returns
-        -------
-        self : BertClassifier
-            If anything fails, the estimator is as it was before the call.
-
-        Raises
-        ------
-        InputError, InputTypeError
-            If texts, labels or weights cannot be used; the first bad row is named.
-        CheckpointError
-            If the checkpoint cannot be found or is incomplete.
-        NonFiniteLossError
-            If the training loss becomes NaN or infinite.
-        """
-        from skbert.labels import encode_known_labels, encode_labels
-        from skbert.weights import row_weights
-
-        self._validate_params()
-        texts = check_texts(X)
-        names = _column_names(X)
-        going_on = self.warm_start and hasattr(self, "model_")
-        if going_on:
-            labels = encode_known_labels(y, len(texts), self._known_labels())
-        else:
-            labels = encode_labels(y, len(texts))
-        weights = row_weights(labels, sample_weight, self.class_weight)
-        held_out = _checked_validation(X_val, y_val, texts, labels)
-        if (
-            not going_on
-        ):  # a checkpoint that is not there is named now, before seconds go into importing torch
-            locate(self.model, self.revision)
-        start = self._go_on(texts) if going_on else None
-        from skbert.fitting import FitData, fit_texts
-
-        data = FitData(texts, labels, weights, held_out)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
-        fitted = fit_texts(data, self.get_params(deep=False), seed, start, watch)
-        self._keep(self._attributes(fitted, data) | names)
-        return self
-
-    @with_callbacks
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train one more epoch, on these texts; the first call starts from the checkpoint.
-
-        The optimizer goes on from call to call (a model that was stored and loaded starts it anew), at a
-        learning rate that rises over the first 20 steps and then stays. Sample weights are relative to the
-        other texts of the call.
-
-        Parameters
-        ----------
-        X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
-            Texts, or pairs of texts.
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Labels, as in `fit`.
-        classes : array-like of shape (n_classes,), default=None
-            All classes that will ever occur. Required in the first call, unless y is an indicator matrix.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each text.
-
-        Returns
-        -------
-        self : BertClassifier
-            If anything fails, the estimator is as it was before the call.
-
-        Raises
-        ------
-        InputError
-            If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
-            here: `early_stopping`, `lora`, `class_weight` "balanced".
-        """
-        from skbert.labels import encode_known_labels, known_labels
-        from skbert.weights import row_weights
-
-        self._validate_params()
-        self._check_can_go_on()
-        texts = check_texts(X)
-        names = _column_names(X)
-        known = self._known_labels() if hasattr(self, "model_") else known_labels(classes, y)
-        _check_same_classes(classes, known)
-        labels = encode_known_labels(y, len(texts), known)
-        weights = row_weights(labels, sample_weight, self.class_weight, min_classes=1)
-        start = self._go_on(texts) if hasattr(self, "model_") else None
-        from skbert.fitting import FitData, fit_texts
-
-        data = FitData(texts, labels, weights)
-        steps = start.moments.steps if start and start.moments else 0
-        seed = (int(check_random_state(self.random_state).randint(2**31 - 1)) + steps) % 2**31
-        watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
-        parameters = self.get_params(deep=False) | {"epochs": 1}
-        fitted = fit_texts(data, parameters, seed, start, watch, going_on=True)
-        earlier = getattr(self, "loss_curve_", [])
-        self._keep(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
-        return self
-
-    def _check_can_go_on(self) -> None:
-        for name, bad in (("early_stopping", True), ("class_weight", "balanced")):
-            if getattr(self, name) == bad:
-                raise InputError(
-                    f"partial_fit does not support {name}={bad!r}, which needs all texts at once. Unset it."
-                )
-        if self.lora is not None:
-            raise InputError(
-                "partial_fit does not support lora: adapters are merged at the end of each call. Set it to "
-                "None."
-            )
-
-    def _known_labels(self) -> Labels:
-        from skbert.labels import Labels
-
-        shape = (0, len(self.classes_)) if self.target_type_ == "multilabel-indicator" else (0,)
-        return Labels(np.empty(shape, np.int64), self.classes_, self.target_type_)
-
-    def _go_on(self, texts: Texts) -> Start:
-        """The fitted model as the start of a training, if it is what the parameters describe."""
-        check_same_columns(texts, self.n_features_in_)
-        pooling, layers = self.model_.pooling, len(self.model_.hidden)
-        for name, wanted, found in (
-            ("model", display_name(self.model, self.revision), getattr(self, "checkpoint_", None)),
-            ("pooling", pooling if self.pooling == "auto" else self.pooling, pooling),
-            ("head_layers", self.head_layers, layers),
-        ):
-            if found not in (wanted, None):
-                raise InputError(
-                    f"{name} is {wanted!r}, but the model to go on from was fitted with {found!r}. Set it "
-                    "back, or fit a new estimator."
-                )
-        from skbert.starting import from_fitted
-
-        moments = getattr(self, "_moments", None) if not self.warm_start else None
-        called = getattr(self, "checkpoint_", str(self.model))
-        head_init = getattr(self, "head_init_", "pretrained")
-        return from_fitted(self.model_, self.tokenizer_, called, head_init, moments)
-
-    def _watch(self, data: FitData, given: dict[str, Any], sample_weight: Any, names: dict[str, Any]) -> Any:
-        """Make the watcher that tells scikit-learn's callbacks, once there is what finishes a fit."""
-        if not HAS_CALLBACKS:
-            return lambda finish: Watcher()
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        return lambda finish: ScikitLearnCallbacks(
-            self,
-            given | {"metadata": metadata},
-            lambda result: self._attributes(finish(result), data) | names,
-        )
-
-    def _attributes(
-        self, fitted: FittedModel, data: FitData, earlier: list[float] | None = None
-    ) -> dict[str, Any]:
-        """The fitted attributes; `earlier` are the losses of epochs before this fit."""
-        curve = [*(earlier or []), *fitted.loss_curve]
-        scores = fitted.validation_scores
-        return {
-            "classes_": data.labels.classes,
-            "target_type_": data.labels.target_type,
-            "n_features_in_": data.texts.n_columns,
-            "model_": fitted.model,
-            "tokenizer_": fitted.tokenizer,
-            "adapters_": {
-                n: (adapter.b.numpy(), adapter.a.numpy()) for n, adapter in fitted.adapters.items()
-            },
-            "checkpoint_": display_name(self.model, self.revision),
-            "max_length_": self.max_length,
-            "long_text_": self.long_text,
-            "loss_curve_": curve,
-            "validation_scores_": scores,
-            "best_validation_score_": max(scores) if scores else None,
-            "history_": _history(curve, scores),
-            "n_iter_": len(curve),
-            "head_init_": fitted.head_init,
-            "learning_rate_": fitted.learning_rate,
-            "truncated_fraction_": fitted.truncated_fraction,
-        }
-
-    def _keep(self, attributes: dict[str, Any]) -> None:
-        """Only now, with everything behind us that can fail, is the estimator changed."""
-        for name in ("feature_names_in_", "_moments"):
-            self.__dict__.pop(name, None)
-        self.__dict__.update(attributes)
-
-    def __getstate__(self) -> Any:
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_moments"}
-
-    def __setstate__(self, state: Any) -> None:
-        super().__setstate__(state)
-        if "tokenizer_" in state:  # the only setting of a tokenizer that its pickle does not hold
-            self.tokenizer_.encode_special_tokens = True
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
@@ -516,38 +298,3 @@ class BertClassifier(SavingMixin, PredictionMixin, CallbackSupportMixin, Classif
         tags.classifier_tags.multi_label = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _history(losses: list[float], scores: list[float] | None) -> list[dict[str, float]]:
-    rows = [{"epoch": epoch, "loss": loss} for epoch, loss in enumerate(losses, start=1)]
-    if scores is None:
-        return rows
-    return [row | {"validation_score": score} for row, score in zip(rows, scores, strict=True)]
-
-
-def _checked_validation(
-    X_val: Any, y_val: Any, texts: Texts, labels: Labels
-) -> tuple[Texts, np.ndarray] | None:
-    """Texts and labels to validate on, if there are any."""
-    from skbert.labels import check_validation_labels
-
-    if X_val is None and y_val is None:
-        return None
-    held_out = check_texts(X_val)
-    check_same_columns(held_out, texts.n_columns)
-    return held_out, check_validation_labels(y_val, len(held_out), labels)
-
-
-def _check_same_classes(classes: Any, known: Labels) -> None:
-    if classes is not None and not np.array_equal(np.unique(classes), known.classes):
-        raise InputError(
-            f"classes={np.asarray(classes).tolist()} are not those of the first call to partial_fit, "
-            f"{known.classes.tolist()}. Pass the same ones, or none."
-        )
-
-
-def _column_names(X: Any) -> dict[str, np.ndarray]:
-    """`feature_names_in_` as scikit-learn reads it off X; raises for names of mixed types."""
-    holder = BaseEstimator()
-    validate_data(holder, X, skip_check_array=True, ensure_2d=False)
-    return vars(holder)

@@ -33,6 +33,7 @@ NEVER = {
     "inference": {"sklearn", "transformers", "skbert.training"},
     "inputs": {"torch", "transformers", "sklearn"},
     "labels": {"torch", "transformers", "tokenizers"},
+    "learning": {"torch", "transformers", "tokenizers"},
     "lora": {"sklearn", "transformers", "skbert.training", "skbert.optimizer"},
     "memory": {"sklearn", "transformers", "skbert.training", "skbert.optimizer"},
     "interchange": {"sklearn", "pickle", "joblib", "skbert.classifier", "skbert.training"},

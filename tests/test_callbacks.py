@@ -178,6 +178,6 @@ def test_callbacks_survive_clone_and_pickle(make_classifier, reviews):
 def test_without_callbacks_in_scikit_learn_fit_works_the_same(make_classifier, reviews, monkeypatch):
     texts, labels = map(list, reviews)
     expected = make_classifier().fit(texts, labels).predict_proba(texts)
-    monkeypatch.setattr("skbert.classifier.HAS_CALLBACKS", False)
+    monkeypatch.setattr("skbert.learning.HAS_CALLBACKS", False)
     np.testing.assert_array_equal(make_classifier().fit(texts, labels).predict_proba(texts), expected)
     assert callbacks.HAS_CALLBACKS
