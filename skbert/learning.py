@@ -92,9 +92,8 @@ class LearningMixin(BaseEstimator):
             labels = encode_labels(y, len(texts))
         weights = row_weights(labels, sample_weight, self.class_weight)
         held_out = _checked_validation(X_val, y_val, texts, labels)
-        if (
-            not going_on
-        ):  # a checkpoint that is not there is named now, before seconds go into importing torch
+        if not going_on:
+            # A checkpoint that is not there is named now, before seconds go into importing torch.
             locate(self.model, self.revision)
         start = self._go_on(texts) if going_on else None
         from skbert.fitting import FitData, fit_texts
