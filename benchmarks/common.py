@@ -36,6 +36,7 @@ PACKAGES = (
     "transformers",
     "tokenizers",
     "accelerate",
+    "peft",
     "skbert",
 )
 MIN_ROWS_PER_CLASS = 3  # clinc150 has 150 classes: "100 rows" means 450 there

@@ -1,4 +1,4 @@
-"""Weights and tokenizers of pretrained checkpoints. The only module that imports transformers.
+"""Weights and tokenizers of pretrained checkpoints. With `interchange.py` all that imports transformers.
 
 1. `load` reads encoder and tokenizer from the folder that `sources.locate` finds, once per process.
 2. It checks that no weight is missing, and how the encoder wants its input.

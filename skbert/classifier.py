@@ -84,7 +84,7 @@ class BertClassifier(
         ``pip install 'skbert[lora]'``.
     gradient_checkpointing : bool, default=False
         Whether to compute the activations inside each layer again in the backward pass instead of keeping
-        them: less memory, about a third more time, the same result.
+        them: less memory, more time, the same result.
     layer_decay : float, default=1.0
         Factor of the learning rate per layer of distance from the head [4]_, in (0, 1]; 1 is off.
     label_smoothing : float, default=0.0

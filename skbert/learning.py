@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from skbert.fitting import FitData, FittedModel
     from skbert.labels import Labels, TargetType
     from skbert.model import SequenceClassifier
+    from skbert.optimizer import Moments
     from skbert.starting import Start
 
 
@@ -146,7 +147,7 @@ class LearningMixin(BaseEstimator):
         _check_same_classes(classes, known)
         labels = encode_known_labels(y, len(texts), known)
         weights = row_weights(labels, sample_weight, self.class_weight, min_classes=1)
-        start = self._go_on(texts) if hasattr(self, "model_") else None
+        start = self._go_on(texts, getattr(self, "_moments", None)) if hasattr(self, "model_") else None
         from skbert.fitting import FitData, fit_texts
 
         data = FitData(texts, labels, weights)
@@ -177,7 +178,7 @@ class LearningMixin(BaseEstimator):
         shape = (0, len(self.classes_)) if self.target_type_ == "multilabel-indicator" else (0,)
         return Labels(np.empty(shape, np.int64), self.classes_, self.target_type_)
 
-    def _go_on(self, texts: Texts) -> Start:
+    def _go_on(self, texts: Texts, moments: Moments | None = None) -> Start:
         """The fitted model as the start of a training, if it is what the parameters describe."""
         check_same_columns(texts, self.n_features_in_)
         pooling, layers = self.model_.pooling, len(self.model_.hidden)
@@ -193,7 +194,6 @@ class LearningMixin(BaseEstimator):
                 )
         from skbert.starting import from_fitted
 
-        moments = getattr(self, "_moments", None) if not self.warm_start else None
         called = getattr(self, "checkpoint_", str(self.model))
         head_init = getattr(self, "head_init_", "pretrained")
         return from_fitted(self.model_, self.tokenizer_, called, head_init, moments)

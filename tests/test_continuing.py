@@ -72,6 +72,20 @@ def _reference(model, calls, parameters):
     return {name: weight.detach() for name, weight in plain.state_dict().items()}
 
 
+def test_warm_start_changes_nothing_in_partial_fit_and_forgets_its_optimizer_in_fit(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    models = [make_classifier(warm_start=warm) for warm in (False, True)]
+    for model in models:
+        for _ in range(3):
+            model.partial_fit(texts, labels, classes=["neg", "pos"])
+    cold, warm = models
+    np.testing.assert_array_equal(warm.decision_function(texts), cold.decision_function(texts))
+    loaded = pickle.loads(pickle.dumps(warm))  # which has no optimizer to go on with
+    np.testing.assert_array_equal(
+        warm.fit(texts, labels).decision_function(texts), loaded.fit(texts, labels).decision_function(texts)
+    )
+
+
 def test_the_rate_of_partial_fit_rises_and_stays():
     factors = [constant_schedule(step, 5, first_step=10, warmup=20) for step in (0, 4, 9, 100)]
     assert factors == [11 / 20, 15 / 20, 1.0, 1.0]

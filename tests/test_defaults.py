@@ -8,6 +8,15 @@ from skbert.defaults import auto_epochs, auto_learning_rate
 @pytest.mark.parametrize(("width", "rate"), [(32, 1e-4), (384, 1e-4), (768, 5e-5), (1024, 3.75e-5)])
 def test_learning_rate_falls_with_the_width(width, rate):
     assert auto_learning_rate(width) == pytest.approx(rate)
+    assert auto_learning_rate(width, adapters=True) == pytest.approx(10 * rate)
+
+
+def test_a_fit_with_adapters_takes_the_higher_rate(make_classifier, reviews):
+    rates = [
+        make_classifier(learning_rate="auto", epochs=1, lora=lora).fit(*map(list, reviews)).learning_rate_
+        for lora in (None, 2)
+    ]
+    assert rates == pytest.approx([1e-4, 1e-3])
 
 
 @pytest.mark.parametrize(
