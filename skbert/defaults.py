@@ -18,7 +18,7 @@ def auto_learning_rate(hidden_size: int, *, adapters: bool = False) -> float:
 
     1e-4 up to a width of 384 (MiniLM), falling in proportion to the width: 5e-5 at 768 and 3.75e-5 at 1024,
     within the range published for BERT-base and BERT-large, 2e-5 to 5e-5 (Devlin et al., 2019). Ten times
-    as much where low-rank adapters train: they are trained at higher rates (Hu et al., 2021, arXiv:2106.09685).
+    as much where low-rank adapters train: they want higher rates (Hu et al., 2021, arXiv:2106.09685).
     """
     rate = _RATE_AT_384 * 384 / max(hidden_size, 384)
     return 10 * rate if adapters else rate
