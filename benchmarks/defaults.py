@@ -133,7 +133,7 @@ def run_cell(
 @contextmanager
 def _probe_strength(rows_per_class: float) -> Iterator[None]:
     """Let the probe have another penalty; users cannot, there is no parameter for it."""
-    from skbert import probing
+    from skbert.training import probing
 
     before = probing._ROWS_PER_CLASS
     probing._ROWS_PER_CLASS = rows_per_class

@@ -39,9 +39,9 @@ def tokenize_row(plan: Plan) -> Row:
     """Rate of skbert's encoding of short texts, and its share of the bare tokenizer's."""
     from tokenizers import Tokenizer
 
-    from skbert.checkpoints import new_tokenizer
-    from skbert.encoding import encode
-    from skbert.inputs import check_texts
+    from skbert.data.encoding import encode
+    from skbert.data.inputs import check_texts
+    from skbert.pretrained.checkpoints import new_tokenizer
 
     work = plan.short(15_000)
     lines = work.X_train.iloc[:, 0].tolist()

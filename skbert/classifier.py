@@ -12,10 +12,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from skbert.callbacks import CallbackSupportMixin
 from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin
 from skbert.saving import SavingMixin
+from skbert.training.callbacks import CallbackSupportMixin
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -19,22 +19,22 @@ import numpy as np
 import torch
 
 from skbert import defaults
-from skbert.adapt import GradualThawing, freeze
-from skbert.callbacks import ProgressBar, Watcher, Watchers
-from skbert.diagnosis import warn_of_collapse
-from skbert.encoding import Encodings, encode
+from skbert.data.encoding import Encodings, encode
+from skbert.data.inputs import Texts
+from skbert.data.labels import Labels
+from skbert.data.outputs import make_loss
 from skbert.exceptions import InputError, TruncationWarning, warn
-from skbert.inputs import Texts
-from skbert.labels import Labels
-from skbert.lora import Adapter, add_adapters, resolve_config
-from skbert.memory import checkpoint_layers
-from skbert.model import SequenceClassifier, set_dropout
-from skbert.optimizer import Moments, constant_schedule, linear_schedule
-from skbert.outputs import make_loss
+from skbert.network.memory import checkpoint_layers
+from skbert.network.model import SequenceClassifier, set_dropout
 from skbert.runtime import Generators, Runtime, isolated_generators, resolve_runtime
 from skbert.starting import Start, from_checkpoint, start_head
-from skbert.training import Trainer, TrainingData, TrainingResult, TrainingSettings
-from skbert.validation import NoValidation, Validation, hold_out
+from skbert.training.adapt import GradualThawing, freeze
+from skbert.training.callbacks import ProgressBar, Watcher, Watchers
+from skbert.training.diagnosis import warn_of_collapse
+from skbert.training.loop import Trainer, TrainingData, TrainingResult, TrainingSettings
+from skbert.training.lora import Adapter, add_adapters, resolve_config
+from skbert.training.optimizer import Moments, constant_schedule, linear_schedule
+from skbert.training.validation import NoValidation, Validation, hold_out
 
 if TYPE_CHECKING:
     from peft import LoraConfig

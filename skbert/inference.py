@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from skbert.batching import collate, longest_first
-from skbert.encoding import Encodings
-from skbert.memory import Parts
-from skbert.model import SequenceClassifier, narrow
+from skbert.data.batching import collate, longest_first
+from skbert.data.encoding import Encodings
+from skbert.network.memory import Parts
+from skbert.network.model import SequenceClassifier, narrow
 from skbert.runtime import Runtime, wide_dtype
 
 

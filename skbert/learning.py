@@ -14,19 +14,19 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
-from skbert.callbacks import HAS_CALLBACKS, ScikitLearnCallbacks, Watcher, with_callbacks
+from skbert.data.inputs import Texts, check_same_columns, check_texts
 from skbert.exceptions import InputError
-from skbert.inputs import Texts, check_same_columns, check_texts
-from skbert.sources import display_name, locate
+from skbert.pretrained.sources import display_name, locate
+from skbert.training.callbacks import HAS_CALLBACKS, ScikitLearnCallbacks, Watcher, with_callbacks
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from skbert.data.labels import Labels, TargetType
     from skbert.fitting import FitData, FittedModel
-    from skbert.labels import Labels, TargetType
-    from skbert.model import SequenceClassifier
-    from skbert.optimizer import Moments
+    from skbert.network.model import SequenceClassifier
     from skbert.starting import Start
+    from skbert.training.optimizer import Moments
 
 
 class LearningMixin(BaseEstimator):
@@ -80,8 +80,8 @@ class LearningMixin(BaseEstimator):
         NonFiniteLossError
             If the training loss becomes NaN or infinite.
         """
-        from skbert.labels import encode_known_labels, encode_labels
-        from skbert.weights import row_weights
+        from skbert.data.labels import encode_known_labels, encode_labels
+        from skbert.data.weights import row_weights
 
         self._validate_params()
         texts = check_texts(X)
@@ -136,8 +136,8 @@ class LearningMixin(BaseEstimator):
             If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
             here: `early_stopping`, `lora`, `class_weight` "balanced".
         """
-        from skbert.labels import encode_known_labels, known_labels
-        from skbert.weights import row_weights
+        from skbert.data.labels import encode_known_labels, known_labels
+        from skbert.data.weights import row_weights
 
         self._validate_params()
         self._check_can_go_on()
@@ -173,7 +173,7 @@ class LearningMixin(BaseEstimator):
             )
 
     def _known_labels(self) -> Labels:
-        from skbert.labels import Labels
+        from skbert.data.labels import Labels
 
         shape = (0, len(self.classes_)) if self.target_type_ == "multilabel-indicator" else (0,)
         return Labels(np.empty(shape, np.int64), self.classes_, self.target_type_)
@@ -259,7 +259,7 @@ def _checked_validation(
     X_val: Any, y_val: Any, texts: Texts, labels: Labels
 ) -> tuple[Texts, np.ndarray] | None:
     """Texts and labels to validate on, if there are any."""
-    from skbert.labels import check_validation_labels
+    from skbert.data.labels import check_validation_labels
 
     if X_val is None and y_val is None:
         return None

@@ -12,14 +12,14 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skbert.inputs import check_same_columns, check_texts, unique_texts
+from skbert.data.inputs import check_same_columns, check_texts, unique_texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from skbert.encoding import LongText
-    from skbert.labels import TargetType
-    from skbert.model import SequenceClassifier
+    from skbert.data.encoding import LongText
+    from skbert.data.labels import TargetType
+    from skbert.network.model import SequenceClassifier
 
 
 class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -49,7 +49,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ndarray of shape (n_samples,) or (n_samples, n_labels)
             Of the labels' dtype; int64 for an indicator.
         """
-        from skbert import outputs
+        from skbert.data import outputs
 
         return outputs.decode(self.predict_proba(X), self.classes_, self.target_type_)
 
@@ -67,7 +67,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             Rows sum to one, except for an indicator matrix: there each label has its own probability.
             float64 if `precision` is "float64".
         """
-        from skbert import outputs
+        from skbert.data import outputs
 
         return outputs.probabilities(self._run(X, "logits"), self.target_type_)
 
@@ -83,7 +83,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         -------
         ndarray of shape (n_samples, n_classes), float32
         """
-        from skbert import outputs
+        from skbert.data import outputs
 
         return outputs.log_probabilities(self._run(X, "logits"), self.target_type_)
 
@@ -99,7 +99,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes), float32
         """
-        from skbert import outputs
+        from skbert.data import outputs
 
         return outputs.decision_values(self._run(X, "logits"), self.target_type_)
 
@@ -121,7 +121,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
         """Check, encode each different text once, run the model, and give every row its result."""
         check_is_fitted(self)
-        from skbert import encoding, inference, runtime
+        from skbert import inference, runtime
+        from skbert.data import encoding
 
         texts = check_texts(X)
         check_same_columns(texts, self.n_features_in_)

@@ -1,6 +1,7 @@
 """The methods that write a fitted estimator and read it back.
 
-The work is done in `persistence.py` (a file of skbert's own) and `interchange.py` (folders of transformers).
+The work is done in `persistence/` (a file of skbert's own) and `pretrained/interchange.py` (folders of
+transformers).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class SavingMixin:
         """State of plain values and arrays, so that joblib stores arrays as such, and skops can read them."""
         state = dict(super().__getstate__())  # type: ignore[call-overload]  # BaseEstimator's is a dict
         if "model_" in state:
-            from skbert import blueprint
+            from skbert.persistence import blueprint
 
             if blueprint.is_describable(state["model_"]):
                 described, arrays = blueprint.describe(state["model_"])
@@ -29,11 +30,11 @@ class SavingMixin:
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         if isinstance(state.get("model_"), dict):
-            from skbert import blueprint
+            from skbert.persistence import blueprint
 
             state["model_"] = blueprint.build(**state["model_"], n_classes=len(state["classes_"]))
         if isinstance(state.get("tokenizer_"), str):
-            from skbert import checkpoints
+            from skbert.pretrained import checkpoints
 
             state["tokenizer_"] = checkpoints.new_tokenizer(state["tokenizer_"])
         super().__setstate__(state)  # type: ignore[misc]  # BaseEstimator has it
@@ -64,9 +65,9 @@ class SavingMixin:
             If `only_changes` and the checkpoint of the fit, `model`, cannot be found.
         """
         check_is_fitted(self)
-        from skbert import persistence
+        from skbert.persistence import model_file
 
-        persistence.save(self, path, only_changes=only_changes)
+        model_file.save(self, path, only_changes=only_changes)
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, checkpoint: str | PathLike[str] | None = None) -> Self:
@@ -95,9 +96,9 @@ class SavingMixin:
         PersistenceError
             If the file is damaged, is none that `save` wrote, or was written by a newer version.
         """
-        from skbert import persistence
+        from skbert.persistence import model_file
 
-        return persistence.load(cls, path, checkpoint)
+        return model_file.load(cls, path, checkpoint)
 
     def save_pretrained(self, folder: str | PathLike[str], label_names: Any = None) -> None:
         """Write a folder that transformers reads as its own, with equal logits.
@@ -130,7 +131,7 @@ class SavingMixin:
         for float16, in which such a model gives NaN; float32, float64 and bfloat16 are fine.
         """
         check_is_fitted(self)
-        from skbert import interchange
+        from skbert.pretrained import interchange
 
         interchange.save_pretrained(self, folder, label_names)
 
@@ -160,6 +161,6 @@ class SavingMixin:
         CheckpointError
             If it cannot be found or is incomplete, has no trained head, or is no classifier.
         """
-        from skbert import interchange
+        from skbert.pretrained import interchange
 
         return interchange.from_pretrained(cls, model, pairs, parameters)

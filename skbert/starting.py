@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skbert import checkpoints, inference, probing
-from skbert.model import SequenceClassifier, reset_head
+from skbert import inference
+from skbert.network.model import SequenceClassifier, reset_head
+from skbert.pretrained import checkpoints
 from skbert.runtime import Generators, Runtime
+from skbert.training import probing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from skbert.optimizer import Moments
-    from skbert.training import TrainingData
+    from skbert.training.loop import TrainingData
+    from skbert.training.optimizer import Moments
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from checkpoints import FAMILIES
 
-from skbert import InputError, checkpoints
-from skbert.adapt import GradualThawing, depths, embedding_parts, encoder_layers, freeze
-from skbert.model import SequenceClassifier
+from skbert import InputError
+from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
+from skbert.pretrained import checkpoints
+from skbert.training.adapt import GradualThawing, depths, freeze
 
 
 def make(folder, pooling="cls"):
@@ -132,10 +133,10 @@ def test_gradual_thawing_from_the_top(epochs, expected, tiny_checkpoints):
 
 def test_gradual_thawing_in_a_fit(tiny_checkpoints, make_classifier, reviews):
     """What is frozen in an epoch does not move in it, decay included; in the end everything has."""
-    from skbert.callbacks import Watcher
+    from skbert.data.inputs import check_texts
+    from skbert.data.labels import encode_labels
     from skbert.fitting import FitData, fit_texts
-    from skbert.inputs import check_texts
-    from skbert.labels import encode_labels
+    from skbert.training.callbacks import Watcher
 
     seen = []
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skbert.attention import Packing, packed_attention
+from skbert.network.attention import Packing, packed_attention
 
 LENGTHS = [3, 1, 7, 4]
 

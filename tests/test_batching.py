@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbert.batching import collate, longest_first, shuffled_minibatches
-from skbert.encoding import Encodings
+from skbert.data.batching import collate, longest_first, shuffled_minibatches
+from skbert.data.encoding import Encodings
 
 
 def make_encodings(lengths):

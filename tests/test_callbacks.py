@@ -9,8 +9,8 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skbert import callbacks
-from skbert.callbacks import ProgressBar, Watcher, Watchers
+from skbert.training import callbacks
+from skbert.training.callbacks import ProgressBar, Watcher, Watchers
 
 sklearn_callbacks = pytest.importorskip("sklearn.callback", reason="scikit-learn < 1.9 has no callbacks")
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, drop_tensors
 
-from skbert import CheckpointError, checkpoints
+from skbert import CheckpointError
+from skbert.pretrained import checkpoints
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_loading_is_silent_and_leaves_transformers_as_it_was(folder):
     code = (
         "import sys, torch; from transformers.utils import logging\n"
         "logging.set_verbosity_info(); state = torch.get_rng_state()\n"
-        "from skbert import checkpoints; checkpoints.load(sys.argv[1])\n"
+        "from skbert.pretrained import checkpoints; checkpoints.load(sys.argv[1])\n"
         "assert logging.get_verbosity() == logging.INFO and logging.is_progress_bar_enabled()\n"
         "assert torch.equal(torch.get_rng_state(), state)\n"
     )

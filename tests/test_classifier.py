@@ -321,7 +321,7 @@ def test_half_a_checkpoint(tmp_path, reviews):
 
 
 def test_keyboard_interrupt_passes_and_changes_nothing(make_classifier, reviews, monkeypatch):
-    from skbert import training
+    from skbert.training import loop
 
     classifier = make_classifier().fit(*reviews)
     before = dict(vars(classifier))
@@ -329,7 +329,7 @@ def test_keyboard_interrupt_passes_and_changes_nothing(make_classifier, reviews,
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.Trainer, "train_step", interrupt)
+    monkeypatch.setattr(loop.Trainer, "train_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         classifier.fit(*reviews)
     assert vars(classifier) == before

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from skbert import PersistenceError
-from skbert.codec import Decoder, encode
+from skbert.persistence.codec import Decoder, encode
 
 NUMPY_DTYPES = st.one_of(
     st_numpy.boolean_dtypes(),

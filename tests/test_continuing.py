@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 
 from skbert import BertClassifier, InputError
-from skbert.optimizer import constant_schedule
+from skbert.training.optimizer import constant_schedule
 
 
 def halves(reviews):
@@ -40,15 +40,15 @@ def test_partial_fit_is_one_training_over_all_calls(make_classifier, reviews, pa
 
 def _reference(model, calls, parameters):
     """Plain full-batch steps of torch's AdamW on the model that the first call starts from."""
-    from skbert.adapt import freeze
-    from skbert.batching import collate
-    from skbert.encoding import encode
-    from skbert.inputs import Texts
-    from skbert.model import reset_head
-    from skbert.optimizer import learning_rate_scales, parameter_groups
-    from skbert.outputs import make_loss
+    from skbert.data.batching import collate
+    from skbert.data.encoding import encode
+    from skbert.data.inputs import Texts
+    from skbert.data.outputs import make_loss
+    from skbert.network.model import reset_head
     from skbert.runtime import Generators
     from skbert.starting import from_checkpoint
+    from skbert.training.adapt import freeze
+    from skbert.training.optimizer import learning_rate_scales, parameter_groups
 
     start = from_checkpoint(model.get_params(), 2)
     plain = start.new_model()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from checkpoints import FAMILIES, build_checkpoint
 
-from skbert import BertClassifier, PersistenceError, delta
+from skbert import BertClassifier, PersistenceError
+from skbert.persistence import delta
 
 CASES = {
     "lora": {"lora": 2, "learning_rate": 2e-2},
@@ -45,7 +46,7 @@ def test_exactly_what_was_saved_comes_back(case, folder, make_classifier, review
 def test_a_file_with_adapters_holds_no_weight_of_the_encoder(
     family, tiny_checkpoints, make_classifier, reviews, tmp_path
 ):
-    from skbert import tensorfile
+    from skbert.persistence import tensorfile
 
     texts, labels = map(list, reviews)
     folder = tiny_checkpoints(family, layers=2)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from skbert import CollapseWarning
-from skbert.diagnosis import constant_loss
-from skbert.outputs import make_loss
+from skbert.data.outputs import make_loss
+from skbert.training.diagnosis import constant_loss
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -15,7 +15,7 @@ from packaging.version import Version
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 import skbert
-from skbert.callbacks import HAS_CALLBACKS
+from skbert.training.callbacks import HAS_CALLBACKS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs" / "examples" / "plot_quickstart.py"

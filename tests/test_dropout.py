@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skbert.dropout import Dropout, dropout
+from skbert.network.dropout import Dropout, dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

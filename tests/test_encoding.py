@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from skbert import checkpoints
-from skbert.encoding import Template, encode, ragged_arange, truncate_longest_first
-from skbert.inputs import Texts
+from skbert.data.encoding import Template, encode, ragged_arange, truncate_longest_first
+from skbert.data.inputs import Texts
+from skbert.pretrained import checkpoints
 
 WORDS = ["good", "film", "the", "zebra9", "é", "!", "😀", "rain"]
 FIRST = [" ".join(WORDS[: i % 9] * (i % 5)) for i in range(40)]

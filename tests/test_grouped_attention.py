@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from skbert import grouped_attention
-from skbert.grouped_attention import GroupedAttention, make_layout
+from skbert.network import grouped_attention
+from skbert.network.grouped_attention import GroupedAttention, make_layout
 
 LENGTHS = np.array([9, 40, 3, 40, 17, 1])
 

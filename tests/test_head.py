@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from skbert import checkpoints
-from skbert.head import HiddenLayer
-from skbert.model import SequenceClassifier, reset_head
+from skbert.network.head import HiddenLayer
+from skbert.network.model import SequenceClassifier, reset_head
+from skbert.pretrained import checkpoints
 
 
 def test_a_new_layer_is_the_identity_and_learns():

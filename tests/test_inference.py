@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from skbert import checkpoints, inference
-from skbert.batching import collate
-from skbert.encoding import encode
-from skbert.inputs import Texts
-from skbert.model import SequenceClassifier, reset_head
+from skbert import inference
+from skbert.data.batching import collate
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
+from skbert.network.model import SequenceClassifier, reset_head
+from skbert.pretrained import checkpoints
 from skbert.runtime import Runtime
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skbert import InputError, InputTypeError
-from skbert.inputs import Texts, check_same_columns, check_texts, unique_texts
+from skbert.data.inputs import Texts, check_same_columns, check_texts, unique_texts
 
 A = ["one", "", "  ", "é😀"]
 B = ["uno", "dos", "", "x"]

@@ -18,7 +18,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from skbert import BertClassifier, CheckpointError, InputError, PersistenceError, families
+from skbert import BertClassifier, CheckpointError, InputError, PersistenceError
+from skbert.pretrained import families
 
 TEXTS = [
     "good film",

@@ -6,7 +6,7 @@ import pytest
 from scipy.sparse import csr_array, csr_matrix
 
 from skbert import InputError
-from skbert.labels import check_validation_labels, encode_labels
+from skbert.data.labels import check_validation_labels, encode_labels
 
 KINDS = {
     "str": ["b", "a", "c", "a"],

@@ -12,12 +12,13 @@ from checkpoints import FAMILIES
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from skbert import InputError, InputTypeError, checkpoints
-from skbert.batching import collate
-from skbert.encoding import encode
-from skbert.inputs import Texts
-from skbert.lora import adapters_of, add_adapters, merged, resolve_config
-from skbert.model import SequenceClassifier, reset_head
+from skbert import InputError, InputTypeError
+from skbert.data.batching import collate
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
+from skbert.network.model import SequenceClassifier, reset_head
+from skbert.pretrained import checkpoints
+from skbert.training.lora import adapters_of, add_adapters, merged, resolve_config
 
 TEXTS = ["good film", "bad cat and dog", "the rain"]
 

@@ -11,12 +11,13 @@ import torch
 from checkpoints import FAMILIES
 from torch import nn
 
-from skbert import BertClassifier, InsufficientMemoryError, checkpoints
-from skbert.batching import collate
-from skbert.encoding import encode
-from skbert.inputs import Texts
-from skbert.memory import Parts, checkpoint_layers, is_out_of_memory
-from skbert.model import SequenceClassifier, reset_head, set_dropout
+from skbert import BertClassifier, InsufficientMemoryError
+from skbert.data.batching import collate
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
+from skbert.network.memory import Parts, checkpoint_layers, is_out_of_memory
+from skbert.network.model import SequenceClassifier, reset_head, set_dropout
+from skbert.pretrained import checkpoints
 
 
 @contextmanager
@@ -108,7 +109,7 @@ def test_the_cpu_allocator_is_understood():
         limit = min(limit, 1 << 42)
     code = """if True:
         import resource, torch
-        from skbert.memory import is_out_of_memory
+        from skbert.network.memory import is_out_of_memory
         soft = 1 << 36
         resource.setrlimit(resource.RLIMIT_AS, (soft, resource.getrlimit(resource.RLIMIT_AS)[1]))
         try:

@@ -13,12 +13,12 @@ import torch
 from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, build_tokenizer, save_tokenizer
 from transformers import AutoModel, AutoTokenizer, MPNetConfig, MPNetModel
 
-from skbert import checkpoints
-from skbert.attention import Packing
-from skbert.batching import collate
-from skbert.encoding import encode
-from skbert.inputs import Texts
-from skbert.model import SequenceClassifier, mean_of_texts, narrow, reset_head, set_dropout
+from skbert.data.batching import collate
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
+from skbert.network.attention import Packing
+from skbert.network.model import SequenceClassifier, mean_of_texts, narrow, reset_head, set_dropout
+from skbert.pretrained import checkpoints
 
 SINGLE = Texts(["good film", "", "the cat and the dog walk to the sea in the rain", "a " * 60, "bad", "x-9!"])
 PAIRS = Texts(SINGLE.first, ["a fine story", "very sad", "", "red " * 30, "team", "the law"])

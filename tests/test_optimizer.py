@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
-from skbert.optimizer import MasterAdamW, linear_schedule, parameter_groups
 from skbert.runtime import Runtime
+from skbert.training.optimizer import MasterAdamW, linear_schedule, parameter_groups
 
 
 class ToyEncoder(nn.Sequential):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import expit, log_expit, log_softmax, softmax
 
-from skbert.outputs import decision_values, decode, log_probabilities, make_loss, probabilities
+from skbert.data.outputs import decision_values, decode, log_probabilities, make_loss, probabilities
 
 
 def test_loss_of_weight_two_is_the_row_twice():

@@ -25,8 +25,9 @@ from sklearn.metrics import f1_score, make_scorer
 from sklearn.utils.metadata_routing import get_routing_for_object
 from test_codec import same
 
-from skbert import BertClassifier, PersistenceError, SkbertError, blueprint, tensorfile
-from skbert.model import SequenceClassifier
+from skbert import BertClassifier, PersistenceError, SkbertError
+from skbert.network.model import SequenceClassifier
+from skbert.persistence import blueprint, tensorfile
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["good film", "the dog is sad", "", "[SEP] ünknown \ud800 words!", "a " * 60]

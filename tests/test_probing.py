@@ -5,10 +5,10 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from skbert import checkpoints
-from skbert.model import SequenceClassifier, reset_head
-from skbert.outputs import probabilities
-from skbert.probing import choose_rows, generalizes, start_head
+from skbert.data.outputs import probabilities
+from skbert.network.model import SequenceClassifier, reset_head
+from skbert.pretrained import checkpoints
+from skbert.training.probing import choose_rows, generalizes, start_head
 
 
 def make_model(folder, n_outputs):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from skbert import CheckpointError, sources
+from skbert import CheckpointError
+from skbert.pretrained import sources
 
 
 def test_a_path_is_a_folder(tiny_bert):
@@ -75,7 +76,7 @@ def test_a_tampered_embedded_copy_is_not_used(tmp_path):
     package.mkdir(parents=True)
     (package.parent / "__init__.py").write_text("raise SystemExit('code of the package was run')")
     (package / "model.safetensors").write_bytes(b"other weights")
-    code = "from skbert import sources; sources.locate(sources.DEFAULT_CHECKPOINT)"
+    code = "from skbert.pretrained import sources; sources.locate(sources.DEFAULT_CHECKPOINT)"
     result = run(code, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
     assert "skbert[offline]" in result.stderr
     assert "CheckpointError" in result.stderr
@@ -87,11 +88,11 @@ def test_a_name_in_the_hubs_cache_needs_no_connection(tiny_bert, tmp_path):
     refs = tmp_path / "hub" / "models--someone--tiny" / "refs"
     refs.mkdir()
     (refs / "main").write_text("a" * 40)
-    code = "from skbert import sources; print(sources.locate('someone/tiny'))"
+    code = "from skbert.pretrained import sources; print(sources.locate('someone/tiny'))"
     for offline in ("0", "1"):
         result = run(code, HF_HOME=str(tmp_path), HF_HUB_OFFLINE=offline)
         assert result.stdout.strip() == str(snapshot), result.stderr
-    pinned = "from skbert import sources; print(sources.locate('someone/tiny', 'a' * 40))"
+    pinned = "from skbert.pretrained import sources; print(sources.locate('someone/tiny', 'a' * 40))"
     assert run(pinned, HF_HOME=str(tmp_path)).stdout.strip() == str(snapshot)
 
 
@@ -106,7 +107,7 @@ def test_a_partial_snapshot_does_not_hide_the_embedded_copy(tmp_path):
     refs = tmp_path / "hub" / name / "refs"
     refs.mkdir()
     (refs / "main").write_text("b" * 40)
-    code = "from skbert import sources; print(sources.locate(sources.DEFAULT_CHECKPOINT))"
+    code = "from skbert.pretrained import sources; print(sources.locate(sources.DEFAULT_CHECKPOINT))"
     result = run(code, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
     assert result.stdout.strip() == str(folder), result.stderr
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from safetensors.numpy import load_file, save_file
 
-from skbert import PersistenceError, tensorfile
+from skbert import PersistenceError
+from skbert.persistence import tensorfile
 
 ARRAYS = st.dictionaries(
     st.text(max_size=5).filter(lambda name: name != "__metadata__"),
@@ -226,7 +227,7 @@ def test_killed_while_writing(tmp_path):
     contents = [bytes([number]) * 300_000 for number in (1, 2)]
     path.write_bytes(contents[0])
     code = (
-        "import sys; from skbert import tensorfile\n"
+        "import sys; from skbert.persistence import tensorfile\n"
         "contents = [bytes([number]) * 300_000 for number in (1, 2)]\n"
         "print('ready', flush=True)\n"
         "while True:\n"

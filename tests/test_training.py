@@ -9,20 +9,22 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel
 
-from skbert import NonFiniteLossError, checkpoints, training
-from skbert.callbacks import Watcher
-from skbert.encoding import encode
-from skbert.inputs import Texts
-from skbert.model import SequenceClassifier, reset_head, set_dropout
-from skbert.optimizer import linear_schedule, parameter_groups
-from skbert.outputs import make_loss
+from skbert import NonFiniteLossError
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
+from skbert.data.outputs import make_loss
+from skbert.network.model import SequenceClassifier, reset_head, set_dropout
+from skbert.pretrained import checkpoints
 from skbert.runtime import Generators, Runtime
-from skbert.validation import NoValidation
+from skbert.training import loop
+from skbert.training.callbacks import Watcher
+from skbert.training.optimizer import linear_schedule, parameter_groups
+from skbert.training.validation import NoValidation
 
 CPU = torch.device("cpu")
 TEXTS = Texts(["good film", "bad cat and dog", "the rain", "a poor story", "red", "happy day", "sad"])
 TARGETS = np.array([0, 1, 0, 1, 0, 1, 1])
-SETTINGS = training.TrainingSettings(
+SETTINGS = loop.TrainingSettings(
     epochs=3,
     batch_size=3,
     learning_rate=1e-2,
@@ -41,7 +43,7 @@ def make(folder, dropout=0.0, generators=None):
     reset_head(model, torch.Generator().manual_seed(0))
     set_dropout(model, dropout, None if generators is None else generators.dropout)
     tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-    data = training.TrainingData(encode(tokenizer, TEXTS, 32), TARGETS, np.ones(7))
+    data = loop.TrainingData(encode(tokenizer, TEXTS, 32), TARGETS, np.ones(7))
     return model, data
 
 
@@ -52,7 +54,7 @@ def fit(folder, settings=SETTINGS, dtype=torch.float32, seed=0, dropout=0.0, wat
 
 
 def trainer(model, data, generators, settings=SETTINGS, dtype=torch.float32, watcher=None):
-    return training.Trainer(
+    return loop.Trainer(
         model.requires_grad_(),
         data,
         settings,
@@ -212,7 +214,7 @@ def test_an_epoch_on_cuda_never_waits_for_the_device(tiny_bert):
             torch.cuda.set_sync_debug_mode("error" if n_texts == 3 else "default")
 
     runtime = Runtime(torch.device("cuda", 0), torch.bfloat16)
-    cuda = training.Trainer(
+    cuda = loop.Trainer(
         model.requires_grad_(),
         data,
         SETTINGS,

@@ -9,7 +9,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skbert import InputError, SkbertWarning
-from skbert.validation import hold_out
+from skbert.training.validation import hold_out
 
 
 def noisy_fit(make_classifier, reviews, **parameters):
@@ -117,12 +117,12 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_validation_costs_no_step_and_no_earlier_fit(case, make_classifier, reviews, monkeypatch):
-    from skbert import training
+    from skbert.training import loop
 
     X_val, y_val, parameters, said = BAD[case]
     classifier = make_classifier().fit(*reviews).set_params(**parameters)
     before = dict(vars(classifier))
-    monkeypatch.delattr(training.Trainer, "train_step")  # the first step would fail otherwise
+    monkeypatch.delattr(loop.Trainer, "train_step")  # the first step would fail otherwise
     with pytest.raises(ValueError, match=said):
         classifier.fit(*reviews, X_val=X_val, y_val=y_val)
     assert vars(classifier) == before

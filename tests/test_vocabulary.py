@@ -7,16 +7,17 @@ import pytest
 import torch
 from checkpoints import FAMILIES
 
-from skbert import checkpoints, training
-from skbert.callbacks import Watcher
-from skbert.encoding import encode
-from skbert.inputs import Texts
-from skbert.model import SequenceClassifier, reset_head, set_dropout
-from skbert.optimizer import linear_schedule
-from skbert.outputs import make_loss
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
+from skbert.data.outputs import make_loss
+from skbert.network.model import SequenceClassifier, reset_head, set_dropout
+from skbert.pretrained import checkpoints
 from skbert.runtime import Generators, Runtime
-from skbert.validation import NoValidation
-from skbert.vocabulary import FullVocabulary, compact
+from skbert.training import loop
+from skbert.training.callbacks import Watcher
+from skbert.training.optimizer import linear_schedule
+from skbert.training.validation import NoValidation
+from skbert.training.vocabulary import FullVocabulary, compact
 
 TEXTS = Texts(["good film", "bad cat and dog", "the rain", "a poor story", "red", "happy day"])
 CPU32 = Runtime(torch.device("cpu"), torch.float32)
@@ -36,13 +37,13 @@ def make(folder):
 def fit(model, data, settings):
     generators = Generators.from_seed(0, CPU32.device)
     loss, model = make_loss("binary", 0.0), model.requires_grad_()
-    trainer = training.Trainer(model, data, settings, loss, CPU32, generators, Watcher(), NoValidation())
+    trainer = loop.Trainer(model, data, settings, loss, CPU32, generators, Watcher(), NoValidation())
     return trainer.fit().weights
 
 
 def settings(epochs, batch_size, layer_decay, weight_decay, warmup_ratio):
     schedule = partial(linear_schedule, warmup_ratio=warmup_ratio)
-    return training.TrainingSettings(epochs, batch_size, 1e-2, schedule, layer_decay, weight_decay, 1.0)
+    return loop.TrainingSettings(epochs, batch_size, 1e-2, schedule, layer_decay, weight_decay, 1.0)
 
 
 def test_padded_encoders_keep_their_ids(tiny_checkpoints):
@@ -65,8 +66,8 @@ def test_training_equals_the_plain_update(family, layer_decay, tiny_checkpoints,
                 name = next(n for n, p in model.named_parameters() if p is table)
                 return encodings, FullVocabulary(table.detach(), torch.arange(len(table)), name)
 
-            monkeypatch.setattr(training, "compact", untouched)
-        data = training.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6))
+            monkeypatch.setattr(loop, "compact", untouched)
+        data = loop.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6))
         weights.append(fit(model, data, settings(3, 2, layer_decay, 0.1, 0.1)))
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=1e-5, msg=name)
@@ -88,7 +89,7 @@ def test_compact_keeps_the_rows_that_occur(tiny_bert):
 def test_rows_that_do_not_occur_decay(tiny_bert):
     model, encodings = make(tiny_bert)
     before = model.encoder.get_input_embeddings().weight.clone()
-    data = training.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6))
+    data = loop.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6))
     name = next(n for n, p in model.named_parameters() if p is model.encoder.get_input_embeddings().weight)
     after = fit(model, data, settings(2, 3, 1.0, 0.5, 0.0))[name]
     absent = np.setdiff1d(np.arange(len(before)), encodings.ids)

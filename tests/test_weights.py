@@ -5,8 +5,8 @@ import pytest
 from sklearn.utils import compute_sample_weight
 
 from skbert import InputError
-from skbert.labels import encode_labels
-from skbert.weights import row_weights
+from skbert.data.labels import encode_labels
+from skbert.data.weights import row_weights
 
 
 def test_row_weights_are_one_by_default():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from skbert.inputs import Texts
+from skbert.data.inputs import Texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

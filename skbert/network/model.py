@@ -17,10 +17,11 @@ from typing import Any, Literal, Self, cast
 import torch
 from torch import nn
 
-from skbert.attention import Packing
-from skbert.batching import Batch
-from skbert.dropout import Dropout
-from skbert.head import BarePooler, HiddenLayer
+from skbert.data.batching import Batch
+from skbert.exceptions import InputError
+from skbert.network.attention import Packing
+from skbert.network.dropout import Dropout
+from skbert.network.head import BarePooler, HiddenLayer
 
 Pooling = Literal["cls", "mean", "max"]
 
@@ -211,3 +212,17 @@ def set_dropout(model: SequenceClassifier, p: float | None, generator: torch.Gen
         if isinstance(module, Dropout):
             module.p = module.p if p is None else p
             module.generator = generator
+
+
+def encoder_layers(encoder: Any) -> nn.ModuleList:
+    """The transformer layers of an encoder, lowest first."""
+    for module in encoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == encoder.config.num_hidden_layers:
+            return module
+    raise InputError(f"{type(encoder).__name__} has no list of layers that freeze or layer_decay could use.")
+
+
+def embedding_parts(encoder: Any) -> list[nn.Module]:
+    """What comes before the layers: the embeddings, and ELECTRA's projection of them."""
+    parts = (encoder.embeddings, getattr(encoder, "embeddings_project", None))
+    return [part for part in parts if part is not None]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skbert.labels import TargetType
+from skbert.data.labels import TargetType
 
 if TYPE_CHECKING:
     import torch

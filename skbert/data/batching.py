@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbert.encoding import Encodings, ragged_arange
+from skbert.data.encoding import Encodings, ragged_arange
 
 _NONE = np.empty(0, dtype=np.int64)
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from skbert import checkpoints, families
-from skbert.checkpoints import Checkpoint
-from skbert.encoding import Template
+from skbert.data.encoding import Template
 from skbert.exceptions import CheckpointError, InputError, PersistenceError
-from skbert.families import FamilyPooler, Layout
-from skbert.model import SequenceClassifier
+from skbert.network.model import SequenceClassifier
+from skbert.pretrained import checkpoints, families
+from skbert.pretrained.checkpoints import Checkpoint
+from skbert.pretrained.families import FamilyPooler, Layout
+from skbert.pretrained.sources import locate
 from skbert.runtime import isolated_generators
-from skbert.sources import locate
 
 Estimator = TypeVar("Estimator")
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from skbert.encoding import Encodings
-from skbert.model import SequenceClassifier
-from skbert.optimizer import Moments
+from skbert.data.encoding import Encodings
+from skbert.network.model import SequenceClassifier
+from skbert.training.optimizer import Moments
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from skbert.adapt import encoder_layers
 from skbert.exceptions import InsufficientMemoryError
-from skbert.model import SequenceClassifier
+from skbert.network.model import SequenceClassifier, encoder_layers
 
 T = TypeVar("T")
 

@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from skbert.batching import collate, shuffled_minibatches
-from skbert.callbacks import Watcher
-from skbert.encoding import Encodings
+from skbert.data.batching import collate, shuffled_minibatches
+from skbert.data.encoding import Encodings
 from skbert.exceptions import NonFiniteLossError
-from skbert.lora import Adapter, adapters_of, merged
-from skbert.memory import Parts
-from skbert.model import SequenceClassifier
-from skbert.optimizer import MasterAdamW, Moments
+from skbert.network.memory import Parts
+from skbert.network.model import SequenceClassifier
 from skbert.runtime import Generators, Runtime, wide_dtype
-from skbert.validation import NoValidation
-from skbert.vocabulary import compact
+from skbert.training.callbacks import Watcher
+from skbert.training.lora import Adapter, adapters_of, merged
+from skbert.training.optimizer import MasterAdamW, Moments
+from skbert.training.validation import NoValidation
+from skbert.training.vocabulary import compact
 
 if TYPE_CHECKING:
-    from skbert.outputs import LossFunction
+    from skbert.data.outputs import LossFunction
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from skbert.adapt import depths
-from skbert.model import SequenceClassifier, narrow
+from skbert.network.model import SequenceClassifier, narrow
 from skbert.runtime import Runtime
+from skbert.training.adapt import depths
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 1. `changes` drops the weights that are still the checkpoint's own, and those that are the checkpoint's with a
    low-rank adapter added: the adapter's two factors are there anyway.
-2. `whole` makes them again, with the same bits on every machine (`lora.Adapter`); `persistence.py` holds them
+2. `whole` makes them again, with the same bits on every machine (`lora.Adapter`); `model_file.py` holds them
    against their SHA-256.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from skbert.exceptions import PersistenceError
-from skbert.lora import Adapter
+from skbert.training.lora import Adapter
 
 Arrays = dict[str, np.ndarray]
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from skbert.grouped_attention import GroupedAttention, Layout, make_layout
+from skbert.network.grouped_attention import GroupedAttention, Layout, make_layout
 
 
 class Packing:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from skbert.exceptions import InputError, InputTypeError, MissingExtraError
-from skbert.model import SequenceClassifier
+from skbert.network.model import SequenceClassifier
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skbert.data.outputs import decode, probabilities
 from skbert.exceptions import CollapseWarning, warn
 from skbert.inference import release, run_model
-from skbert.outputs import decode, probabilities
 
 if TYPE_CHECKING:
-    from skbert.labels import Labels
-    from skbert.model import SequenceClassifier
+    from skbert.data.labels import Labels
+    from skbert.network.model import SequenceClassifier
     from skbert.runtime import Runtime
-    from skbert.training import TrainingData
+    from skbert.training.loop import TrainingData
 
 _SUSPICIOUS = 0.9  # of the constant prediction's loss
 _MAX_TEXTS = 500

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from skbert.attention import packed_attention
 from skbert.exceptions import CheckpointError
-from skbert.model import Architecture
+from skbert.network.attention import packed_attention
+from skbert.network.model import Architecture
+from skbert.pretrained.sources import FILES, VOCABULARIES, locate
 from skbert.runtime import isolated_generators
-from skbert.sources import FILES, VOCABULARIES, locate
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

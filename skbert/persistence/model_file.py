@@ -25,11 +25,12 @@ from sklearn import config_context
 from tokenizers import Tokenizer
 
 import skbert
-from skbert import blueprint, checkpoints, delta, tensorfile
-from skbert.codec import Decoder, encode
-from skbert.encoding import LongText
+from skbert.data.encoding import LongText
+from skbert.data.labels import TargetType
 from skbert.exceptions import PersistenceError
-from skbert.labels import TargetType
+from skbert.persistence import blueprint, delta, tensorfile
+from skbert.persistence.codec import Decoder, encode
+from skbert.pretrained import checkpoints
 
 Estimator = TypeVar("Estimator")
 

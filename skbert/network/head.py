@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
-from skbert.dropout import Dropout
+from skbert.network.dropout import Dropout
 
 
 class BarePooler(nn.Module):

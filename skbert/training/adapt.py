@@ -9,13 +9,13 @@ The loop and the optimizer read only `requires_grad` and `depths`.
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
-from skbert.callbacks import Watcher
 from skbert.exceptions import InputError
-from skbert.model import SequenceClassifier
+from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
+from skbert.training.callbacks import Watcher
 
 Frozen = int | Literal["embeddings", "encoder", "gradual"]
 
@@ -57,20 +57,6 @@ def _lowest_layers(model: SequenceClassifier, n: int) -> nn.ModuleList:
             "freeze='encoder' to train the head alone."
         )
     return layers[:n]
-
-
-def encoder_layers(encoder: Any) -> nn.ModuleList:
-    """The transformer layers of an encoder, lowest first."""
-    for module in encoder.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == encoder.config.num_hidden_layers:
-            return module
-    raise InputError(f"{type(encoder).__name__} has no list of layers that freeze or layer_decay could use.")
-
-
-def embedding_parts(encoder: Any) -> list[nn.Module]:
-    """What comes before the layers: the embeddings, and ELECTRA's projection of them."""
-    parts = (encoder.embeddings, getattr(encoder, "embeddings_project", None))
-    return [part for part in parts if part is not None]
 
 
 class GradualThawing(Watcher):

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbert.dropout import scaled_mask
+from skbert.network.dropout import scaled_mask
 
 _WASTE = 30_000  # scores that a group may waste before another group is cheaper
 _VECTOR = 64  # bytes

@@ -18,16 +18,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
 
-from skbert import outputs
-from skbert.encoding import Encodings
+from skbert.data import outputs
+from skbert.data.encoding import Encodings
+from skbert.data.labels import Labels
 from skbert.exceptions import InputError
 from skbert.inference import run_working_model
-from skbert.labels import Labels
 from skbert.runtime import Runtime
 
 if TYPE_CHECKING:
-    from skbert.model import SequenceClassifier
-    from skbert.optimizer import MasterAdamW
+    from skbert.network.model import SequenceClassifier
+    from skbert.training.optimizer import MasterAdamW
 
 
 class NoValidation:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbert import checkpoints, families
 from skbert.exceptions import PersistenceError
-from skbert.model import Architecture, SequenceClassifier
+from skbert.network.model import Architecture, SequenceClassifier
+from skbert.pretrained import checkpoints, families
 
 FAMILIES = (
     "bert",

@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 
+from skbert.data.labels import Labels, as_input_error
 from skbert.exceptions import InputError
-from skbert.labels import Labels, as_input_error
 
 
 def row_weights(labels: Labels, sample_weight: Any, class_weight: Any, *, min_classes: int = 2) -> np.ndarray:

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from skbert.model import SequenceClassifier
-from skbert.outputs import log_probabilities
+from skbert.data.outputs import log_probabilities
+from skbert.network.model import SequenceClassifier
 
 _MAX_ROWS = 20_000  # bounds the cost of the start on large data
 _MAX_ROWS_TO_ASK = 2_000

@@ -1,0 +1,1 @@
+"""What a user passes, checked and turned into packed batches; and logits turned into what a user reads."""

@@ -1,0 +1,1 @@
+"""The torch module: from a packed batch to logits."""

@@ -1,0 +1,1 @@
+"""A fitted estimator as one file without a pickle, and back."""
