@@ -30,7 +30,7 @@ import numpy as np
 from common import Store, environment, load_dataset
 from sklearn.model_selection import train_test_split
 
-CELLS = (("sst2", 100), ("clinc150", 450), ("agnews", 100), ("sst2", 600), ("mrpc", 300))
+SMALL = (("sst2", 100), ("clinc150", 450), ("agnews", 100), ("sst2", 600), ("mrpc", 300))
 N_VALIDATION = 1000
 BATCH_SIZE = 16
 
