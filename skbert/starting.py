@@ -83,7 +83,8 @@ def start_head(
 ) -> str:
     """Give a new head its first weights; returns how: "linear_probe" or "random"."""
     reset_head(model, generators.weights)
-    if head_init == "random":
+    enough = head_init == "auto" and probing.is_needless(data.targets, model.head.out_features)
+    if head_init == "random" or enough:
         return "random"
     rows = probing.choose_rows(len(data), generators.probe)
     embeddings = inference.run_model(model.eval(), data.encodings.take(rows), place, "embeddings")
