@@ -1,7 +1,7 @@
 """Fits that are killed: each in a process of its own, by SIGKILL, at a step or after a time.
 
-`python tests/killed_fits.py cases.json` imports everything once and forks for each case, before any tensor is
-computed with; test_resume.py calls it. A case is a list: parameters, keywords of `fit`, settings.
+`python tests/killed_fits.py cases.json` imports everything, once, and forks for each case; test_resume.py
+calls it. A case is a list: parameters, keywords of `fit`, settings.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import time
 
 from test_memory import at_most
 
@@ -85,9 +84,13 @@ def run(parameters, keywords, at_step=None, after_seconds=None, share=0):
 if __name__ == "__main__":
     with open(sys.argv[1], encoding="utf-8") as file:
         cases = json.load(file)
+    import peft  # noqa: F401
     import torch
 
-    torch.set_num_threads(1)
-    started = time.monotonic()
-    print(json.dumps([run(*case[:2], **case[2]) for case in cases]))
-    print(f"{len(cases)} fits in {time.monotonic() - started:.1f} s", file=sys.stderr)
+    import skbert.fitting  # noqa: F401
+    from skbert.pretrained import checkpoints
+
+    torch.set_num_threads(1)  # with more, no child could compute once the parent has
+    for model in {parameters["model"] for parameters, *_ in cases}:
+        checkpoints.load(model)
+    print(json.dumps([run(parameters, keywords, **settings) for parameters, keywords, settings in cases]))

@@ -63,6 +63,8 @@ def a_case(tiny_checkpoints, reviews):
         } | parameters
         parameters["model"] = tiny_checkpoints(parameters.pop("family", "bert"))
         keywords = dict(options, X=list(reviews[0]), y=list(reviews[1]))
+        if name == "windows":  # two for each text
+            keywords["X"] = [f"{text} {text}" for text in reviews[0]]
         if keywords.pop("held_out", False):
             keywords |= {"X_val": keywords["X"][:7], "y_val": keywords["y"][:7]}
         return parameters | others, keywords
@@ -107,7 +109,7 @@ def test_killed_at_random_steps_every_kind_of_fit_ends_with_the_same_bits(a_case
     draw = random.Random(n_kills)
     cases, steps, names = [], [], []
     for name in CASES:
-        n_steps = 4 if name in ("early stopping", "windows") else N_STEPS  # that each of them makes at least
+        n_steps = 6 if name == "early stopping" else N_STEPS  # that each of them makes at least
         for step in draw.sample(range(2, n_steps + 1), min(n_kills, n_steps - 1)):
             parameters, keywords = a_case(name, checkpoint=str(tmp_path / str(len(cases))))
             cases.append([parameters, keywords, {"at_step": step}])
@@ -146,14 +148,41 @@ def reference(parameters, keywords, seed):
     return fit(model, **keywords)
 
 
-@pytest.mark.parametrize("n_kills", [2, pytest.param(40, marks=pytest.mark.slow)])
-def test_killed_at_any_time_also_while_writing(a_case, tmp_path, n_kills):
-    """Each fit is killed after a random time, in one out of two while it writes after every step."""
-    draw = random.Random(n_kills)
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["plain", "best epoch", "deberta", "bfloat16", "lora"])
+def test_interrupted_on_a_gpu(a_case, tmp_path, name):
+    """In a process of its own, where only deterministic algorithms are allowed."""
+    parameters, keywords = a_case(name, checkpoint=str(tmp_path / "fit"), device="cuda")
+    code = """if True:
+        import json, sys
+        import torch
+        from test_resume import assert_same, fit, interrupted, resume, watched
+
+        torch.use_deterministic_algorithms(True)
+        resume._SHARE = 0
+        parameters, keywords = json.load(sys.stdin)
+        expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
+        interrupted(parameters, keywords, at=7)
+        assert_same(fit(watched(parameters), **keywords), expected)
+    """
+    variables = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([parameters, keywords]),
+        text=True,
+        check=True,
+        env=os.environ | variables,
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_also_while_writing(a_case, tmp_path):
+    """Forty fits, each killed after a random time; every other one writes after each step."""
+    draw = random.Random(0)
     parameters, keywords = a_case("best epoch")
     expected = fit(watched(parameters), **keywords)
     cases = []
-    for number in range(n_kills):
+    for number in range(40):
         folder = str(tmp_path / str(number))
         settings = {"after_seconds": draw.uniform(0.02, 0.5), "share": 0 if number % 2 else 20}
         cases.append([parameters | {"checkpoint": folder}, keywords, settings])
