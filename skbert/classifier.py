@@ -119,6 +119,10 @@ class BertClassifier(
     verbose : int, default=0
         1 shows a progress bar for each epoch on stderr, and says when a batch was cut because memory ran out;
         0 is silent.
+    checkpoint : str or path, default=None
+        Folder in which `fit` keeps its state while it runs. If it is killed, `fit` with the same arguments
+        goes on from there and ends with the same weights, bit for bit; other arguments or other data are
+        refused. A fit that ends leaves nothing there. One fit at a time can use a folder.
 
     Attributes
     ----------
@@ -225,6 +229,7 @@ class BertClassifier(
         "device": [str],
         "precision": [StrOptions({"auto", "bfloat16", "float32", "float64"})],
         "verbose": ["verbose"],
+        "checkpoint": [str, PathLike, None],
     }
 
     def __init__(
@@ -259,6 +264,7 @@ class BertClassifier(
         device: str = "auto",
         precision: str = "auto",
         verbose: int = 0,
+        checkpoint: str | PathLike[str] | None = None,
     ) -> None:
         self.model = model
         self.revision = revision
@@ -289,6 +295,7 @@ class BertClassifier(
         self.device = device
         self.precision = precision
         self.verbose = verbose
+        self.checkpoint = checkpoint
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

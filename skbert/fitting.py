@@ -26,6 +26,7 @@ from skbert.data.outputs import make_loss
 from skbert.exceptions import InputError, TruncationWarning, warn
 from skbert.network.memory import checkpoint_layers
 from skbert.network.model import SequenceClassifier, set_dropout
+from skbert.persistence.identity import describe
 from skbert.runtime import Generators, Runtime, isolated_generators, resolve_runtime
 from skbert.starting import Start, from_checkpoint, start_head
 from skbert.training.adapt import GradualThawing, freeze
@@ -34,11 +35,14 @@ from skbert.training.diagnosis import warn_of_collapse
 from skbert.training.loop import Trainer, TrainingData, TrainingResult, TrainingSettings
 from skbert.training.lora import Adapter, add_adapters, resolve_config
 from skbert.training.optimizer import Moments, constant_schedule, linear_schedule
+from skbert.training.resume import Keeper, NoKeeper
 from skbert.training.validation import NoValidation, Validation, hold_out
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from tokenizers import Tokenizer
+
+    from skbert.persistence.unfinished import Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ def fit_texts(
     watch: Callable[[Finish], Watcher] = lambda _: Watcher(),
     *,
     going_on: bool = False,
+    folder: Folder | None = None,
 ) -> FittedModel:
     """Fine-tune a model on texts.
 
@@ -94,6 +99,8 @@ def fit_texts(
     going_on : bool, default=False
         For a training that goes on with more data: the learning rate stays up, and the optimizer's state is
         part of the result.
+    folder : Folder, default=None
+        Keeps the state of the fit, and may hold that of the same fit, interrupted.
 
     Returns
     -------
@@ -103,18 +110,27 @@ def fit_texts(
     lora = checked_lora(parameters)
     start = start or from_checkpoint(parameters, data.labels.n_outputs)
     _check_max_length(parameters["max_length"], start)
+    found = None if folder is None else folder.find(describe(data, parameters, seed, start, place))
+    seed = seed if found is None else found.seed
     training, validation = encode_data(data, parameters, start, place, seed)
     settings = resolve_settings(parameters, len(training), start, going_on=going_on)
     generators = Generators.from_seed(seed, place.device)
     with _own_torch_state(generators, place):
         model = start.new_model()
-        head_init = start.head_init or start_head(model, training, parameters["head_init"], place, generators)
+        # The weights that an interrupted fit has come to are put back; a head must only be there until then.
+        wanted = parameters["head_init"] if found is None else "random"
+        head_init = start.head_init or start_head(model, training, wanted, place, generators)
+        head_init = head_init if found is None else found.head_init
         choose_trained(model, parameters, lora, generators)
         finish = partial(assemble, start, head_init, settings.learning_rate, training, validation)
         loss = make_loss(data.labels.target_type, parameters["label_smoothing"])
+        keeper = NoKeeper()
+        if folder is not None:
+            keeper = Keeper(partial(folder.write, seed, head_init), None if found is None else found.state)
+        found = None  # its arrays are several times the model
         with Watchers([*own_watchers(model, parameters), watch(finish)]) as watcher:
             trainer = Trainer(
-                model, training, settings, loss, place, generators, watcher, validation, start.moments
+                model, training, settings, loss, place, generators, watcher, validation, start.moments, keeper
             )
             validation.check(model)
             result = trainer.fit()

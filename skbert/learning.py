@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from skbert.data.inputs import Texts, check_same_columns, check_texts
 from skbert.exceptions import InputError
+from skbert.persistence import unfinished
 from skbert.pretrained.sources import display_name, locate
 from skbert.training.callbacks import HAS_CALLBACKS, ScikitLearnCallbacks, Watcher, with_callbacks
 
@@ -37,6 +38,7 @@ class LearningMixin(BaseEstimator):
     pooling: str
     head_layers: int
     lora: Any
+    checkpoint: str | PathLike[str] | None
     warm_start: bool
     class_weight: Any
     random_state: Any
@@ -79,6 +81,8 @@ class LearningMixin(BaseEstimator):
             If the checkpoint cannot be found or is incomplete.
         NonFiniteLossError
             If the training loss becomes NaN or infinite.
+        PersistenceError
+            If the file of an interrupted fit in `checkpoint` is damaged.
         """
         from skbert.data.labels import encode_known_labels, encode_labels
         from skbert.data.weights import row_weights
@@ -102,8 +106,9 @@ class LearningMixin(BaseEstimator):
         data = FitData(texts, labels, weights, held_out)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
-        fitted = fit_texts(data, self.get_params(deep=False), seed, start, watch)
-        self._keep(self._attributes(fitted, data) | names)
+        with unfinished.opened(self.checkpoint) as folder:
+            fitted = fit_texts(data, self.get_params(deep=False), seed, start, watch, folder=folder)
+            self._keep(self._attributes(fitted, data) | names)
         return self
 
     @with_callbacks
@@ -134,7 +139,7 @@ class LearningMixin(BaseEstimator):
         ------
         InputError
             If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
-            here: `early_stopping`, `lora`, `class_weight` "balanced".
+            here: `early_stopping`, `lora`, `class_weight` "balanced", `checkpoint`.
         """
         from skbert.data.labels import encode_known_labels, known_labels
         from skbert.data.weights import row_weights
@@ -170,6 +175,11 @@ class LearningMixin(BaseEstimator):
             raise InputError(
                 "partial_fit does not support lora: adapters are merged at the end of each call. Set it to "
                 "None."
+            )
+        if self.checkpoint is not None:
+            raise InputError(
+                "partial_fit does not support checkpoint. Set it to None, and save the estimator between "
+                "calls."
             )
 
     def _known_labels(self) -> Labels:

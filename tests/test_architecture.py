@@ -41,6 +41,7 @@ NEVER = {
     "persistence.blueprint": {"transformers", "sklearn", "pickle", "joblib", "skbert.training.loop"},
     "persistence.codec": {"torch", "transformers", "sklearn", "pickle", "joblib"},
     "persistence.delta": {"transformers", "sklearn", "pickle", "joblib", "skbert.pretrained.checkpoints"},
+    "persistence.identity": {"transformers", "sklearn", "pickle", "joblib", "skbert.training.loop"},
     "persistence.model_file": {
         "transformers",
         "pickle",
@@ -49,6 +50,7 @@ NEVER = {
         "skbert.training.loop",
     },
     "persistence.tensorfile": {"torch", "transformers", "sklearn", "pickle", "joblib"},
+    "persistence.unfinished": {"torch", "transformers", "sklearn", "pickle", "joblib"},
     "pretrained.checkpoints": {"sklearn", "skbert.classifier"},
     "pretrained.families": {"transformers", "sklearn", "skbert.training.loop"},
     "pretrained.interchange": {"sklearn", "pickle", "joblib", "skbert.classifier", "skbert.training.loop"},
@@ -60,6 +62,7 @@ NEVER = {
     "training.lora": {"sklearn", "transformers", "skbert.training.loop", "skbert.training.optimizer"},
     "training.optimizer": {"sklearn", "transformers"},
     "training.probing": {"transformers", "tokenizers"},
+    "training.resume": {"sklearn", "transformers", "pickle", "skbert.training.loop"},
     "training.validation": {"torch", "transformers", "skbert.training.loop"},
     "training.vocabulary": {"sklearn", "transformers", "tokenizers"},
 }

@@ -43,6 +43,7 @@ WRONG_TYPE = {
     "device": [3, None, ["cpu"]],
     "precision": [32, None, np.float32],
     "verbose": [None, "1", 1.5],
+    "checkpoint": [3, ["folder"], True],
 }
 
 OUT_OF_RANGE = {
@@ -77,6 +78,7 @@ REFUSED_LATER = {
     "max_length": [129, 100_000],
     "device": ["gpu", "cuda:99", ""],
     "freeze": [2, 100],
+    "checkpoint": ["", Path(__file__), Path(__file__) / "folder"],
     "class_weight": [{"neutral": 2.0}, {"neg": 0.0, "pos": 0.0}, {"neg": -1.0}, {"neg": np.nan}],
 }
 """Values that only the checkpoint, the machine or the data show to be wrong."""
@@ -111,6 +113,7 @@ IN_RANGE = {
     "device": "cpu",
     "precision": "float64",
     "verbose": True,
+    "checkpoint": Path("folder"),
 }
 
 SIGNATURE = inspect.signature(BertClassifier.__init__).parameters

@@ -146,7 +146,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, metadata, size
 
 
-def replace_file(path: str | os.PathLike[str], write_to: Callable[[BinaryIO], None]) -> None:
+def replace_file(
+    path: str | os.PathLike[str], write_to: Callable[[BinaryIO], None], *, temporary: Path | None = None
+) -> None:
     """Write a file so that its name stands for the old content or for the new one, at any moment.
 
     The new content goes to a file next to it, which takes its name once it is on the disk. If that fails, or
@@ -158,11 +160,13 @@ def replace_file(path: str | os.PathLike[str], write_to: Callable[[BinaryIO], No
         A link is followed.
     write_to : callable
         Writes the content to the open binary file that it is given.
+    temporary : Path, default=None
+        The file next to it; None takes a name that nobody else has.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")
-    temporary = target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")
+    temporary = temporary or target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666)  # less the umask
     try:

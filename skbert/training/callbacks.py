@@ -52,7 +52,18 @@ class Watcher:
         """Called before the first step."""
 
     def epoch_begin(self, epoch: int) -> None:
-        """Called before epoch number `epoch`, from 0."""
+        """Called before epoch number `epoch`, from 0; that of the interruption where a fit is resumed."""
+
+    def skip(self, n_texts: int, loss: torch.Tensor) -> None:
+        """Called after `epoch_begin` of an epoch that an interrupted fit had begun.
+
+        Parameters
+        ----------
+        n_texts : int
+            That were seen then.
+        loss : Tensor
+            The sum of their losses.
+        """
 
     def step(self, n_texts: int, loss: torch.Tensor, learning_rate: float) -> None:
         """Called after every optimizer step; reading the loss makes a GPU wait."""
@@ -98,6 +109,11 @@ class Watchers(Watcher):
         for watcher in self._watchers:
             watcher.epoch_begin(epoch)
 
+    def skip(self, n_texts: int, loss: torch.Tensor) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.skip(n_texts, loss)
+
     def step(self, n_texts: int, loss: torch.Tensor, learning_rate: float) -> None:
         """Tell all."""
         for watcher in self._watchers:
@@ -137,6 +153,11 @@ class ProgressBar(Watcher):
         self._sum: Any = 0.0
         self._read_at = time.monotonic()
 
+    def skip(self, n_texts: int, loss: torch.Tensor) -> None:
+        """Begin the bar where the fit was interrupted."""
+        self._sum = self._sum + loss
+        self._bar.update(n_texts)
+
     def step(self, n_texts: int, loss: torch.Tensor, learning_rate: float) -> None:
         """Move the bar on; now and then show the mean loss so far."""
         self._sum = self._sum + loss * n_texts
@@ -172,6 +193,7 @@ class ScikitLearnCallbacks(Watcher):
     ) -> None:
         self._about = {"estimator": estimator, **data}
         self._attributes = attributes
+        self._begun = 0  # epochs
 
     def fit_begin(self, epochs: int, n_texts: int) -> None:
         """Begin the task "fit"."""
@@ -179,8 +201,10 @@ class ScikitLearnCallbacks(Watcher):
         self._fit.call_on_fit_task_begin(**self._about)
 
     def epoch_begin(self, epoch: int) -> None:
-        """Begin a task "epoch" in it."""
-        self._epoch = self._fit.subcontext(task_name="epoch")
+        """Begin a task "epoch" in it; its task_id is the epoch's number, also where a fit is resumed."""
+        while self._begun <= epoch:
+            self._epoch = self._fit.subcontext(task_name="epoch")
+            self._begun += 1
         self._epoch.call_on_fit_task_begin(**self._about)
 
     def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from skbert.runtime import Generators, Runtime, wide_dtype
 from skbert.training.callbacks import Watcher
 from skbert.training.lora import Adapter, adapters_of, merged
 from skbert.training.optimizer import MasterAdamW, Moments
+from skbert.training.resume import NoKeeper
 from skbert.training.validation import NoValidation
 from skbert.training.vocabulary import compact
 
@@ -88,6 +89,8 @@ class Trainer:
         Scores each epoch, says when to stop and which epoch was best.
     moments : Moments, default=None
         Of an optimizer to go on with.
+    keeper : NoKeeper or Keeper
+        Keeps what the training has come to, and puts it back when an interrupted one is started again.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Trainer:
         watcher: Watcher,
         validation: NoValidation,
         moments: Moments | None = None,
+        keeper: NoKeeper | None = None,
     ) -> None:
         self.model = model.to(runtime.master_dtype)
         (encodings, validation.encodings), self.vocabulary = compact(
@@ -116,6 +120,7 @@ class Trainer:
         self.generators = generators
         self.watcher = watcher
         self.validation = validation
+        self.keeper = keeper or NoKeeper()
         model.to(runtime.device)
         self.optimizer = MasterAdamW(
             model, runtime, settings.weight_decay, settings.layer_decay, settings.max_grad_norm
@@ -126,6 +131,9 @@ class Trainer:
         self.steps = 0
         self.n_steps = settings.epochs * -(-len(data) // settings.batch_size)
         self.loss_curve: list[float] = []
+        self.losses: list[torch.Tensor] = []  # summed, of the steps of this epoch; on the device
+        self.order_state: Any = generators.order.bit_generator.state  # when this epoch began
+        self.keeper.put_back(self)
 
     def fit(self) -> TrainingResult:
         """Run the epochs.
@@ -135,8 +143,9 @@ class Trainer:
         NonFiniteLossError
             If the loss of a step, or a weight at the end, is NaN or infinite.
         """
+        self.keeper.begin(self)
         self.watcher.fit_begin(self.settings.epochs, len(self.data))
-        for epoch in range(self.settings.epochs):
+        for epoch in range(len(self.loss_curve), self.settings.epochs):
             self.watcher.epoch_begin(epoch)
             self.loss_curve.append(self._mean_loss(self.run_epoch(), epoch))
             self.validation.after_epoch(self.model, self.optimizer)
@@ -150,12 +159,18 @@ class Trainer:
         return result
 
     def run_epoch(self) -> list[torch.Tensor]:
-        """One pass over the data; returns the summed loss of every step, still on the device."""
+        """One pass over the data, or the rest of it; returns the summed loss of every step, on the device."""
         self.model.train()
-        losses = []
         batch_size, order = self.settings.batch_size, self.generators.order
-        for indices in shuffled_minibatches(len(self.data), batch_size, order):
-            losses.append(self.train_step(indices) * len(indices))
+        self.order_state = order.bit_generator.state
+        groups = shuffled_minibatches(len(self.data), batch_size, order)
+        if self.losses:  # of an epoch that was interrupted
+            n_seen = sum(map(len, groups[: len(self.losses)]))
+            self.watcher.skip(n_seen, torch.stack(self.losses).sum())
+        for indices in groups[len(self.losses) :]:
+            self.losses.append(self.train_step(indices) * len(indices))
+            self.keeper.step(self)
+        losses, self.losses = self.losses, []
         return losses
 
     def train_step(self, indices: np.ndarray) -> torch.Tensor:

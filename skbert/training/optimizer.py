@@ -31,6 +31,16 @@ class Moments:
     of_weights: dict[str, tuple[torch.Tensor, ...]]  # by the weight's name, on the CPU
 
 
+@dataclass(frozen=True, slots=True)
+class OfWeight:
+    """A weight in training, and what AdamW remembers of it."""
+
+    weight: torch.Tensor
+    first: torch.Tensor  # running mean of its gradient
+    second: torch.Tensor  # of the gradient's square
+    steps: int  # in which it had a gradient
+
+
 class MasterAdamW:
     """AdamW whose weights, moments and gradients are at least float32.
 
@@ -120,6 +130,33 @@ class MasterAdamW:
         weights, self.embedding_decay = snapshot
         for master, weight in zip(self.masters, weights, strict=True):
             master.copy_(weight)
+        self._narrow_weights()
+
+    def state(self) -> dict[str, OfWeight]:
+        """All that a step reads and changes, of each weight that trains; the tensors are the optimizer's own.
+
+        Moments that no step has made yet are zero, which is what the first step would take them to be.
+        """
+        found = {}
+        trained = set(self.masters)
+        for name, master in ((n, m) for n, m in self._of_names.items() if m in trained):
+            state = self._adamw.state.get(master)
+            if state:
+                pair, steps = (state["exp_avg"], state["exp_avg_sq"]), int(state["step"])
+            else:
+                pair, steps = (torch.zeros_like(master), torch.zeros_like(master)), 0
+            found[name] = OfWeight(master.detach(), *pair, steps)
+        return found
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, OfWeight]) -> None:
+        """Put back what another optimizer of the same weights gave as its `state`."""
+        for name, kept in state.items():
+            master = self._of_names[name]
+            master.copy_(kept.weight)
+            first, second = (torch.empty_like(master).copy_(t) for t in (kept.first, kept.second))
+            step = torch.tensor(float(kept.steps), device=master.device)
+            self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
         self._narrow_weights()
 
     def weights(self) -> dict[str, torch.Tensor]:

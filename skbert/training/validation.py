@@ -26,6 +26,8 @@ from skbert.inference import run_working_model
 from skbert.runtime import Runtime
 
 if TYPE_CHECKING:
+    import torch
+
     from skbert.network.model import SequenceClassifier
     from skbert.training.optimizer import MasterAdamW
 
@@ -35,6 +37,7 @@ class NoValidation:
 
     encodings: Encodings | None = None
     should_stop = False
+    best: tuple[list[torch.Tensor], float] | None = None  # the best epoch's weights, as `snapshot` gives them
 
     def __init__(self) -> None:
         self.scores: list[float] = []
@@ -83,7 +86,6 @@ class Validation(NoValidation):
         self.patience = patience
         self.runtime = runtime
         self._scorer = get_scorer("accuracy" if scoring is None else scoring)
-        self._best_weights: Any = None
 
     @property
     def should_stop(self) -> bool:  # type: ignore[override]  # a constant in the base, which never stops
@@ -98,12 +100,13 @@ class Validation(NoValidation):
         """Score, and keep the weights of the best epoch so far (of equal ones the first)."""
         self.scores.append(self._score(model))
         if _best(self.scores) == len(self.scores) - 1:
-            self._best_weights = optimizer.snapshot()
+            self.best = optimizer.snapshot()
 
     def restore_best(self, optimizer: MasterAdamW) -> None:
         """Put the best epoch's weights back, unless the last epoch was the best."""
         if _best(self.scores) != len(self.scores) - 1:
-            optimizer.load_snapshot(self._best_weights)
+            assert self.best is not None
+            optimizer.load_snapshot(self.best)
 
     def _score(self, model: SequenceClassifier) -> float:
         assert self.encodings is not None

@@ -1,0 +1,166 @@
+"""Which fit it is: what two fits must have in common to end with the same weights.
+
+1. `describe` gives a short value for each thing that a result depends on: the parameters, by name; checksums
+   of texts, labels, weights and of the model that the fit starts from; versions, device, threads.
+2. `differences` says in words what differs between two of them.
+
+A callable (`scoring`) is known by its name alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from skbert.data.inputs import Texts
+    from skbert.fitting import FitData
+    from skbert.runtime import Runtime
+    from skbert.starting import Start
+
+# What does not change the result, and what is told by what it stands for: model and revision by the weights.
+_NOT_COMPARED = {"checkpoint", "device", "model", "precision", "random_state", "revision", "verbose"}
+_NOT_OF_A_MODEL = {"_name_or_path", "name_or_path"}  # where it came from
+_LIBRARIES = ("numpy", "scikit-learn", "skbert", "tokenizers", "torch", "transformers")
+_CHECKSUM = "sha256:"
+
+
+def describe(
+    data: FitData, parameters: Mapping[str, Any], seed: int, start: Start, place: Runtime
+) -> dict[str, Any]:
+    """What a fit is made of.
+
+    Parameters
+    ----------
+    data : FitData
+    parameters : mapping
+    seed : int
+        Drawn from `random_state`; it counts unless that is None.
+    start : Start
+    place : Runtime
+
+    Returns
+    -------
+    dict of str to str
+    """
+    found = {name: canonical(value) for name, value in parameters.items() if name not in _NOT_COMPARED}
+    found["random_state"] = "None" if parameters["random_state"] is None else f"seed {seed}"
+    labels = data.labels
+    held_out = "None"
+    if data.held_out is not None:
+        held_out = _of_parts(_of_texts(data.held_out[0]), canonical(data.held_out[1].tolist()))
+    found |= {
+        "X": _of_texts(data.texts),
+        "y": _of_parts(_of_array(labels.codes), canonical(labels.classes.tolist()), labels.target_type),
+        "sample_weight or class_weight": _of_array(data.weights),
+        "X_val or y_val": held_out,
+        "the weights of model": _of_start(start),
+        "the tokenizer of model": _of_parts(start.tokenizer.to_str()),
+    }
+    return found | _surroundings(place)
+
+
+def _surroundings(place: Runtime) -> dict[str, str]:
+    """Versions, hardware and settings of torch that change the bits."""
+    import torch
+
+    on_cuda = place.device.type == "cuda"
+    return {
+        **{f"the version of {name}": version(name) for name in _LIBRARIES},
+        "device": torch.cuda.get_device_name(place.device) if on_cuda else place.device.type,
+        "precision": str(place.dtype).removeprefix("torch."),
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "torch.get_num_threads()": str(torch.get_num_threads()),
+        "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
+        "torch.are_deterministic_algorithms_enabled()": str(torch.are_deterministic_algorithms_enabled()),
+    }
+
+
+def differences(kept: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs, in words, with the values where they are short."""
+    found = []
+    for name in [*now, *(name for name in kept if name not in now)]:
+        before, after = kept.get(name, "not there"), now.get(name, "not there")
+        if before == after:
+            continue
+        if _CHECKSUM in before + after:
+            found.append(f"{name} differs")
+        else:
+            found.append(f"{name} was {before[:80]} and is {after[:80]}")
+    return found
+
+
+def canonical(value: Any) -> str:
+    """The same text for equal values, in every process."""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if isinstance(value, Integral):
+        return repr(int(value))
+    if isinstance(value, Real):
+        return repr(float(value))
+    if isinstance(value, str):
+        return repr(str(value))  # numpy has one of its own
+    if isinstance(value, Mapping):
+        items = sorted((canonical(key), canonical(item)) for key, item in value.items())
+        return f"{{{', '.join(f'{key}: {item}' for key, item in items)}}}"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(canonical, value)))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(canonical, value))}]"
+    if hasattr(value, "to_dict"):  # a LoraConfig
+        return f"{type(value).__name__}({canonical(value.to_dict())})"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _of_parts(*parts: str) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        _update(digest, part)
+    return _CHECKSUM + digest.hexdigest()
+
+
+def _of_texts(texts: Texts) -> str:
+    digest = hashlib.sha256()
+    for column in (texts.first, texts.second or []):
+        digest.update(len(column).to_bytes(8, "little"))
+        for text in column:
+            _update(digest, text)
+    return _CHECKSUM + digest.hexdigest()
+
+
+def _update(digest: Any, text: str) -> None:
+    content = text.encode("utf-8", "surrogatepass")
+    digest.update(len(content).to_bytes(8, "little"))  # ["ab", "c"] is not ["a", "bc"]
+    digest.update(content)
+
+
+def _of_array(array: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    _update(digest, f"{array.dtype} {array.shape}")
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return _CHECKSUM + digest.hexdigest()
+
+
+def _of_start(start: Start) -> str:
+    """Of its settings and all weights, but for a head that the fit itself gives its first weights."""
+    digest = hashlib.sha256()
+    own = ("head.", "hidden.") if start.head_init is None else ()
+    model = start.new_model()
+    config, *others = model.rebuild[1]
+    config = {name: value for name, value in config.items() if name not in _NOT_OF_A_MODEL}
+    _update(digest, canonical([config, others, model.pooling, model.dropout.p]))
+    for name, weight in model.state_dict().items():
+        if not name.startswith(own):
+            _update(digest, f"{name} {tuple(weight.shape)} {weight.dtype}")
+            digest.update(np.ascontiguousarray(weight.numpy()).reshape(-1).view(np.uint8).data)
+    _update(digest, start.head_init or "")
+    return _CHECKSUM + digest.hexdigest()

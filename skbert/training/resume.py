@@ -1,0 +1,159 @@
+"""A training that was killed goes on where it was, with the same bits.
+
+1. `state_of` reads off a trainer all that its next step reads: weights, AdamW's state, every generator, the
+   place in the epoch, losses and scores so far, the best weights so far. `put_back` is the way back.
+2. `Keeper` writes that before the first step, and again after a step whenever 20 times as long as the last
+   writing took has passed since: a twentieth of the time of a fit at most, and the first time.
+3. What trains follows from the epoch (`adapt.GradualThawing`), the order of the texts from the generator as
+   it was when the epoch began. Neither is kept.
+
+Who writes and reads, where to, is handed in: `persistence/unfinished.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from skbert.exceptions import warn
+from skbert.training.optimizer import OfWeight
+
+if TYPE_CHECKING:
+    from skbert.training.loop import Trainer
+
+_SHARE = 20  # times as long as a write took passes before the next
+_GENERATORS = ("dropout", "weights")
+_PARTS = ("weight", "first", "second")
+
+
+State = tuple[dict[str, Any], dict[str, np.ndarray]]  # values that JSON holds exactly, and arrays
+
+
+class NoKeeper:
+    """Keeps nothing: a fit without `checkpoint`."""
+
+    def put_back(self, trainer: Trainer) -> None:
+        """Called when the trainer is made."""
+
+    def begin(self, trainer: Trainer) -> None:
+        """Called before the first step."""
+
+    def step(self, trainer: Trainer) -> None:
+        """Called after each."""
+
+
+class Keeper(NoKeeper):
+    """Writes the state of a training now and then.
+
+    Parameters
+    ----------
+    write : callable
+        Takes the values and the arrays of a state.
+    found : tuple, default=None
+        State of a training that was interrupted: this one goes on from there.
+    """
+
+    def __init__(self, write: Callable[..., None], found: State | None = None) -> None:
+        self._write = write
+        self._found = found
+        self._is_written = found is not None
+        self._due = 0.0  # on the monotonic clock
+
+    def put_back(self, trainer: Trainer) -> None:
+        """Let the trainer go on from what was found."""
+        if self._found is not None:
+            put_back(trainer, *self._found)
+            self._found = None  # several times as large as the model
+
+    def begin(self, trainer: Trainer) -> None:
+        """Write once: what hinders writing is named before hours are spent."""
+        if not self._is_written:
+            self._write_timed(trainer)
+
+    def step(self, trainer: Trainer) -> None:
+        """Write if it is time. If that fails, the fit goes on; the last file is still there."""
+        if time.monotonic() < self._due:
+            return
+        try:
+            self._write_timed(trainer)
+        except OSError as error:
+            warn(
+                f"The state of the fit could not be written to its checkpoint ({error}). The fit goes on and "
+                "will try again; if it is killed before that succeeds, it resumes from the state before."
+            )
+
+    def _write_timed(self, trainer: Trainer) -> None:
+        if trainer.runtime.device.type == "cuda":
+            torch.cuda.synchronize(trainer.runtime.device)  # what was asked for before is no cost of writing
+        begun = time.monotonic()
+        try:
+            self._write(*state_of(trainer))
+        finally:
+            ended = time.monotonic()
+            self._due = ended + _SHARE * (ended - begun)
+
+
+def state_of(trainer: Trainer) -> State:
+    """All that the next step of a trainer depends on; on a CPU the arrays are the trainer's own."""
+    weights = trainer.optimizer.state()
+    best, best_decay = trainer.validation.best or ([], None)
+    values = {
+        "steps": trainer.steps,
+        "loss_curve": trainer.loss_curve,
+        "scores": trainer.validation.scores,
+        "part_size": trainer.parts.size,
+        "embedding_decay": trainer.optimizer.embedding_decay,
+        "best_decay": best_decay,
+        "n_losses": len(trainer.losses),
+        "n_best": len(best),
+        "order": trainer.order_state,
+        "probe": trainer.generators.probe.bit_generator.state,
+        "steps_of": {name: weight.steps for name, weight in weights.items()},
+    }
+    tensors = dict(_generator_states(trainer))
+    if trainer.losses:
+        tensors["losses"] = torch.stack(trainer.losses)
+    for name, weight in weights.items():
+        tensors |= {f"{part}/{name}": getattr(weight, part) for part in _PARTS}
+    tensors |= {f"best/{number}": weight for number, weight in enumerate(best)}
+    return values, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _generator_states(trainer: Trainer) -> Iterator[tuple[str, torch.Tensor]]:
+    for name in _GENERATORS:
+        yield f"generator/{name}", getattr(trainer.generators, name).get_state()
+    # transformers' own code draws from the global ones; `isolated_generators` puts the user's back.
+    yield "generator/torch", torch.get_rng_state()
+    if trainer.runtime.device.type == "cuda":
+        yield "generator/cuda", torch.cuda.get_rng_state(trainer.runtime.device)
+
+
+def put_back(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Let a new trainer of the same fit go on from a state."""
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    weights = {
+        name: OfWeight(**{part: tensors[f"{part}/{name}"] for part in _PARTS}, steps=steps)
+        for name, steps in values["steps_of"].items()
+    }
+    trainer.optimizer.load_state(weights)
+    trainer.optimizer.embedding_decay = values["embedding_decay"]
+    trainer.steps = values["steps"]
+    trainer.loss_curve = list(values["loss_curve"])
+    trainer.validation.scores = list(values["scores"])
+    if values["n_best"]:
+        best = [tensors[f"best/{number}"] for number in range(values["n_best"])]
+        trainer.validation.best = (best, values["best_decay"])
+    trainer.parts.size = values["part_size"]
+    if values["n_losses"]:
+        trainer.losses = list(tensors["losses"].to(trainer.runtime.device))
+    trainer.generators.order.bit_generator.state = trainer.order_state = values["order"]
+    trainer.generators.probe.bit_generator.state = values["probe"]
+    for name in _GENERATORS:
+        getattr(trainer.generators, name).set_state(tensors[f"generator/{name}"])
+    torch.set_rng_state(tensors["generator/torch"])
+    if trainer.runtime.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["generator/cuda"], trainer.runtime.device)

@@ -1,0 +1,544 @@
+"""`checkpoint`: a fit that was killed goes on and ends with the same bits; any other fit is refused."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from killed_fits import StepCounter, fit, watched
+from sklearn.base import clone
+from sklearn.metrics import f1_score, make_scorer
+from sklearn.model_selection import GridSearchCV
+
+from skbert import InputError, NonFiniteLossError, PersistenceError, SkbertWarning
+from skbert.persistence import identity, tensorfile
+from skbert.persistence.unfinished import FILE
+from skbert.training import resume
+
+N_STEPS = 12  # of a fit of 24 texts, 3 epochs, 6 texts a step
+
+# What fits differ in; `at_most`'s batches go through in parts, `warm` goes on from a fitted model.
+CASES = {
+    "plain": ({}, {}),
+    "probe": ({"head_init": "linear_probe", "head_layers": 1}, {}),
+    "early stopping": ({"early_stopping": True, "validation_fraction": 0.25, "n_iter_no_change": 1}, {}),
+    "best epoch": ({"scoring": "neg_log_loss", "learning_rate": 3e-2}, {"held_out": True}),
+    "gradual": ({"freeze": "gradual"}, {}),
+    "lora": ({"lora": 2}, {}),
+    "layer decay": ({"layer_decay": 0.5, "class_weight": "balanced"}, {}),
+    "windows": ({"long_text": "windows", "max_length": 8}, {}),
+    "deberta": ({"family": "deberta-v2", "dropout": 0.2}, {}),
+    "bfloat16": ({"precision": "bfloat16"}, {}),
+    "float64": ({"precision": "float64"}, {}),
+    "parts": ({}, {"tight": True}),
+    "recomputed": ({"gradient_checkpointing": True}, {}),
+    "warm start": ({}, {"warm": True}),
+    "no seed": ({"random_state": None}, {}),
+}
+
+
+@pytest.fixture(scope="module")
+def a_case(tiny_checkpoints, reviews):
+    """Return a function that gives a case's parameters and the keywords of its fit."""
+
+    def make(name, **others):
+        parameters, options = CASES[name]
+        parameters = {
+            "max_length": 32,
+            "epochs": 3,
+            "batch_size": 6,
+            "learning_rate": 5e-3,
+            "random_state": 0,
+            "device": "cpu",
+            "precision": "float32",
+        } | parameters
+        parameters["model"] = tiny_checkpoints(parameters.pop("family", "bert"))
+        keywords = dict(options, X=list(reviews[0]), y=list(reviews[1]))
+        if name == "windows":  # two for each text
+            keywords["X"] = [f"{text} {text}" for text in reviews[0]]
+        if keywords.pop("held_out", False):
+            keywords |= {"X_val": keywords["X"][:7], "y_val": keywords["y"][:7]}
+        return parameters | others, keywords
+
+    return make
+
+
+def killed(cases, folder):
+    """Run cases in processes that are killed, and return how each of them ended."""
+    path = folder / "cases.json"
+    path.write_text(json.dumps(cases))
+    child = [sys.executable, str(Path(__file__).with_name("killed_fits.py")), str(path)]
+    done = subprocess.run(child, capture_output=True, text=True, check=True, timeout=600)
+    return json.loads(done.stdout)
+
+
+def assert_same(model, expected):
+    weights, their_weights = model.model_.state_dict(), expected.model_.state_dict()
+    assert list(weights) == list(their_weights)
+    for name, weight in weights.items():
+        assert torch.equal(weight, their_weights[name]), name
+    for name in ("loss_curve_", "validation_scores_", "history_", "n_iter_", "head_init_"):
+        assert getattr(model, name) == getattr(expected, name), name
+
+
+def state_in(folder):
+    arrays, metadata, _ = tensorfile.read(Path(folder) / FILE)
+    return json.loads(metadata["skbert-fit"]), arrays
+
+
+def write_after_every_step(monkeypatch):
+    monkeypatch.setattr(resume, "_SHARE", 0)
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # takes most of the time
+
+
+# Killed, and started again
+
+
+@pytest.mark.filterwarnings("ignore:The .* texts held out:UserWarning")
+@pytest.mark.parametrize("n_kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_killed_at_random_steps_every_kind_of_fit_ends_with_the_same_bits(a_case, tmp_path, n_kills):
+    draw = random.Random(n_kills)
+    cases, steps, names = [], [], []
+    for name in CASES:
+        n_steps = 6 if name == "early stopping" else N_STEPS  # that each of them makes at least
+        for step in draw.sample(range(2, n_steps + 1), min(n_kills, n_steps - 1)):
+            parameters, keywords = a_case(name, checkpoint=str(tmp_path / str(len(cases))))
+            cases.append([parameters, keywords, {"at_step": step}])
+            steps.append(step)
+            names.append(name)
+    assert killed(cases, tmp_path) == [-signal.SIGKILL] * len(cases)
+    references = {}
+    for name, step, (parameters, keywords, _) in zip(names, steps, cases, strict=True):
+        content, _ = state_in(parameters["checkpoint"])
+        assert content["values"]["steps"] == step - 1
+        if name not in references:
+            seed = content["seed"] if parameters["random_state"] is None else None
+            references[name] = reference(parameters, keywords, seed)
+        expected = references[name]
+        model = watched(parameters)
+        fit(model, **keywords)
+        assert_same(model, expected)
+        assert model.counter.steps == expected.counter.steps - (step - 1)
+        assert not Path(parameters["checkpoint"]).exists()
+        if name == "no seed":
+            references.pop(name)
+
+
+def reference(parameters, keywords, seed):
+    """The fit that nobody interrupts."""
+    model = watched(parameters | {"checkpoint": None})
+    if seed is not None:
+
+        class Drawn(np.random.RandomState):
+            """Draws the seed that the killed fit has drawn."""
+
+            def randint(self, *arguments, **keywords):
+                return seed
+
+        model.set_params(random_state=Drawn(0))
+    return fit(model, **keywords)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["plain", "best epoch", "deberta", "bfloat16", "lora"])
+def test_interrupted_on_a_gpu(a_case, tmp_path, name):
+    """In a process of its own, where only deterministic algorithms are allowed."""
+    parameters, keywords = a_case(name, checkpoint=str(tmp_path / "fit"), device="cuda")
+    code = """if True:
+        import json, sys
+        import torch
+        from test_resume import assert_same, fit, interrupted, resume, watched
+
+        torch.use_deterministic_algorithms(True)
+        resume._SHARE = 0
+        parameters, keywords = json.load(sys.stdin)
+        expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
+        interrupted(parameters, keywords, at=7)
+        assert_same(fit(watched(parameters), **keywords), expected)
+    """
+    variables = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([parameters, keywords]),
+        text=True,
+        check=True,
+        env=os.environ | variables,
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_also_while_writing(a_case, tmp_path):
+    """Forty fits, each killed after a random time; every other one writes after each step."""
+    draw = random.Random(0)
+    parameters, keywords = a_case("best epoch")
+    expected = fit(watched(parameters), **keywords)
+    cases = []
+    for number in range(40):
+        folder = str(tmp_path / str(number))
+        settings = {"after_seconds": draw.uniform(0.02, 0.5), "share": 0 if number % 2 else 20}
+        cases.append([parameters | {"checkpoint": folder}, keywords, settings])
+    assert -signal.SIGKILL in killed(cases, tmp_path)
+    for case in cases:
+        assert_same(fit(watched(case[0]), **keywords), expected)
+        assert not list(Path(case[0]["checkpoint"]).glob("*"))
+
+
+def test_interrupted_again_and_again(a_case, tmp_path, monkeypatch):
+    """Every step of the fit in a call of its own."""
+    write_after_every_step(monkeypatch)
+    parameters, keywords = a_case("best epoch")
+    expected = fit(watched(parameters), **keywords)
+    made = 0
+    for _ in range(N_STEPS + 2):
+        model = watched(parameters | {"checkpoint": tmp_path / "fit"}, StepCounter(2, interrupt))
+        try:
+            fit(model, **keywords)
+        except KeyboardInterrupt:
+            made += 1
+        else:
+            break
+    assert made == N_STEPS - 1
+    assert_same(model, expected)
+
+
+def test_how_often_the_state_is_written(a_case, tmp_path, monkeypatch):
+    """Before the first step, and not again before 20 times as long as that took."""
+    written = []
+    monkeypatch.setattr(resume, "state_of", lambda trainer, real=resume.state_of: count(trainer, real))
+
+    def count(trainer, real):
+        written.append(trainer.steps)
+        return real(trainer)
+
+    clock = [0.0]
+
+    def monotonic():
+        clock[0] += 1.0  # a second each time someone looks
+        return clock[0]
+
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit", epochs=10)
+    monkeypatch.setattr(resume.time, "monotonic", monotonic)
+    fit(watched(parameters), **keywords)
+    # A write takes one look, so 20 looks pass until the next; each step looks once.
+    assert written == [0, 20, 40]
+
+
+def test_only_an_interrupted_fit_leaves_anything(a_case, tmp_path):
+    parameters, keywords = a_case("plain")
+    made = tmp_path / "a" / "b"
+    fit(watched(parameters | {"checkpoint": made}), **keywords)
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+    there = tmp_path / "there"
+    there.mkdir()
+    fit(watched(parameters | {"checkpoint": str(there)}), **keywords)
+    assert list(there.iterdir()) == []
+    (there / "notes.txt").write_text("mine")
+    interrupted(parameters | {"checkpoint": there}, keywords)
+    assert sorted(path.name for path in there.iterdir()) == ["notes.txt", FILE]
+    fit(watched(parameters | {"checkpoint": there}), **keywords)
+    assert [path.name for path in there.iterdir()] == ["notes.txt"]
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def interrupted(parameters, keywords, at=2):
+    """Leave an unfinished fit behind."""
+    with pytest.raises(KeyboardInterrupt):
+        fit(watched(parameters, StepCounter(at, interrupt)), **keywords)
+
+
+def test_a_fit_that_became_nan_has_ended(a_case, tmp_path):
+    parameters, keywords = a_case("plain", learning_rate=1e30, weight_decay=1e3, checkpoint=tmp_path / "fit")
+    with pytest.raises(NonFiniteLossError):
+        fit(watched(parameters), **keywords)
+    assert not (tmp_path / "fit").exists()
+
+
+def test_the_bar_of_a_resumed_epoch_is_full(a_case, tmp_path, monkeypatch, capfd):
+    write_after_every_step(monkeypatch)
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
+    interrupted(parameters, keywords, at=7)
+    capfd.readouterr()
+    model = fit(watched(parameters | {"verbose": 1}), **keywords)
+    shown = capfd.readouterr().err
+    assert "epoch 1/3" not in shown
+    assert "epoch 2/3: 100%|██████████| 24/24" in shown
+    assert f"loss={model.loss_curve_[1]:.4f}" in shown
+
+
+def test_epochs_of_callbacks_keep_their_number(a_case, tmp_path, monkeypatch, make_classifier):
+    pytest.importorskip("sklearn.callback", reason="scikit-learn < 1.9 has no callbacks")
+    write_after_every_step(monkeypatch)
+
+    class Callback:
+        def __init__(self, interrupt_at=None):
+            self.heard, self.interrupt_at = [], interrupt_at
+
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            if context.task_name == "epoch":
+                self.heard.append(context.task_id)
+                if context.task_id == self.interrupt_at:
+                    raise KeyboardInterrupt
+
+        def on_fit_task_end(self, estimator, context):
+            return context.task_name == "epoch" and context.task_id == 3
+
+    _, keywords = a_case("plain")
+    first, second = Callback(interrupt_at=2), Callback()
+    model = make_classifier(epochs=6, checkpoint=tmp_path / "fit")
+    with pytest.raises(KeyboardInterrupt):
+        model.set_callbacks(first).fit(keywords["X"], keywords["y"])
+    model.set_callbacks(second).fit(keywords["X"], keywords["y"])
+    # The state is that after the last step of epoch 1, before its end; the callback ends the fit after 3.
+    assert (first.heard, second.heard) == ([0, 1, 2], [1, 2, 3])
+    assert model.n_iter_ == 4
+
+
+# Other fits are refused
+
+
+@pytest.fixture
+def left(a_case, tmp_path):
+    """An unfinished fit: its folder, parameters, and keywords of fit."""
+    parameters, keywords = a_case("best epoch", checkpoint=str(tmp_path / "fit"))
+    interrupted(parameters, keywords)
+    return tmp_path / "fit", parameters, keywords
+
+
+def test_other_parameters_are_refused_by_name(left, a_case):
+    folder, parameters, keywords = left
+    content = (folder / FILE).read_bytes()
+    for name, value, message in (
+        ("learning_rate", 1e-3, r"learning_rate was 0\.03 and is 0\.001"),
+        ("epochs", 4, "epochs was 3 and is 4"),
+        ("scoring", None, "scoring was 'neg_log_loss' and is None"),
+        ("scoring", make_scorer(f1_score, pos_label="pos"), r"scoring .* is make_scorer\(f1_score, .*pos"),
+        ("random_state", 1, r"random_state was seed \d+ and is seed \d+"),
+        ("random_state", None, "random_state was seed .* and is None"),
+        ("class_weight", {"neg": 2.0}, r"class_weight was None and is {'neg': 2\.0}, sample_weight or"),
+        ("lora", 2, "lora was None and is 2"),
+        ("precision", "bfloat16", "precision was float32 and is bfloat16"),
+        ("model", a_case("deberta")[0]["model"], "the weights of model differs, the tokenizer of model"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            fit(watched(parameters | {name: value}), **keywords)
+        assert f"delete {str(folder / FILE)!r}" in str(caught.value)
+    assert os.listdir(folder) == [FILE]
+    assert (folder / FILE).read_bytes() == content
+
+
+def test_other_data_are_refused_by_name(left):
+    folder, parameters, keywords = left
+    X, y = keywords["X"], keywords["y"]
+    for name, value, message in (
+        ("X", [*X[:-1], X[-1] + " "], "not this one: X differs. To"),
+        ("X", X[::-1], "not this one: X differs. To"),
+        ("X", list(zip(X, X, strict=True)), "column|X differs"),
+        ("y", [y[1], *y[1:]], "not this one: y differs. To"),
+        ("sample_weight", np.linspace(1, 2, 24), "not this one: sample_weight or class_weight differs. To"),
+        ("X_val", X[1:8], "not this one: X_val or y_val differs. To"),
+        ("y_val", y[1:8], "not this one: X_val or y_val differs. To"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(watched(parameters), **(keywords | {name: value}))
+    assert os.listdir(folder) == [FILE]
+
+
+def test_other_surroundings_are_refused_by_name(left, monkeypatch):
+    _, parameters, keywords = left
+    monkeypatch.setattr(identity, "version", lambda name: {"torch": "99.1"}.get(name, "0"))
+    with pytest.raises(InputError, match=r"the version of torch was .* and is 99\.1"):
+        fit(watched(parameters), **keywords)
+    monkeypatch.undo()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(InputError, match=r"torch\.get_num_threads\(\) was 1 and is 2\. To go on"):
+            fit(watched(parameters), **keywords)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_what_changes_no_bit_is_no_other_fit(left, tmp_path):
+    """A copy of the checkpoint's folder, numpy scalars, arrays in place of lists, another verbosity."""
+    _, parameters, keywords = left
+    expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
+    shutil.copytree(parameters["model"], tmp_path / "copy")
+    other = {"model": tmp_path / "copy", "epochs": np.int64(3), "random_state": np.int32(0), "verbose": 0}
+    model = watched(parameters | other)
+    fit(model, **(keywords | {"X": np.array(keywords["X"]), "y": np.array(keywords["y"], dtype=object)}))
+    np.testing.assert_array_equal(model.model_.head.weight.numpy(), expected.model_.head.weight.numpy())
+
+
+def test_a_config_with_other_dropout_is_another_fit(a_case, tiny_checkpoints, tmp_path):
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
+    interrupted(parameters, keywords)
+    with pytest.raises(InputError, match=r"not this one: the weights of model differs\. To"):
+        fit(watched(parameters | {"model": tiny_checkpoints("bert", dropout=0.3)}), **keywords)
+
+
+def test_another_fitted_model_to_go_on_from_is_another_fit(a_case, tmp_path):
+    parameters, keywords = a_case("warm start", checkpoint=tmp_path / "fit")
+    interrupted(parameters, keywords)
+    with pytest.raises(InputError, match=r"not this one: the weights of model differs\. To"):
+        fit(watched(parameters | {"learning_rate": 1e-2}), **keywords)
+
+
+def test_a_random_state_in_the_same_state_is_the_same_fit(a_case, tmp_path):
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
+    parameters["random_state"] = np.random.RandomState(5)
+    interrupted(parameters, keywords)
+    with pytest.raises(InputError, match="random_state was seed"):  # it has drawn once
+        fit(watched(parameters), **keywords)
+    parameters["random_state"] = np.random.RandomState(5)
+    model = watched(parameters)
+    assert len(fit(model, **keywords).loss_curve_) == 3
+
+
+def test_lora_configurations_are_compared_by_content(a_case, tmp_path):
+    peft = pytest.importorskip("peft")
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
+    make = lambda r: peft.LoraConfig(r=r, target_modules=["query", "value"])  # noqa: E731
+    interrupted(parameters | {"lora": make(2)}, keywords)
+    with pytest.raises(InputError, match=r"lora was LoraConfig\("):
+        fit(watched(parameters | {"lora": make(3)}), **keywords)
+    expected = fit(watched(parameters | {"lora": make(2), "checkpoint": None}), **keywords)
+    assert_same(fit(watched(parameters | {"lora": make(2)}), **keywords), expected)
+
+
+def test_partial_fit_refuses_it(make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    model = make_classifier(checkpoint=tmp_path / "fit")
+    with pytest.raises(InputError, match="partial_fit does not support checkpoint"):
+        model.partial_fit(texts, labels, classes=["neg", "pos"])
+    assert not (tmp_path / "fit").exists()
+
+
+# Files and folders
+
+
+def test_a_damaged_file_is_refused(left):
+    folder, parameters, keywords = left
+    content = (folder / FILE).read_bytes()
+    draw = random.Random(0)
+    for number in range(20):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        (folder / FILE).write_bytes(damaged if number else content[: len(content) // 2])
+        with pytest.raises(PersistenceError, match=r"cannot be read: .* Delete '.*' to begin anew") as caught:
+            fit(watched(parameters), **keywords)
+        assert FILE in str(caught.value)
+    (folder / FILE).write_bytes(content)
+    assert len(fit(watched(parameters), **keywords).loss_curve_) == 3
+
+
+def test_folders_that_cannot_be_are_refused_before_anything_is_read(make_classifier, reviews, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    for folder in (file, file / "within", "/proc/skbert"):
+        model = make_classifier(checkpoint=folder)
+        with pytest.raises(InputError, match=r"checkpoint=.*not a folder that can be written to"):
+            model.fit(*map(list, reviews))
+        assert not hasattr(model, "model_")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(make_classifier, reviews, tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(InputError, match=r"checkpoint=.*not a folder that can be written to"):
+            make_classifier(checkpoint=tmp_path).fit(*map(list, reviews))
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_no_space_is_named_before_the_first_step(a_case, tmp_path, monkeypatch):
+    """The system refuses to write files of more than 10 kB; then the disk has no room for a second file."""
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
+    model = watched(parameters)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(InputError, match=r"state of the fit cannot be written to checkpoint=.*large"):
+            fit(model, **keywords)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
+    with pytest.raises(InputError, match=r"on a disk with 0 MB left.*twice while it is replaced"):
+        fit(model, **keywords)
+    assert model.counter.steps == 0
+    assert not (tmp_path / "fit").exists()
+
+
+def test_a_disk_that_fills_up_later_does_not_end_the_fit(a_case, tmp_path, monkeypatch):
+    write_after_every_step(monkeypatch)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
+    expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
+    fill = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # noqa: E731
+    try:
+        with pytest.warns(SkbertWarning, match=r"could not be written to its checkpoint .*goes on"):
+            model = fit(watched(parameters, StepCounter(3, fill)), **keywords)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_same(model, expected)
+
+
+def test_a_folder_is_for_one_fit_at_a_time(a_case, tmp_path):
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
+    refused = []
+
+    def another():
+        with pytest.raises(InputError, match="in use by another fit") as caught:
+            fit(watched(parameters), **keywords)
+        refused.append(caught.value)
+
+    def meanwhile():
+        thread = threading.Thread(target=another)
+        thread.start()
+        thread.join()
+
+    first = fit(watched(parameters, StepCounter(3, meanwhile)), **keywords)
+    assert len(refused) == 1
+    assert_same(first, fit(watched(parameters | {"checkpoint": None}), **keywords))
+
+
+# scikit-learn's ways
+
+
+def test_a_search_one_fit_after_the_other(make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    grid = {"batch_size": [6, 8]}
+    kept = GridSearchCV(make_classifier(checkpoint=tmp_path / "fit"), grid, cv=2).fit(texts, labels)
+    plain = GridSearchCV(make_classifier(), grid, cv=2).fit(texts, labels)
+    assert not (tmp_path / "fit").exists()
+    np.testing.assert_array_equal(kept.predict_proba(texts), plain.predict_proba(texts))
+    assert clone(kept.best_estimator_).checkpoint == tmp_path / "fit"
+
+
+def test_the_state_is_no_part_of_the_fitted_estimator(make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    kept = make_classifier(checkpoint=tmp_path / "fit").fit(texts, labels)
+    plain = make_classifier().fit(texts, labels)
+    assert set(vars(kept)) == set(vars(plain))
+    kept.save(tmp_path / "model")
+    loaded = type(kept).load(tmp_path / "model")
+    assert loaded.checkpoint == tmp_path / "fit"
+    np.testing.assert_array_equal(loaded.predict_proba(texts), plain.predict_proba(texts))
