@@ -18,6 +18,7 @@ from skbert.data.inputs import Texts, check_same_columns, check_texts
 from skbert.exceptions import InputError
 from skbert.pretrained.sources import display_name, locate
 from skbert.training.callbacks import HAS_CALLBACKS, ScikitLearnCallbacks, Watcher, with_callbacks
+from skbert.training.distributed import on_all_ranks
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -49,6 +50,7 @@ class LearningMixin(BaseEstimator):
     tokenizer_: Tokenizer
 
     @with_callbacks
+    @on_all_ranks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
         """Fine-tune the checkpoint on texts and labels.
 
@@ -79,6 +81,8 @@ class LearningMixin(BaseEstimator):
             If the checkpoint cannot be found or is incomplete.
         NonFiniteLossError
             If the training loss becomes NaN or infinite.
+        RankError
+            On all ranks of a fit under torchrun, if one fails or was given something else.
         """
         from skbert.data.labels import encode_known_labels, encode_labels
         from skbert.data.weights import row_weights
@@ -107,6 +111,7 @@ class LearningMixin(BaseEstimator):
         return self
 
     @with_callbacks
+    @on_all_ranks
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train one more epoch, on these texts; the first call starts from the checkpoint.
 
