@@ -193,15 +193,20 @@ class Ranks(Alone):
 
         self._tell()
         sizes = [tensor.numel() for tensor in tensors]
-        model = tensors[0]
-        if self._buffer is None or self._buffer.numel() < sum(sizes) or self._buffer.device != model.device:
-            self._buffer = model.new_empty(sum(sizes))
+        flat = self._flat(tensors[0], sum(sizes))
         with torch.no_grad():
-            flat = torch.cat([tensor.reshape(-1) for tensor in tensors], out=self._buffer[: sum(sizes)])
+            torch.cat([tensor.reshape(-1) for tensor in tensors], out=flat)
             with self._exchange():
                 exchange(flat, self._control if flat.device.type == "cpu" else None)
             pieces = [piece.view_as(t) for piece, t in zip(flat.split(sizes), tensors, strict=True)]
             torch._foreach_copy_(list(tensors), pieces)
+
+    def _flat(self, like: torch.Tensor, size: int) -> torch.Tensor:
+        """Room for `size` elements; the same room at every step."""
+        kept = self._buffer
+        if kept is None or len(kept) < size or (kept.dtype, kept.device) != (like.dtype, like.device):
+            self._buffer = kept = like.new_empty(size)
+        return kept[:size]
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:

@@ -1,0 +1,183 @@
+"""One fit on two processes: equal to one process, equal on both, and over on both when one fails."""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ranks
+
+SCRIPT = str(Path(ranks.__file__))
+
+
+def environment():
+    paths = [str(Path(ranks.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def read(folder, part, rank):
+    return pickle.loads((folder / f"{part}-{rank}.pickle").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def together(tiny_bert, tmp_path_factory):
+    """Return what both ranks came to under torchrun."""
+    folder = tmp_path_factory.mktemp("together")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*torchrun, SCRIPT, "together", tiny_bert, str(folder)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [read(folder, "together", rank) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def apart(tiny_bert, tmp_path_factory):
+    """Return what became of two ranks of which one misbehaves, and their exit statuses."""
+    folder = tmp_path_factory.mktemp("apart")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, "apart", tiny_bert, str(folder)],
+            env=environment() | variables | {"RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert processes[0].returncode == 0, said[0]
+    return [read(folder, "apart", rank) for rank in (0, 1)], [p.returncode for p in processes]
+
+
+def assert_equal_fits(found, expected, tolerance=1e-10):
+    assert found["losses"] == pytest.approx(expected["losses"], rel=tolerance)
+    np.testing.assert_allclose(found["decisions"], expected["decisions"], atol=tolerance)
+    for name, weight in expected["weights"].items():
+        # Adam scales a gradient that is rounding noise up to a whole step. Those of the keys' biases are
+        # nothing else, as softmax ignores these; in float32 there are others.
+        if not name.endswith("key.bias"):
+            np.testing.assert_allclose(found["weights"][name], weight, atol=20 * tolerance, err_msg=name)
+
+
+def assert_same_on_both(outcomes):
+    first, second = outcomes
+    assert all(np.array_equal(first["weights"][n], second["weights"][n]) for n in first["weights"])
+    assert [first[k] for k in ("losses", "scores", "epochs")] == [
+        second[k] for k in ("losses", "scores", "epochs")
+    ]
+
+
+@pytest.mark.parametrize("name", ranks.PLAIN)
+def test_two_ranks_equal_one_process(together, tiny_bert, name):
+    alone = ranks.case(tiny_bert, name)
+    assert_equal_fits(together[0][name], alone, 1e-6 if name == "float32" else 1e-10)
+    assert_same_on_both([found[name] for found in together])
+    assert together[0][name]["scores"] == alone["scores"]
+
+
+def test_early_stopping_ends_all_ranks_in_the_same_epoch(together):
+    epochs = {found["early stopping"]["epochs"] for found in together}
+    assert len(epochs) == 1
+    assert epochs < set(range(1, 8))
+
+
+def test_calls_of_partial_fit_add_up(together, tiny_bert):
+    assert_equal_fits(together[0]["continued"], ranks.continued(tiny_bert))
+    assert_same_on_both([found["continued"] for found in together])
+
+
+def test_dropout_is_the_ranks_own_and_their_weights_are_equal(together, tiny_bert):
+    assert_same_on_both([found["dropout"] for found in together])
+    alone = ranks.outcome(ranks.classifier(tiny_bert, dropout=0.2).fit(ranks.TEXTS, ranks.LABELS))
+    assert not np.allclose(together[0]["dropout"]["decisions"], alone["decisions"], atol=1e-6)
+
+
+def test_without_a_seed_the_ranks_take_that_of_the_first(together):
+    assert_same_on_both([found["no seed"] for found in together])
+
+
+def test_the_first_rank_alone_shows_progress_and_warns(together):
+    first, second = together
+    assert "epoch 2/2: 100%" in first["shown"]
+    assert "TruncationWarning" in first["warned"]
+    assert second["shown"] == ""
+    assert second["warned"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("other labels", ["y is 29 labels with the hash"]),
+        ("other texts", ["X is 29 texts", "X", "but 28 texts", "on rank 1"]),
+        ("other rate", ["learning_rate is 0.001 on rank 0, but 0.002 on rank 1"]),
+        ("other seed", ["the seed is "]),
+    ],
+)
+def test_ranks_that_were_given_something_else(together, name, words):
+    for found in together:
+        error = found[name]
+        assert error["type"] == "RankError"
+        assert all(word in error["text"] for word in [*words, "same texts, labels and parameters"])
+        assert error["unchanged"]
+
+
+def test_an_error_on_one_rank_ends_all(together, apart):
+    first, second = (found["bad input on one"] for found in together)
+    assert second["type"] == "InputTypeError"
+    assert "row 0" in second["text"]
+    assert first["type"] == "RankError"
+    assert "Rank 1 of 2 ended the fit with InputTypeError: X has None" in first["text"]
+    first, second = (found["raises"] for found in apart[0])
+    assert second["type"] == "InputError"
+    assert "for lack of memory" in second["text"]
+    assert first["type"] == "RankError"
+    assert "for lack of memory" in first["text"]
+    assert first["unchanged"]
+    assert second["unchanged"]
+
+
+def test_a_loss_that_is_not_finite_is_an_error_on_all_ranks(together):
+    first, second = (found["not finite"] for found in together)
+    assert first["type"] == "NonFiniteLossError"
+    assert first["text"] == second["text"]
+
+
+def test_fits_go_on_after_errors(together):
+    assert_same_on_both([together[0]["after errors"], together[1]["float64"]])
+
+
+def test_a_process_group_of_the_users_is_used_and_kept(apart, together):
+    assert_same_on_both([apart[0][0]["own group"], together[1]["float64"]])
+    assert all(found["group is kept"] for found in apart[0])
+
+
+def test_a_rank_that_hangs_runs_into_the_timeout(apart):
+    first, second = (found["hangs"] for found in apart[0])
+    assert first["type"] == "RankError"
+    assert "Rank 0 of 2 lost the others" in first["text"]
+    assert 3.5 < first["seconds"] < 8  # the group's timeout is 4 seconds
+    assert second["type"] == "RankError"
+    assert first["unchanged"]
+    assert second["unchanged"]
+
+
+def test_a_rank_that_dies_ends_the_others_at_once(apart):
+    (first, _), statuses = apart
+    assert statuses[1] == 7
+    assert first["dies"]["type"] == "RankError"
+    assert "lost the others" in first["dies"]["text"]
+    assert first["dies"]["seconds"] < 30
+    assert first["dies"]["unchanged"]
