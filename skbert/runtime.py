@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import random
 import threading
 from collections.abc import Iterator
@@ -91,7 +92,7 @@ def _named_device(name: str | torch.device) -> torch.device:
         if (device.index or 0) >= found:
             raise InputError(
                 f"device={name!r} was asked for, but torch {torch.__version__} finds {found} CUDA devices "
-                "here. Use device='auto' or 'cpu'."
+                f"here, on {platform.node()}. Use device='auto' or 'cpu'."
             )
         if device.index is None:
             device = _own_gpu()

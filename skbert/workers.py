@@ -96,7 +96,8 @@ def share_cores(environment: MutableMapping[str, str]) -> None:
 def settle() -> None:
     """Let this process, if it is one of several, compute with its share of the cores, and not hang."""
     _survive_fork()
-    if multiprocessing.parent_process() is not None or "LOCAL_RANK" in os.environ:
+    started = {"LOCAL_RANK", "RAY_RAYLET_PID"} & os.environ.keys()  # by torchrun, by Ray
+    if started or multiprocessing.parent_process() is not None:
         share_cores(os.environ)
 
 
