@@ -103,10 +103,28 @@ def error_of(estimator, *data, **more):
     return None
 
 
+@contextlib.contextmanager
+def at_most(n_tokens):
+    """Let the linear layers of this rank fail as an allocator does when they see more rows."""
+    import torch
+
+    def refuse(module, inputs):
+        if isinstance(module, torch.nn.Linear) and inputs[0].numel() // inputs[0].shape[-1] > n_tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def together(folder):
     """Everything that ends well, or with the same error on all ranks: under torchrun."""
     found = {name: case(folder, name) for name in PLAIN}
     found["continued"] = continued(folder)
+    with at_most(20 if RANK else 10_000):
+        found["one short of memory"] = case(folder, "float64")
     found["dropout"] = outcome(classifier(folder, dropout=0.2).fit(TEXTS, LABELS))
     found["no seed"] = outcome(classifier(folder, random_state=None).fit(TEXTS, LABELS))
 
@@ -124,6 +142,8 @@ def together(folder):
     found["other seed"] = error_of(classifier(folder, random_state=RANK), TEXTS, LABELS)
     bad = [None, *TEXTS[1:]] if RANK else TEXTS
     found["bad input on one"] = error_of(classifier(folder), bad, LABELS)
+    with at_most(1 if RANK else 10_000):
+        found["one without memory"] = error_of(classifier(folder, head_init="random"), TEXTS, LABELS)
     found["not finite"] = error_of(classifier(folder, learning_rate=1e30, epochs=3), TEXTS, LABELS)
     found["after errors"] = case(folder, "float64")
     return found

@@ -99,6 +99,11 @@ def test_calls_of_partial_fit_add_up(together, tiny_bert):
     assert_same_on_both([found["continued"] for found in together])
 
 
+def test_a_rank_short_of_memory_takes_its_share_in_parts(together):
+    assert_equal_fits(together[1]["one short of memory"], together[0]["float64"])
+    assert_same_on_both([found["one short of memory"] for found in together])
+
+
 def test_dropout_is_the_ranks_own_and_their_weights_are_equal(together, tiny_bert):
     assert_same_on_both([found["dropout"] for found in together])
     alone = ranks.outcome(ranks.classifier(tiny_bert, dropout=0.2).fit(ranks.TEXTS, ranks.LABELS))
@@ -140,6 +145,10 @@ def test_an_error_on_one_rank_ends_all(together, apart):
     assert "row 0" in second["text"]
     assert first["type"] == "RankError"
     assert "Rank 1 of 2 ended the fit with InputTypeError: X has None" in first["text"]
+    first, second = (found["one without memory"] for found in together)
+    assert second["type"] == "InsufficientMemoryError"
+    assert first["type"] == "RankError"
+    assert "Rank 1 of 2 ended the fit with InsufficientMemoryError" in first["text"]
     first, second = (found["raises"] for found in apart[0])
     assert second["type"] == "InputError"
     assert "for lack of memory" in second["text"]

@@ -53,6 +53,34 @@ def test_more_ranks_than_gpus():
         choose_gpu(2, 0, RANK_2, "MainProcess")
 
 
+SHARING = """
+import multiprocessing, sys, warnings
+from skbert.workers import gpu_of_this_process
+
+multiprocessing.current_process().name = sys.argv[1]
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    print([gpu_of_this_process(2, 0) for _ in range(3)], *[w.message for w in caught], sep="|")
+"""
+
+
+@pytest.mark.parametrize(
+    ("worker", "said"),
+    [
+        (2, "[1, 1, 1]"),
+        (
+            3,
+            "[0, 0, 0]|There are more workers than GPUs here (2): worker 3 shares cuda:0 with worker 1, its "
+            "memory and its time. n_jobs=2 gives each worker a GPU of its own.",
+        ),
+        (4, "[1, 1, 1]"),  # the third has said it
+    ],
+)
+def test_the_first_worker_that_shares_a_gpu_says_so_once(worker, said):
+    code = [sys.executable, "-c", SHARING, f"LokyProcess-{worker}"]
+    assert subprocess.run(code, capture_output=True, text=True, check=True).stdout.strip() == said
+
+
 @pytest.mark.parametrize("process", ["MainProcess", "Dask Worker process (from Nanny)", "Process-3", "x-1"])
 def test_processes_that_are_no_workers_of_joblib(process):
     assert worker_number(process) is None
