@@ -124,7 +124,7 @@ def run(source, tiny_bert, tmp_path):
         check=False,
         cwd=tmp_path,
     )
-    assert done.stdout.strip().endswith("equal"), done.stderr[-5000:]
+    assert done.stdout.strip().endswith("equal"), done.stderr[-20000:]
 
 
 def test_dask_equals_one_process(tiny_bert, tmp_path):
