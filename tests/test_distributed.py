@@ -168,3 +168,35 @@ def test_a_rank_that_dies_ends_the_others_at_once(torchrun):
     assert "lost the others" in first["dies"]["text"]
     assert first["dies"]["seconds"] < 30
     assert first["dies"]["unchanged"]
+
+
+ON_GPUS = """
+import sys
+import numpy as np
+import ranks
+
+fitted = ranks.classifier(sys.argv[1], device="auto", precision="float32").fit(ranks.TEXTS, ranks.LABELS)
+np.save(f"{sys.argv[2]}/{ranks.RANK}.npy", fitted.decision_function(ranks.TEXTS))
+"""
+
+
+@pytest.mark.gpu
+def test_two_gpus_equal_one(tiny_bert, tmp_path):
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    script = tmp_path / "script.py"
+    script.write_text(ON_GPUS, encoding="utf-8")
+    paths = [str(Path(skbert.__file__).parents[1]), str(Path(ranks.__file__).parent)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    subprocess.run(
+        [*command, str(script), tiny_bert, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        timeout=300,
+        check=True,
+    )
+    first, second = (np.load(tmp_path / f"{rank}.npy") for rank in (0, 1))
+    alone = ranks.classifier(tiny_bert, device="cuda", precision="float32").fit(ranks.TEXTS, ranks.LABELS)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    np.testing.assert_allclose(first, alone.decision_function(ranks.TEXTS), atol=1e-4)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from numbers import Number
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import joblib
@@ -84,7 +86,7 @@ def _parameters(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 def _short(value: Any) -> str:
     """What a value is, in the same words on all ranks: no addresses, no order of a set."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, Number | str | PathLike):
         return repr(value)
     try:
         return f"a {type(value).__name__} with the hash {joblib.hash(value)}"
