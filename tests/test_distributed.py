@@ -12,6 +12,19 @@ import pytest
 import ranks
 
 import skbert
+from skbert.training.ranks import deal
+
+
+@pytest.mark.parametrize(("n_rows", "size"), [(16, 4), (7, 2), (1, 3), (64, 8)])
+def test_rows_are_dealt_once_and_in_near_equal_shares(n_rows, size):
+    rng = np.random.default_rng(0)
+    rows, lengths = rng.permutation(100)[:n_rows], rng.integers(2, 128, n_rows)
+    of_row = dict(zip(rows, lengths, strict=True))
+    dealt = deal(rows, lengths, size)
+    assert sorted(np.concatenate(dealt)) == sorted(rows)
+    assert np.ptp([len(share) for share in dealt]) <= 1
+    tokens = [sum(of_row[row] for row in share) for share in dealt]
+    assert np.ptp(tokens) <= lengths.max()
 
 
 @pytest.fixture(scope="module")

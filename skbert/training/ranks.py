@@ -85,13 +85,12 @@ class Ranks(Alone):
         self._buffer: torch.Tensor | None = None
 
     def share(self, rows: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, float]:
-        """Deal the rows like cards, longest first, so that all ranks get about as many tokens.
+        """What `deal` gives this rank.
 
         A rank that is dealt none takes a row for nothing: its mean is over infinitely many, so that its
         gradients are zeros, of the weights that have gradients on the other ranks.
         """
-        order = np.argsort(offsets[rows] - offsets[rows + 1], kind="stable")  # minus the lengths
-        mine = rows[order[self.rank :: self.size]]
+        mine = deal(rows, offsets[rows + 1] - offsets[rows], self.size)[self.rank]
         return (mine, len(rows)) if len(mine) else (rows[:1], math.inf)
 
     def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -191,11 +190,11 @@ class Ranks(Alone):
         """Lay the tensors end to end, exchange them, and copy them back."""
         import torch
 
-        self._tell()
         sizes = [tensor.numel() for tensor in tensors]
         flat = self._flat(tensors[0], sum(sizes))
         with torch.no_grad():
             torch.cat([tensor.reshape(-1) for tensor in tensors], out=flat)
+            self._tell()  # from here to the end of the exchange nothing of this rank's own can fail
             with self._exchange():
                 exchange(flat, self._control if flat.device.type == "cpu" else None)
             pieces = [piece.view_as(t) for piece, t in zip(flat.split(sizes), tensors, strict=True)]
@@ -220,6 +219,24 @@ class Ranks(Alone):
                 "longer timeout call torch.distributed.init_process_group(timeout=...) before fit."
             ) from error
         self._over = False
+
+
+def deal(rows: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """Deal rows like cards, longest first, so that all ranks get about as many tokens.
+
+    Parameters
+    ----------
+    rows, lengths : ndarray of int, shape (n_rows,)
+    size : int
+        Number of ranks.
+
+    Returns
+    -------
+    list of ndarray of int
+        The rows of each rank; the first ones may have one more.
+    """
+    longest_first = rows[np.argsort(-lengths, kind="stable")]
+    return [longest_first[rank::size] for rank in range(size)]
 
 
 ALONE = Alone()
