@@ -191,6 +191,18 @@ def test_building_a_search_starts_no_cuda():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.gpu
+def test_a_fit_on_the_cpu_starts_no_cuda(tiny_bert):
+    code = (
+        "import sys; from skbert import BertClassifier;"
+        "model = BertClassifier(sys.argv[1], device='cpu', max_length=16);"
+        "model.fit(['good', 'bad'] * 4, [0, 1] * 4).predict(['so']);"
+        "import torch; print(torch.cuda.is_initialized())"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, tiny_bert]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
 # Errors
 
 ERRORS = [kind for kind in vars(tree).values() if isinstance(kind, type) and issubclass(kind, SkbertError)]
