@@ -175,11 +175,11 @@ def apart(folder):
     import torch.distributed as dist
 
     held_out = {"X_val": TEXTS, "y_val": LABELS}
-    dist.init_process_group("gloo", timeout=timedelta(seconds=4))
+    dist.init_process_group("gloo", timeout=timedelta(seconds=6))
     found = {"own group": case(folder, "float64")}
     found["raises"] = error_of(classifier(folder, scoring=Scorer(ran_out)), TEXTS, LABELS, **held_out)
     found["hangs"] = error_of(
-        classifier(folder, scoring=Scorer(lambda: time.sleep(6))), TEXTS, LABELS, **held_out
+        classifier(folder, scoring=Scorer(lambda: time.sleep(9))), TEXTS, LABELS, **held_out
     )
     found["group is kept"] = dist.is_initialized()
     dist.destroy_process_group()
