@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 CODE := skbert tests benchmarks docs/examples
 
-.PHONY: help demo test lint format bench bench-speed bench-gpu clean
+.PHONY: help demo test test-clusters lint format bench bench-speed bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -32,6 +32,10 @@ demo: $(VENV)/.ready ## fine-tune on the docstrings of the installed libraries, 
 # The tests see to it themselves that they are offline and run on one thread (tests/conftest.py).
 test: $(VENV)/.ready ## run the tests
 	$(BIN)/python -m pytest
+
+# Dask and Ray, each with processes of their own: a minute or two.
+test-clusters: $(VENV)/.ready ## run the tests that start clusters
+	$(BIN)/python -m pytest -m slow tests/test_clusters.py
 
 lint: $(VENV)/.ready-dev ## check style and types
 	$(BIN)/ruff check $(CODE)

@@ -111,8 +111,9 @@ class BertClassifier(
         Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
         number of threads gives the same model. Global random generators are left as they were.
     device : str, default="auto"
-        "auto" takes a CUDA GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1". Other devices of
-        torch can be named, but are not tested.
+        "auto" takes a CUDA GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1". Where there are
+        several GPUs, "auto" and "cuda" mean another one in each worker of a search and in each process of
+        torchrun. Other devices of torch can be named, but are not tested.
     precision : {"auto", "bfloat16", "float32", "float64"}, default="auto"
         Arithmetic of the encoder, in fit and predict. With "bfloat16" the optimizer keeps float32 weights,
         and head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware is fast at it.

@@ -9,7 +9,8 @@ Each error is both an `SkbertError` and the built-in that people already catch::
     ├── PersistenceError       (ValueError)      a model file that cannot be written or read exactly
     ├── NonFiniteLossError     (ArithmeticError) the training loss became NaN or infinite
     ├── InsufficientMemoryError (MemoryError)    a single text does not fit into memory
-    └── MissingExtraError      (ImportError)     a parameter needs an optional dependency
+    ├── MissingExtraError      (ImportError)     a parameter needs an optional dependency
+    └── RankError              (RuntimeError)    ranks of one fit differ, or one of them failed
 
     SkbertWarning              (UserWarning)
     ├── TruncationWarning      texts longer than `max_length` were cut
@@ -50,6 +51,10 @@ class InsufficientMemoryError(SkbertError, MemoryError):
 
 class MissingExtraError(SkbertError, ImportError):
     """An optional dependency that a parameter needs is not installed."""
+
+
+class RankError(SkbertError, RuntimeError):
+    """The processes of one fit (torchrun) were not given the same, or one of them failed or is gone."""
 
 
 class SkbertWarning(UserWarning):

@@ -30,11 +30,13 @@ from skbert.persistence.identity import describe
 from skbert.runtime import Generators, Runtime, isolated_generators, resolve_runtime
 from skbert.starting import Start, from_checkpoint, start_head
 from skbert.training.adapt import GradualThawing, freeze
+from skbert.training.agreement import check_given, check_weights
 from skbert.training.callbacks import ProgressBar, Watcher, Watchers
 from skbert.training.diagnosis import warn_of_collapse
 from skbert.training.loop import Trainer, TrainingData, TrainingResult, TrainingSettings
 from skbert.training.lora import Adapter, add_adapters, resolve_config
 from skbert.training.optimizer import Moments, constant_schedule, linear_schedule
+from skbert.training.ranks import current
 from skbert.training.resume import Keeper, NoKeeper
 from skbert.training.validation import NoValidation, Validation, hold_out
 
@@ -106,7 +108,9 @@ def fit_texts(
     -------
     FittedModel
     """
+    ranks = current()
     place = resolve_runtime(parameters["device"], parameters["precision"])
+    parameters, seed = check_given(ranks, data, parameters, place, seed)
     lora = checked_lora(parameters)
     start = start or from_checkpoint(parameters, data.labels.n_outputs)
     _check_max_length(parameters["max_length"], start)
@@ -114,14 +118,16 @@ def fit_texts(
     seed = seed if found is None else found.seed
     training, validation = encode_data(data, parameters, start, place, seed)
     settings = resolve_settings(parameters, len(training), start, going_on=going_on)
-    generators = Generators.from_seed(seed, place.device)
+    generators = Generators.from_seed(seed, place.device, ranks.rank)
     with _own_torch_state(generators, place):
         model = start.new_model()
+        check_weights(ranks, model)
         # The weights that an interrupted fit has come to are put back; a head must only be there until then.
         wanted = parameters["head_init"] if found is None else "random"
         head_init = start.head_init or start_head(model, training, wanted, place, generators)
-        head_init = head_init if found is None else found.head_init
+        head_init = ranks.first(head_init if found is None else found.head_init)
         choose_trained(model, parameters, lora, generators)
+        ranks.copy_first(list(model.parameters()))
         finish = partial(assemble, start, head_init, settings.learning_rate, training, validation)
         loss = make_loss(data.labels.target_type, parameters["label_smoothing"])
         keeper = NoKeeper()
@@ -138,6 +144,7 @@ def fit_texts(
         if not going_on:
             smoothing = parameters["label_smoothing"]
             warn_of_collapse(fitted.model, result.loss_curve[-1], training, data.labels, smoothing, place)
+    ranks.end()
     return fitted
 
 

@@ -19,6 +19,8 @@ from skbert.exceptions import InputError
 from skbert.persistence import unfinished
 from skbert.pretrained.sources import display_name, locate
 from skbert.training.callbacks import HAS_CALLBACKS, ScikitLearnCallbacks, Watcher, with_callbacks
+from skbert.training.distributed import on_all_ranks
+from skbert.training.ranks import current
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -51,6 +53,7 @@ class LearningMixin(BaseEstimator):
     tokenizer_: Tokenizer
 
     @with_callbacks
+    @on_all_ranks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
         """Fine-tune the checkpoint on texts and labels.
 
@@ -83,6 +86,8 @@ class LearningMixin(BaseEstimator):
             If the training loss becomes NaN or infinite.
         PersistenceError
             If the file of an interrupted fit in `checkpoint` is damaged.
+        RankError
+            On all ranks of a fit under torchrun, if one fails or was given something else.
         """
         from skbert.data.labels import encode_known_labels, encode_labels
         from skbert.data.weights import row_weights
@@ -106,12 +111,18 @@ class LearningMixin(BaseEstimator):
         data = FitData(texts, labels, weights, held_out)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
+        if self.checkpoint is not None and current().size > 1:
+            raise InputError(
+                f"checkpoint={self.checkpoint!r}, but this fit runs on {current().size} ranks, whose state is "
+                "not in one place. Set it to None, or fit in one process."
+            )
         with unfinished.opened(self.checkpoint) as folder:
             fitted = fit_texts(data, self.get_params(deep=False), seed, start, watch, folder=folder)
             self._keep(self._attributes(fitted, data) | names)
         return self
 
     @with_callbacks
+    @on_all_ranks
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train one more epoch, on these texts; the first call starts from the checkpoint.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import random
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from skbert import workers
 from skbert.exceptions import InputError
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -46,7 +48,8 @@ def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
     Parameters
     ----------
     device : str
-        "auto" takes CUDA where there is one, else the CPU.
+        "auto" takes CUDA where there is one, else the CPU; of several GPUs one of its own in each worker
+        or rank (`workers.py`).
     precision : {"auto", "bfloat16", "float32", "float64"}
         "auto" takes bfloat16 where the hardware multiplies it faster, else float32.
 
@@ -59,6 +62,7 @@ def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
     InputError
         If the device does not exist on this machine.
     """
+    workers.settle()
     chosen = _auto_device() if device == "auto" else _named_device(device)
     if precision == "auto":
         precision = "bfloat16" if _has_fast_bfloat16(chosen) else "float32"
@@ -67,8 +71,13 @@ def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
 
 def _auto_device() -> torch.device:
     if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
+        return _own_gpu()
     return torch.device("cpu")
+
+
+def _own_gpu() -> torch.device:
+    found, current = torch.cuda.device_count(), torch.cuda.current_device()
+    return torch.device("cuda", workers.gpu_of_this_process(found, current))
 
 
 def _named_device(name: str | torch.device) -> torch.device:
@@ -83,10 +92,10 @@ def _named_device(name: str | torch.device) -> torch.device:
         if (device.index or 0) >= found:
             raise InputError(
                 f"device={name!r} was asked for, but torch {torch.__version__} finds {found} CUDA devices "
-                "here. Use device='auto' or 'cpu'."
+                f"here, on {platform.node()}. Use device='auto' or 'cpu'."
             )
         if device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
+            device = _own_gpu()
     return device
 
 
@@ -110,10 +119,13 @@ class Generators:
     seed: int  # for the global generators, while they are isolated
 
     @classmethod
-    def from_seed(cls, seed: int, device: torch.device) -> Generators:
-        """Spawn independent streams."""
+    def from_seed(cls, seed: int, device: torch.device, rank: int = 0) -> Generators:
+        """Spawn independent streams; ranks of one fit differ in their dropout, and in nothing else."""
         order, *others, probe = np.random.SeedSequence(seed).spawn(5)
         weights, dropout, scope = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in others)
+        if rank > 0:
+            own = np.random.SeedSequence([seed, rank]).generate_state(2, np.uint64) >> 1
+            dropout, scope = (int(value) for value in own)
         return cls(
             order=np.random.default_rng(order),
             weights=torch.Generator().manual_seed(weights),

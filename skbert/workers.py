@@ -1,0 +1,115 @@
+"""What a process does that is one of several on a machine: which GPU it takes, how many threads.
+
+1. `choose_gpu`: "auto" is the GPU of a rank's number (torchrun), or of a worker's (joblib: loky,
+   multiprocessing), counted round and round; else torch's current one. Dask-CUDA and Ray show each worker
+   its own GPUs through CUDA_VISIBLE_DEVICES: torch then counts those alone, and no number is needed.
+2. `share_cores`: joblib, Dask, Ray and torchrun give each process its share of the cores through
+   OMP_NUM_THREADS. torch follows it; the tokenizers' thread pool has a variable of its own.
+3. A process forked from one that has used torch (joblib's backend "multiprocessing") computes with one
+   thread: with more it would hang.
+
+Only processes that others started are changed: the first process keeps its environment as it is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+from collections.abc import Mapping, MutableMapping
+
+from skbert.exceptions import InputError, SkbertWarning, warn
+
+_NUMBERED = re.compile(r"(?:Loky|ForkPool|SpawnPool|ForkServerPool)\w*-(?:\d+:)*(\d+)")
+_said = False  # that workers share a GPU
+_used_by: int | None = None  # the process that used torch first, in this one or before a fork
+
+
+def choose_gpu(n_gpus: int, current: int, environment: Mapping[str, str], process: str) -> int:
+    """Index of the GPU that "auto" means in a process.
+
+    Parameters
+    ----------
+    n_gpus : int
+        That torch sees; at least one.
+    current : int
+        torch's current one.
+    environment : mapping
+        Variables: LOCAL_RANK and WORLD_SIZE, as torchrun sets them.
+    process : str
+        Name of the process: "LokyProcess-3" is the third worker of a search.
+
+    Raises
+    ------
+    InputError
+        If a machine has more ranks than GPUs: they cannot share one.
+    """
+    worker = worker_number(process)
+    if worker is not None:
+        return worker % n_gpus
+    if environment.get("WORLD_SIZE", "1") == "1" or "LOCAL_RANK" not in environment:
+        return current
+    rank = int(environment["LOCAL_RANK"])
+    if rank >= n_gpus:
+        raise InputError(
+            f"device='auto' in the process of LOCAL_RANK={rank}, but torch finds {n_gpus} CUDA devices here. "
+            "Start as many processes a machine as it has GPUs (torchrun --nproc_per_node), or set "
+            "device='cpu'."
+        )
+    return rank
+
+
+def worker_number(process: str) -> int | None:
+    """Number of a worker of joblib, from 0, by the name of its process; None for any other process."""
+    found = _NUMBERED.fullmatch(process)
+    return None if found is None else int(found[1]) - 1
+
+
+def gpu_of_this_process(n_gpus: int, current: int) -> int:
+    """`choose_gpu` for this process; the first worker that has to share a GPU says so, once."""
+    global _said
+    process = multiprocessing.current_process().name
+    gpu = choose_gpu(n_gpus, current, os.environ, process)
+    if worker_number(process) == n_gpus and not _said:
+        _said = True
+        warn(
+            f"There are more workers than GPUs here ({n_gpus}): worker {n_gpus + 1} shares cuda:{gpu} with "
+            f"worker {gpu + 1}, its memory and its time. n_jobs={n_gpus} gives each worker a GPU of its own.",
+            SkbertWarning,
+        )
+    return gpu
+
+
+def share_cores(environment: MutableMapping[str, str]) -> None:
+    """Hold the tokenizers' threads to what this process was given for torch's.
+
+    Parameters
+    ----------
+    environment : mutable mapping
+        Of a worker or a rank; RAYON_NUM_THREADS is set if OMP_NUM_THREADS is, and it is not.
+    """
+    threads = environment.get("OMP_NUM_THREADS")
+    if threads is not None:
+        environment.setdefault("RAYON_NUM_THREADS", threads)
+
+
+def settle() -> None:
+    """Let this process, if it is one of several, compute with its share of the cores, and not hang."""
+    _survive_fork()
+    started = {"LOCAL_RANK", "RAY_RAYLET_PID"} & os.environ.keys()  # by torchrun, by Ray
+    if started or multiprocessing.parent_process() is not None:
+        share_cores(os.environ)
+
+
+def _survive_fork() -> None:
+    """Use one thread in a process forked from one that used torch: with more, torch would wait for ever.
+
+    The threads of OpenMP's pool are not copied by a fork, but the child's torch counts on them.
+    """
+    import torch
+
+    global _used_by
+    if _used_by is None:
+        _used_by = os.getpid()
+    if _used_by != os.getpid() and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)

@@ -1,0 +1,251 @@
+"""Processes that are one of several on a machine: GPUs, threads, forks, errors that cross between them."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import GridSearchCV
+
+import skbert
+from skbert import CheckpointError, InputError, SkbertError
+from skbert import exceptions as tree
+from skbert.workers import choose_gpu, share_cores, worker_number
+
+RANK_2 = {"LOCAL_RANK": "2", "RANK": "10", "WORLD_SIZE": "16"}
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "environment", "process", "gpu"),
+    [
+        (4, {}, "MainProcess", 1),  # torch's current one, which people set
+        (4, {}, "LokyProcess-1", 0),
+        (4, {}, "LokyProcess-4", 3),
+        (4, {}, "LokyProcess-5", 0),
+        (1, {}, "LokyProcess-2", 0),
+        (2, {}, "ForkPoolWorker-2", 1),
+        (2, {}, "SpawnPoolWorker-3", 0),
+        (2, {}, "LokyProcess-2:4", 1),  # a worker's own worker
+        (4, RANK_2, "MainProcess", 2),
+        (4, RANK_2, "LokyProcess-1", 0),  # a worker of a rank is none
+        (4, {"LOCAL_RANK": "2", "WORLD_SIZE": "1"}, "MainProcess", 1),
+        (1, {"CUDA_VISIBLE_DEVICES": "3,0,1,2"}, "Dask Worker process (from Nanny)", 0),
+    ],
+)
+def test_gpu_of_a_process(n_gpus, environment, process, gpu):
+    current = 1 if n_gpus > 2 else 0
+    assert choose_gpu(n_gpus, current, environment, process) == gpu
+
+
+def test_as_many_workers_as_gpus_have_one_each():
+    for n_gpus in (1, 2, 8):
+        names = [f"LokyProcess-{number}" for number in range(3, 3 + n_gpus)]  # the first two were replaced
+        assert {choose_gpu(n_gpus, 0, {}, name) for name in names} == set(range(n_gpus))
+
+
+def test_more_ranks_than_gpus():
+    with pytest.raises(InputError, match=r"LOCAL_RANK=2, but torch finds 2 CUDA devices.*nproc_per_node"):
+        choose_gpu(2, 0, RANK_2, "MainProcess")
+
+
+SHARING = """
+import multiprocessing, sys, warnings
+from skbert.workers import gpu_of_this_process
+
+multiprocessing.current_process().name = sys.argv[1]
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    print([gpu_of_this_process(2, 0) for _ in range(3)], *[w.message for w in caught], sep="|")
+"""
+
+
+@pytest.mark.parametrize(
+    ("worker", "said"),
+    [
+        (2, "[1, 1, 1]"),
+        (
+            3,
+            "[0, 0, 0]|There are more workers than GPUs here (2): worker 3 shares cuda:0 with worker 1, its "
+            "memory and its time. n_jobs=2 gives each worker a GPU of its own.",
+        ),
+        (4, "[1, 1, 1]"),  # the third has said it
+    ],
+)
+def test_the_first_worker_that_shares_a_gpu_says_so_once(worker, said):
+    code = [sys.executable, "-c", SHARING, f"LokyProcess-{worker}"]
+    assert subprocess.run(code, capture_output=True, text=True, check=True).stdout.strip() == said
+
+
+@pytest.mark.parametrize("process", ["MainProcess", "Dask Worker process (from Nanny)", "Process-3", "x-1"])
+def test_processes_that_are_no_workers_of_joblib(process):
+    assert worker_number(process) is None
+
+
+@pytest.mark.gpu
+def test_auto_device_of_a_worker_is_a_gpu(make_classifier, reviews):
+    import torch
+
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        found = joblib.Parallel(2)(joblib.delayed(_device_and_threads)(None) for _ in range(2))
+    assert {device for device, *_ in found} <= {f"cuda:{i}" for i in range(torch.cuda.device_count())}
+
+
+def _device_and_threads(fitted):
+    import torch
+
+    from skbert.runtime import resolve_runtime
+
+    if fitted is not None:
+        fitted.predict(["a good film"])
+    device = str(resolve_runtime("auto", "float32").device)
+    return device, torch.get_num_threads(), os.environ.get("RAYON_NUM_THREADS")
+
+
+def test_workers_keep_to_their_share_of_the_cores(make_classifier, reviews):
+    """In torch and in the tokenizers' pool, which would take all cores in each worker."""
+    fitted = make_classifier(epochs=1).fit(*map(list, reviews))
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        found = joblib.Parallel(2)(joblib.delayed(_device_and_threads)(fitted) for _ in range(4))
+    assert {(in_torch, in_tokenizers) for _, in_torch, in_tokenizers in found} == {(1, "1")}
+
+
+def test_share_of_the_cores():
+    environment = {"OMP_NUM_THREADS": "3"}
+    share_cores(environment)
+    assert environment == {"OMP_NUM_THREADS": "3", "RAYON_NUM_THREADS": "3"}
+    share_cores(own := {"OMP_NUM_THREADS": "3", "RAYON_NUM_THREADS": "1"})
+    share_cores(nothing := {})
+    assert own["RAYON_NUM_THREADS"] == "1"
+    assert nothing == {}
+
+
+def test_the_first_process_keeps_its_environment_and_threads(make_classifier, reviews):
+    import torch
+
+    before = dict(os.environ), torch.get_num_threads()
+    make_classifier(epochs=1).fit(*map(list, reviews)).predict(["a good film"])
+    assert (dict(os.environ), torch.get_num_threads()) == before
+
+
+FORK = """
+import multiprocessing, sys, warnings
+warnings.simplefilter("ignore")
+import torch
+torch.set_num_threads(2)
+a = torch.ones(600, 600)
+a @ a  # OpenMP's threads are there
+from skbert import BertClassifier
+texts, labels = ["good film", "bad film", "nice story", "poor story"] * 4, ["pos", "neg"] * 8
+made = BertClassifier(sys.argv[1], max_length=16, epochs=1, random_state=0, device="cpu", precision="float32")
+expected = made.fit(texts, labels).predict(texts).tolist()
+
+
+def work(queue):
+    found = made.fit(texts, labels).predict(texts).tolist()
+    big = (torch.ones(600, 600) @ a).sum().item()
+    queue.put((found, big, torch.get_num_threads()))
+
+
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+child = context.Process(target=work, args=(queue,))
+child.start()
+found, big, threads = queue.get(timeout=120)
+child.join(30)
+assert found == expected and threads == 1 and big == 600.0**3, (found, big, threads)
+assert torch.get_num_threads() == 2
+print("ended")
+"""
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_forked_process_does_not_hang(tiny_bert):
+    root = str(Path(skbert.__file__).parents[1])
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": root, "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, tiny_bert],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.strip() == "ended", done.stderr
+
+
+def test_building_a_search_starts_no_cuda():
+    """Nor torch at all: a process that forks its workers afterwards has nothing that breaks."""
+    code = (
+        "import sys; from sklearn.base import clone; from sklearn.model_selection import GridSearchCV;"
+        "from skbert import BertClassifier;"
+        "search = GridSearchCV(BertClassifier(device='cuda'), {'epochs': [1]}, n_jobs=2);"
+        "repr(clone(search));"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.gpu
+def test_a_fit_on_the_cpu_starts_no_cuda(tiny_bert):
+    code = (
+        "import sys; from skbert import BertClassifier;"
+        "model = BertClassifier(sys.argv[1], device='cpu', max_length=16);"
+        "model.fit(['good', 'bad'] * 4, [0, 1] * 4).predict(['so']);"
+        "import torch; print(torch.cuda.is_initialized())"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, tiny_bert]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+# Errors
+
+ERRORS = [kind for kind in vars(tree).values() if isinstance(kind, type) and issubclass(kind, SkbertError)]
+
+
+def _error(kind):
+    return kind("What was found. What was expected. The remedy.")
+
+
+def _raise(kind):
+    raise _error(kind)
+
+
+def test_every_error_crosses_between_processes():
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        found = joblib.Parallel(2)(joblib.delayed(_error)(kind) for kind in ERRORS)
+        with pytest.raises(InputError, match="What was expected"):
+            joblib.Parallel(2)(joblib.delayed(_raise)(InputError) for _ in range(2))
+    assert len(ERRORS) > 7
+    assert list(map(type, found)) == ERRORS
+    assert {str(error) for error in found} == {"What was found. What was expected. The remedy."}
+
+
+MISSING = {
+    "device": ("cuda:99", InputError, "device='cuda:99' was asked for"),
+    "model": ("nobody/no-such-model", CheckpointError, "is not in the hub cache of this machine"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores:UserWarning")
+def test_a_worker_that_lacks_something_names_it(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    estimator = make_classifier(epochs=1)
+    grid = [{}, *({name: [value]} for name, (value, *_) in MISSING.items())]
+    search = GridSearchCV(estimator, grid, cv=2, n_jobs=2, refit=False)
+    with (
+        joblib.parallel_config("loky", inner_max_num_threads=1),
+        pytest.warns(FitFailedWarning, match="4 fits failed out of a total of 6") as caught,
+    ):
+        scores = search.fit(texts, labels).cv_results_["mean_test_score"]
+    assert np.isnan(scores).tolist() == [False, True, True]
+    said = "".join(str(warning.message) for warning in caught)
+    for name, (value, kind, words) in MISSING.items():
+        assert words in said
+        with pytest.raises(kind, match=words):
+            GridSearchCV(estimator, {name: [value]}, cv=2, error_score="raise").fit(texts, labels)
