@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from skbert import inference
+from skbert import __version__, inference
 from skbert.caching.cache import LOOK_UPS, Cache, digest
 from skbert.data.batching import collate, longest_first
 from skbert.data.encoding import Encodings, ragged_arange
@@ -113,7 +114,7 @@ class FrozenLayers:
 
     def _space(self, kind: str, model: SequenceClassifier, names: list[str], more: list[Any]) -> str:
         facts = [
-            [version(package) for package in ("skbert", "torch", "transformers")],
+            _versions(),
             json.dumps(self.encoder.config.to_dict(), sort_keys=True, default=str),
             repr(model.architecture),
             str(self.place.dtype),
@@ -122,6 +123,11 @@ class FrozenLayers:
             more,
         ]
         return f"{kind}-{digest(json.dumps(facts).encode()).hex()}"
+
+
+@cache
+def _versions() -> list[str]:
+    return [__version__, str(torch.__version__), version("transformers")]
 
 
 def row_keys(encodings: Encodings) -> list[bytes]:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -50,11 +51,16 @@ def token_ids(
         return _split(tokenizer, [texts[place] for place in places], needed)
 
     # Hashed each time: whoever has changed a tokenizer gets the ids of the changed one.
-    made_by = f"{version('tokenizers')} {tokenizer.encode_special_tokens} {tokenizer.to_str()}"
+    made_by = f"{_version()} {tokenizer.encode_special_tokens} {tokenizer.to_str()}"
     space = f"tokens-{digest(made_by.encode()).hex()}"
     keys = [_text_key(text, needed) for text in texts]
     rows = cache.rows(space, keys, compute, np.empty(0, dtype=np.int32), _CHUNK)
     return np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+
+
+@cache
+def _version() -> str:
+    return version("tokenizers")
 
 
 def _text_key(text: str, needed: int | None) -> bytes:
