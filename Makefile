@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 CODE := skbert tests benchmarks docs/examples
 
-.PHONY: help demo test test-clusters lint format bench bench-speed bench-gpu clean
+.PHONY: help demo test test-clusters lint format bench bench-speed bench-search bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -57,6 +57,10 @@ bench: $(VENV)/.ready-bench ## compare test accuracies; DATA=folder with the dat
 bench-speed: $(VENV)/.ready-bench ## compare speeds on the CPU; DATA=folder with the data sets
 	@test -n "$(DATA)" || { echo "make bench-speed DATA=folder"; exit 2; }
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py --data "$(DATA)"
+
+bench-search: $(VENV)/.ready-bench ## compare the costs of a grid search; DATA=folder with the data sets
+	@test -n "$(DATA)" || { echo "make bench-search DATA=folder"; exit 2; }
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/search.py --data "$(DATA)"
 
 # Needs no data and no checkpoint: a BERT of random weights, synthetic texts.
 bench-gpu: $(VENV)/.ready-bench ## compare speeds on a CUDA GPU

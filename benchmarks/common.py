@@ -37,6 +37,7 @@ PACKAGES = (
     "tokenizers",
     "accelerate",
     "peft",
+    "skorch",
     "skbert",
 )
 MIN_ROWS_PER_CLASS = 3  # clinc150 has 150 classes: "100 rows" means 450 there

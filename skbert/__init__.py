@@ -8,8 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skbert.caching.store import CacheInfo, cache_info, clear_caches, set_cache_limit
     from skbert.classifier import BertClassifier
     from skbert.exceptions import (
+        CacheWarning,
         CheckpointError,
         CollapseWarning,
         InputError,
@@ -28,6 +30,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BertClassifier",
+    "CacheInfo",
+    "CacheWarning",
     "CheckpointError",
     "CollapseWarning",
     "InputError",
@@ -40,14 +44,21 @@ __all__ = [
     "SkbertError",
     "SkbertWarning",
     "TruncationWarning",
+    "cache_info",
+    "clear_caches",
+    "set_cache_limit",
 ]
+
+_MODULES = dict.fromkeys(
+    ("CacheInfo", "cache_info", "clear_caches", "set_cache_limit"), "skbert.caching.store"
+)
+_MODULES["BertClassifier"] = "skbert.classifier"
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'skbert' has no attribute {name!r}")
-    module = "skbert.classifier" if name == "BertClassifier" else "skbert.exceptions"
-    return getattr(import_module(module), name)
+    return getattr(import_module(_MODULES.get(name, "skbert.exceptions")), name)
 
 
 def __dir__() -> list[str]:

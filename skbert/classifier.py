@@ -117,6 +117,9 @@ class BertClassifier(
     precision : {"auto", "bfloat16", "float32", "float64"}, default="auto"
         Arithmetic of the encoder, in fit and predict. With "bfloat16" the optimizer keeps float32 weights,
         and head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware is fast at it.
+    memory : str, path or joblib.Memory, default=None
+        Folder in which what fits share is kept on disk, for later processes and those beside this one: token
+        ids, and the outputs of frozen layers. None keeps it in memory alone; see `skbert.set_cache_limit`.
     verbose : int, default=0
         1 shows a progress bar for each epoch on stderr, and says when a batch was cut because memory ran out;
         0 is silent.
@@ -229,6 +232,7 @@ class BertClassifier(
         "random_state": ["random_state"],
         "device": [str],
         "precision": [StrOptions({"auto", "bfloat16", "float32", "float64"})],
+        "memory": [str, PathLike, HasMethods("cache"), None],
         "verbose": ["verbose"],
         "checkpoint": [str, PathLike, None],
     }
@@ -264,6 +268,7 @@ class BertClassifier(
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
         precision: str = "auto",
+        memory: str | PathLike[str] | Any = None,
         verbose: int = 0,
         checkpoint: str | PathLike[str] | None = None,
     ) -> None:
@@ -295,6 +300,7 @@ class BertClassifier(
         self.random_state = random_state
         self.device = device
         self.precision = precision
+        self.memory = memory
         self.verbose = verbose
         self.checkpoint = checkpoint
 

@@ -14,7 +14,8 @@ Each error is both an `SkbertError` and the built-in that people already catch::
 
     SkbertWarning              (UserWarning)
     ├── TruncationWarning      texts longer than `max_length` were cut
-    └── CollapseWarning        the fitted model predicts one class for everything
+    ├── CollapseWarning        the fitted model predicts one class for everything
+    └── CacheWarning           a folder of `memory` cannot be written, or a file in it cannot be read
 """
 
 import sys
@@ -76,3 +77,7 @@ class TruncationWarning(SkbertWarning):
 
 class CollapseWarning(SkbertWarning):
     """A fit ended with a model that predicts the same for every text."""
+
+
+class CacheWarning(SkbertWarning):
+    """A folder of `memory` cannot be written, or a file in it is damaged; the fit goes on without."""

@@ -3,7 +3,7 @@
 1. Take the model to start from (`starting.py`).
 2. Encode the texts; rows of weight zero are left out.
 3. Hold texts out for validation, if early stopping asks for it.
-4. Give a new head its first weights; choose what trains.
+4. Give a new head its first weights; choose what trains; start above what does not (`training/prefix.py`).
 5. Train it, and put the weights it ends with into a fresh copy of the model.
 """
 
@@ -19,11 +19,13 @@ import numpy as np
 import torch
 
 from skbert import defaults
+from skbert.caching.cache import open_cache
 from skbert.data.encoding import Encodings, encode
 from skbert.data.inputs import Texts
 from skbert.data.labels import Labels
 from skbert.data.outputs import make_loss
 from skbert.exceptions import InputError, TruncationWarning, warn
+from skbert.frozen import FrozenLayers
 from skbert.network.memory import checkpoint_layers
 from skbert.network.model import SequenceClassifier, set_dropout
 from skbert.persistence.identity import describe
@@ -36,6 +38,7 @@ from skbert.training.diagnosis import warn_of_collapse
 from skbert.training.loop import Trainer, TrainingData, TrainingResult, TrainingSettings
 from skbert.training.lora import Adapter, add_adapters, resolve_config
 from skbert.training.optimizer import Moments, constant_schedule, linear_schedule
+from skbert.training.prefix import start_above
 from skbert.training.ranks import current
 from skbert.training.resume import Keeper, NoKeeper
 from skbert.training.validation import NoValidation, Validation, hold_out
@@ -116,7 +119,8 @@ def fit_texts(
     _check_max_length(parameters["max_length"], start)
     found = None if folder is None else folder.find(describe(data, parameters, seed, start, place))
     seed = seed if found is None else found.seed
-    training, validation = encode_data(data, parameters, start, place, seed)
+    frozen = FrozenLayers(start.encoder, place, open_cache(parameters["memory"]))
+    training, validation = encode_data(data, parameters, start, frozen, seed)
     settings = resolve_settings(parameters, len(training), start, going_on=going_on)
     generators = Generators.from_seed(seed, place.device, ranks.rank)
     with _own_torch_state(generators, place):
@@ -124,10 +128,13 @@ def fit_texts(
         check_weights(ranks, model)
         # The weights that an interrupted fit has come to are put back; a head must only be there until then.
         wanted = parameters["head_init"] if found is None else "random"
-        head_init = start.head_init or start_head(model, training, wanted, place, generators)
+        head_init = start.head_init or start_head(model, training, wanted, frozen, generators)
         head_init = ranks.first(head_init if found is None else found.head_init)
         choose_trained(model, parameters, lora, generators)
         ranks.copy_first(list(model.parameters()))
+        rows, validation.encodings = start_above(
+            model, parameters["freeze"], lora, (training, validation.encodings), frozen, start.new_model
+        )
         finish = partial(assemble, start, head_init, settings.learning_rate, training, validation)
         loss = make_loss(data.labels.target_type, parameters["label_smoothing"])
         keeper = NoKeeper()
@@ -136,11 +143,12 @@ def fit_texts(
         found = None  # its arrays are several times the model
         with Watchers([*own_watchers(model, parameters), watch(finish)]) as watcher:
             trainer = Trainer(
-                model, training, settings, loss, place, generators, watcher, validation, start.moments, keeper
+                model, rows, settings, loss, place, generators, watcher, validation, start.moments, keeper
             )
             validation.check(model)
             result = trainer.fit()
         fitted = finish(result, trainer.moments() if going_on else None)
+        frozen.note_unchanged(fitted.model, model)
         if not going_on:
             smoothing = parameters["label_smoothing"]
             warn_of_collapse(fitted.model, result.loss_curve[-1], training, data.labels, smoothing, place)
@@ -171,12 +179,11 @@ def checked_lora(parameters: Mapping[str, Any]) -> LoraConfig | None:
 
 
 def encode_data(
-    data: FitData, parameters: Mapping[str, Any], start: Start, place: Runtime, seed: int
+    data: FitData, parameters: Mapping[str, Any], start: Start, frozen: FrozenLayers, seed: int
 ) -> tuple[TrainingData, NoValidation]:
     """Encode the texts; take those to validate on from outside, or hold some out."""
-    read = partial(
-        encode, start.tokenizer, max_length=parameters["max_length"], long_text=parameters["long_text"]
-    )
+    place, max_length, long_text = frozen.place, parameters["max_length"], parameters["long_text"]
+    read = partial(encode, start.tokenizer, max_length=max_length, long_text=long_text, cache=frozen.cache)
     # Texts of weight zero teach nothing.
     rows = np.flatnonzero(data.weights.reshape(len(data.weights), -1).any(axis=1))
     validation = NoValidation()
@@ -187,7 +194,7 @@ def encode_data(
         y = data.labels.values(held)
         validation = make_validation(read(data.texts.take(held)), y, data.labels, parameters, place)
     encodings = read(data.texts.take(rows))
-    _warn_of_truncation(float(encodings.truncated.mean()), parameters["max_length"])
+    _warn_of_truncation(float(encodings.truncated.mean()), max_length)
     # A window has the label and the weight of its text.
     of_rows = rows[encodings.owners]
     return TrainingData(encodings, data.labels.codes[of_rows], data.weights[of_rows]), validation

@@ -121,7 +121,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
         """Check, encode each different text once, run the model, and give every row its result."""
         check_is_fitted(self)
-        from skbert import inference, runtime
+        from skbert import frozen, runtime
+        from skbert.caching.cache import LOOK_UPS
         from skbert.data import encoding
 
         texts = check_texts(X)
@@ -129,8 +130,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
         place = runtime.resolve_runtime(self.device, self.precision)
         unique, inverse = unique_texts(texts)
-        encodings = encoding.encode(self.tokenizer_, unique, self.max_length_, self.long_text_)
-        return inference.run_model(self.model_, encodings, place, output, self.verbose)[inverse]
+        encodings = encoding.encode(self.tokenizer_, unique, self.max_length_, self.long_text_, LOOK_UPS)
+        return frozen.run_model(self.model_, encodings, place, output, self.verbose)[inverse]
 
     @property
     def _n_features_out(self) -> int:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from skbert import inference
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
-from skbert.runtime import Generators, Runtime
+from skbert.runtime import Generators
 from skbert.training import probing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from skbert.frozen import FrozenLayers
     from skbert.training.loop import TrainingData
     from skbert.training.optimizer import Moments
 
@@ -35,6 +36,7 @@ class Start:
     name: str  # of the checkpoint, for messages
     max_positions: int
     hidden_size: int
+    encoder: Any  # whose weights a new model has; never changed
     head_init: str | None = None  # how the head was started, if it was
     moments: Moments | None = None  # of an optimizer to go on with
 
@@ -61,6 +63,7 @@ def from_checkpoint(parameters: Mapping[str, Any], n_outputs: int) -> Start:
         checkpoint.name,
         checkpoint.max_positions,
         checkpoint.hidden_size,
+        checkpoint.encoder,
     )
 
 
@@ -69,16 +72,15 @@ def from_fitted(
 ) -> Start:
     """Start from a fitted model, which is left as it is."""
     positions = checkpoints.max_positions(model.encoder.config, model.architecture)
-    return Start(
-        partial(copy.deepcopy, model), tokenizer, name, positions, model.hidden_size, head_init, moments
-    )
+    new_model = partial(copy.deepcopy, model)
+    return Start(new_model, tokenizer, name, positions, model.hidden_size, model.encoder, head_init, moments)
 
 
 def start_head(
     model: SequenceClassifier,
     data: TrainingData,
     head_init: str,
-    place: Runtime,
+    frozen: FrozenLayers,
     generators: Generators,
 ) -> str:
     """Give a new head its first weights; returns how: "linear_probe" or "random"."""
@@ -87,7 +89,7 @@ def start_head(
     if head_init == "random" or enough:
         return "random"
     rows = probing.choose_rows(len(data), generators.probe)
-    embeddings = inference.run_model(model.eval(), data.encodings.take(rows), place, "embeddings")
+    embeddings = frozen.vectors(model, data.encodings.take(rows))
     inference.release(model)
     seen = (embeddings, data.targets[rows], data.weights[rows])
     if head_init == "auto" and not probing.generalizes(*seen, model.head.out_features, generators.probe):

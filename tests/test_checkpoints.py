@@ -165,4 +165,4 @@ def test_a_config_cannot_name_a_kernel(key, tmp_path):
     folder = build_checkpoint("bert", tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {key: "someone/kernels"}))
-    assert checkpoints.load(folder)._encoder.config._attn_implementation == "skbert_packed"
+    assert checkpoints.load(folder).encoder.config._attn_implementation == "skbert_packed"

@@ -42,6 +42,7 @@ WRONG_TYPE = {
     "random_state": ["0", 1.5, np.random.default_rng(0)],
     "device": [3, None, ["cpu"]],
     "precision": [32, None, np.float32],
+    "memory": [3, ["folder"], b"folder"],
     "verbose": [None, "1", 1.5],
     "checkpoint": [3, ["folder"], True],
 }
@@ -79,6 +80,7 @@ REFUSED_LATER = {
     "device": ["gpu", "cuda:99", ""],
     "freeze": [2, 100],
     "checkpoint": ["", Path(__file__), Path(__file__) / "folder"],
+    "memory": [__file__],
     "class_weight": [{"neutral": 2.0}, {"neg": 0.0, "pos": 0.0}, {"neg": -1.0}, {"neg": np.nan}],
 }
 """Values that only the checkpoint, the machine or the data show to be wrong."""
@@ -112,6 +114,7 @@ IN_RANGE = {
     "random_state": np.random.RandomState(0),
     "device": "cpu",
     "precision": "float64",
+    "memory": "some/folder",
     "verbose": True,
     "checkpoint": Path("folder"),
 }

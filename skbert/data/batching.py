@@ -31,6 +31,7 @@ class Batch:
     max_length: int  # longest text in the batch; kept here so that no device is asked for it
     targets: torch.Tensor  # (n_texts,) int64; empty for prediction
     weights: torch.Tensor  # (n_texts,), mean one over the data set; empty for prediction
+    frozen: torch.Tensor | None = None  # (n_tokens, width) or (n_texts, width): what frozen layers gave
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -77,7 +78,14 @@ def collate(
         max_length=int(lengths.max()),
         targets=torch.from_numpy(targets[indices] if len(targets) else targets),
         weights=torch.from_numpy(weights[indices] if len(weights) else weights),
+        frozen=None if chosen.frozen is None else _joined(chosen.frozen),
     )
+
+
+def _joined(rows: tuple[np.ndarray, ...]) -> torch.Tensor:
+    """Rows end to end. numpy has no bfloat16: int16 holds its bits."""
+    values = torch.from_numpy(np.concatenate(rows))
+    return values.view(torch.bfloat16) if values.dtype == torch.int16 else values
 
 
 def shuffled_minibatches(n_texts: int, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:

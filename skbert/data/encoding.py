@@ -1,7 +1,6 @@
 """From texts to token ids, ragged: one flat int32 array and offsets, never padded.
 
-1. The raw `tokenizers.Tokenizer` splits texts into ids, without special tokens and without truncation:
-   it holds no state that a call changes, so many threads may share it.
+1. The raw tokenizer splits texts into ids, without special tokens and without truncation (`tokens.py`).
 2. A text of more than `max_length` tokens keeps its first ones ("head"), its first and last ones
    ("head_tail"), or becomes several rows that overlap by half ("windows"); of a pair the longer side is
    cut first.
@@ -14,20 +13,18 @@ Steps 2 and 3 are array operations over the whole batch of texts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from skbert.caching.cache import Cache
 from skbert.data.inputs import Texts
+from skbert.data.tokens import token_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 LongText = Literal["head", "head_tail", "windows"]
-
-_CHUNK = 1024  # texts a call to the tokenizer: enough to feed its threads, little to hold in memory
-_CHARACTERS_PER_TOKEN = 16  # a text is first cut after max_length times this many characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +39,7 @@ class Encodings:
     segments: np.ndarray  # (n_tokens,) int8: 0 in the first text of a pair, 1 in the second
     owners: np.ndarray  # (n_rows,) int64, ascending: the text that each row is of
     truncated: np.ndarray  # (n_texts,) bool: some tokens of the text are in no row
+    frozen: tuple[np.ndarray, ...] | None = None  # what frozen layers make of each row (`frozen.py`)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -61,6 +59,7 @@ class Encodings:
             segments=self.segments[tokens],
             owners=np.arange(len(rows)),
             truncated=self.truncated[self.owners[rows]],
+            frozen=None if self.frozen is None else tuple(self.frozen[row] for row in rows),
         )
 
     def mean_of_texts(self, values: np.ndarray) -> np.ndarray:
@@ -100,7 +99,13 @@ class Template:
         )
 
 
-def encode(tokenizer: Tokenizer, texts: Texts, max_length: int, long_text: LongText = "head") -> Encodings:
+def encode(
+    tokenizer: Tokenizer,
+    texts: Texts,
+    max_length: int,
+    long_text: LongText = "head",
+    cache: Cache | None = None,
+) -> Encodings:
     """Encode texts or pairs.
 
     Parameters
@@ -112,6 +117,8 @@ def encode(tokenizer: Tokenizer, texts: Texts, max_length: int, long_text: LongT
         Tokens per row at most, special ones included.
     long_text : {"head", "head_tail", "windows"}
         What becomes of longer texts.
+    cache : Cache, default=None
+        Where ids of texts may be, or are to be kept.
 
     Returns
     -------
@@ -120,9 +127,8 @@ def encode(tokenizer: Tokenizer, texts: Texts, max_length: int, long_text: LongT
     template = Template.read(tokenizer, texts.n_columns)
     budget = max_length - template.n_special
     needed = max_length if long_text == "head" else None
-    sides = [_token_ids(tokenizer, texts.first, needed)]
-    if texts.second is not None:
-        sides.append(_token_ids(tokenizer, texts.second, needed))
+    columns = [texts.first] if texts.second is None else [texts.first, texts.second]
+    sides = [token_ids(tokenizer, column, needed, cache) for column in columns]
     lengths = np.stack([np.diff(offsets) for _, offsets in sides])  # (n_sides, n_texts)
     kept = truncate_longest_first(lengths, budget)
     owners, starts = _windows(lengths, kept) if long_text == "windows" else _one_row(lengths)
@@ -233,43 +239,3 @@ def _assemble(spans: list[_Span], template: Template) -> tuple[np.ndarray, np.nd
                 segments[target] = template.text_segments[number]
                 cursor += length
     return ids, segments, offsets
-
-
-def _token_ids(tokenizer: Tokenizer, texts: list[str], needed: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids without specials: flat int32 ids and offsets; `needed` of each text at least, None: all."""
-    parts: list[np.ndarray] = []
-    lengths: list[int] = []
-    for start in range(0, len(texts), _CHUNK):
-        chunk = texts[start : start + _CHUNK]
-        if needed is not None:
-            chunk = [_beginning(tokenizer, text, needed) for text in chunk]
-        rows = _encode_chunk(tokenizer, chunk)
-        lengths.extend(map(len, rows))
-        parts.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return np.concatenate(parts), offsets
-
-
-def _encode_chunk(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    try:
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    except TypeError:
-        # A str with lone surrogates has no UTF-8 form; surrogate pairs are joined, lone ones become U+FFFD.
-        repaired = [t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in texts]
-        encodings = tokenizer.encode_batch_fast(repaired, add_special_tokens=False)
-    return [encoding.ids for encoding in encodings]
-
-
-def _beginning(tokenizer: Tokenizer, text: str, max_length: int) -> str:
-    """A beginning of a very long text that already has more than `max_length` tokens.
-
-    Cut at a space, where tokenizers begin a word anyway, so that the tokens kept are those of the whole
-    text, at a cost that does not grow with it.
-    """
-    size = max_length * _CHARACTERS_PER_TOKEN
-    while len(text) > size:
-        cut = text.rfind(" ", 0, size)
-        if cut > 0 and len(_encode_chunk(tokenizer, [text[:cut]])[0]) > max_length:
-            return text[:cut]
-        size *= 2
-    return text

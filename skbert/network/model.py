@@ -73,6 +73,8 @@ class SequenceClassifier(nn.Module):
         self.pooling = pooling
         self.rebuild = rebuild
         self.generator: torch.Generator | None = None
+        # What a batch brings: tokens, or what frozen layers made of them (`training/prefix.py`).
+        self.starts_at: Literal["tokens", "states", "vectors"] = "tokens"
         # The encoder would apply its pooler to the first token of the whole packed batch only.
         pooler = getattr(encoder, "pooler", None)
         if pooler is not None:
@@ -95,7 +97,11 @@ class SequenceClassifier(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits of a packed batch, (n_texts, n_outputs), in the head's dtype."""
-        return self.head(self.dropout(self.hidden(self.embed(batch))))
+        return self.classify(self.embed(batch))
+
+    def classify(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Logits of pooled vectors, (n_texts, hidden_size) → (n_texts, n_outputs)."""
+        return self.head(self.dropout(self.hidden(vectors)))
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for what trains; frozen parts stay in eval mode, and so without dropout."""
@@ -109,6 +115,9 @@ class SequenceClassifier(nn.Module):
 
     def embed(self, batch: Batch) -> torch.Tensor:
         """Pooled vectors of a packed batch, (n_texts, hidden_size), in the head's dtype."""
+        if self.starts_at == "vectors":
+            assert batch.frozen is not None
+            return batch.frozen
         packing = Packing(batch.lengths, batch.positions, batch.max_length, self.generator)
         encode = self._encode_packed if self.architecture.packed else self._encode_padded
         states = encode(batch, packing)  # (n_tokens, hidden_size)
@@ -135,7 +144,11 @@ class SequenceClassifier(nn.Module):
         return packing.unpad(output.last_hidden_state)
 
     def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
-        wanted = {"input_ids": batch.input_ids}
+        if self.starts_at == "states":
+            assert batch.frozen is not None
+            wanted = {"inputs_embeds": batch.frozen}
+        else:
+            wanted = {"input_ids": batch.input_ids}
         if self.architecture.takes_positions:
             wanted["position_ids"] = batch.positions + self.architecture.position_offset
         if self.architecture.takes_segments:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from skbert.starting import Start
 
 # What does not change the result, and what is told by what it stands for: model and revision by the weights.
-_NOT_COMPARED = {"checkpoint", "device", "model", "precision", "random_state", "revision", "verbose"}
+_NOT_COMPARED = {
+    *("checkpoint", "device", "memory", "model", "precision", "random_state", "revision", "verbose"),
+}
 _NOT_OF_A_MODEL = {"_name_or_path", "name_or_path"}  # where it came from
 _LIBRARIES = ("numpy", "scikit-learn", "skbert", "tokenizers", "torch", "transformers")
 _CHECKSUM = "sha256:"

@@ -46,20 +46,20 @@ class Checkpoint:
     architecture: Architecture
     max_positions: int  # longest text in tokens
     head_dropout: float
-    _encoder: Any  # nn.Module of transformers, which has no types
+    encoder: Any  # nn.Module of transformers, which has no types; never to be changed
 
     @property
     def hidden_size(self) -> int:
         """Width of the encoder's states."""
-        return self._encoder.config.hidden_size
+        return self.encoder.config.hidden_size
 
     def new_encoder(self) -> Any:
         """A copy of the encoder, to be trained; float32, on the CPU."""
-        return copy.deepcopy(self._encoder)
+        return copy.deepcopy(self.encoder)
 
     def rebuild(self) -> tuple[Any, tuple[Any, ...]]:
         """What a pickled model stores to build its encoder again: plain values, no weights."""
-        return build_encoder, (self._encoder.config.to_dict(), self.architecture.packed)
+        return build_encoder, (self.encoder.config.to_dict(), self.architecture.packed)
 
 
 def load(model: str | os.PathLike[str], revision: str | None = None) -> Checkpoint:
@@ -117,7 +117,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
         architecture=architecture,
         max_positions=max_positions(config, architecture),
         head_dropout=_head_dropout(config),
-        _encoder=encoder,
+        encoder=encoder,
     )
 
 

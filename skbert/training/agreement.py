@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from skbert.training.ranks import Alone
 
 # Each rank has its own device, progress is shown by one, and of `random_state` the seed drawn is compared.
-_OF_A_RANK = {"device", "verbose", "random_state"}
+_OF_A_RANK = {"device", "memory", "random_state", "verbose"}
 _LIBRARIES = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
 
 

@@ -229,7 +229,8 @@ class Trainer:
         return float(values.double().sum()) / len(self.data)
 
     def _check_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        if not all(torch.isfinite(weight).all() for weight in weights.values()):
+        fixed = {name for name, p in self.model.named_parameters() if not p.requires_grad}
+        if not all(torch.isfinite(weight).all() for name, weight in weights.items() if name not in fixed):
             raise NonFiniteLossError(f"The last update gave weights that are not finite; {self._remedy()}")
 
     def _remedy(self) -> str:

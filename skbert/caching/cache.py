@@ -1,0 +1,148 @@
+"""The way to rows: from memory, from the folder of `memory`, or computed, once.
+
+1. A fit has a `Cache` that grows: what it computes is kept for the fits to come.
+2. A prediction has one that only looks up: texts that are predicted once would push out those that a search
+   trains on again and again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skbert.caching.disk import Folder
+from skbert.caching.store import STORE
+from skbert.exceptions import InputError, InputTypeError
+
+ROWS_PER_BLOCK = 1024
+
+_folders: dict[Path, Folder] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A view of the store in memory, and of a folder.
+
+    Parameters
+    ----------
+    folder : Folder, default=None
+        None keeps nothing on disk.
+    grows : bool, default=True
+        Whether what is computed is kept.
+    """
+
+    folder: Folder | None = None
+    grows: bool = True
+
+    def helps(self, kind: str, n_rows: int) -> bool:
+        """Whether keys are worth making: there is room for what is computed, or half of it may be there."""
+        if self.grows:
+            return self.folder is not None or STORE.limit > 0
+        return n_rows <= 2 * STORE.count(kind)
+
+    def rows(
+        self,
+        space: str,
+        keys: Sequence[bytes],
+        compute: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+        like: np.ndarray,
+        rows_per_block: int = ROWS_PER_BLOCK,
+    ) -> list[np.ndarray]:
+        """The row of each key, read-only.
+
+        Parameters
+        ----------
+        space : str
+            All that a row depends on besides its key.
+        keys : sequence of bytes
+        compute : callable
+            Takes positions in `keys`, and gives their rows end to end and the offsets between them.
+        like : ndarray
+            Of the dtype and the width of the rows.
+        rows_per_block : int, default=1024
+            Rows that are computed, kept and dropped together.
+
+        Returns
+        -------
+        list of ndarray
+        """
+        found = dict(zip(keys, STORE.find(space, keys), strict=True))
+        missing = {key: place for place, key in enumerate(keys) if found[key] is None}
+        if missing and self.folder is not None:
+            found |= self._from_disk(space, missing, like)
+        places = np.array(list(missing.values()), dtype=np.int64)
+        for start in range(0, len(places), rows_per_block):
+            chunk = places[start : start + rows_per_block]
+            values, offsets = compute(chunk)
+            of_chunk = [keys[place] for place in chunk]
+            found |= rows_by_key(of_chunk, values, offsets)
+            if self.grows:
+                STORE.add(space, of_chunk, values, offsets)
+                if self.folder is not None:
+                    self.folder.add(space, of_chunk, values, offsets)
+        STORE.tally(space, len(keys) - len(places), len(places))
+        return [found[key] for key in keys]  # type: ignore[misc]  # none is None any more
+
+    def _from_disk(self, space: str, missing: dict[bytes, int], like: np.ndarray) -> dict[bytes, np.ndarray]:
+        """Rows that the folder has; they are missing no more, and are kept in memory."""
+        assert self.folder is not None
+        read = self.folder.find(space, set(missing), like)
+        if not read:
+            return {}
+        for key in read:
+            del missing[key]
+        values = np.concatenate(list(read.values()))
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in read.values()])])
+        STORE.add(space, list(read), values, offsets)
+        return rows_by_key(list(read), values, offsets)
+
+
+def rows_by_key(keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) -> dict[bytes, np.ndarray]:
+    """Cut rows that lie end to end."""
+    return {k: values[a:b] for k, a, b in zip(keys, offsets[:-1], offsets[1:], strict=True)}
+
+
+LOOK_UPS = Cache(grows=False)
+
+
+def open_cache(memory: Any) -> Cache:
+    """The cache of a fit.
+
+    Parameters
+    ----------
+    memory : None, str, path or joblib.Memory
+        The parameter `memory`: a folder, or an object whose `location` is one.
+
+    Raises
+    ------
+    InputError
+        If it is a file.
+    InputTypeError
+        If the location is no path.
+    """
+    location = getattr(memory, "location", memory)
+    if location is None:
+        return Cache()
+    if not isinstance(location, str | os.PathLike):
+        raise InputTypeError(
+            f"memory keeps its things at {location!r} ({type(location).__name__}). Expected a folder (str or "
+            "path), a joblib.Memory with one, or None."
+        )
+    path = Path(location).expanduser().resolve() / "skbert"
+    if path.parent.exists() and not path.parent.is_dir():
+        raise InputError(f"memory={str(location)!r} is a file. Expected a folder, which may be a new one.")
+    with _lock:
+        return Cache(_folders.setdefault(path, Folder(path)))
+
+
+def digest(content: bytes | memoryview, setting: int = 0) -> bytes:
+    """A key of 24 bytes; another one for each value of `setting`."""
+    return hashlib.blake2b(content, digest_size=24, person=setting.to_bytes(8, "little")).digest()

@@ -1,0 +1,193 @@
+"""Blocks of rows as files, which processes share. No pickle: JSON, keys and numbers.
+
+1. A block is one file: a line of JSON (what it is, its sizes, two SHA-256), then keys and lengths of the
+   rows, then the rows. It is written next to its name and renamed: a reader finds all of it or nothing.
+2. The first look into a space reads keys and lengths alone; rows are read when one of them is wanted.
+3. Whatever is not exactly what its header says is left out, and said once. What cannot be written is not
+   written, and said once: a fit does not end because of its cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from skbert.exceptions import CacheWarning, PersistenceError, warn
+from skbert.persistence.tensorfile import replace_file
+
+_FORMAT = 1
+_SUFFIX = ".rows"
+_MAX_HEADER = 4096  # bytes
+_KEY = 24  # bytes; see `cache.digest`
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Where a file has which rows."""
+
+    digests: bytes  # all keys end to end
+    offsets: np.ndarray  # (n_rows + 1,), in items of `shape`
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]  # of one item
+    begin: int  # of the rows' bytes
+    sha256: str
+
+    @property
+    def keys(self) -> list[bytes]:
+        return [self.digests[start : start + _KEY] for start in range(0, len(self.digests), _KEY)]
+
+
+class _DamagedError(Exception):
+    """Why a file is not read."""
+
+
+class Folder:
+    """The blocks below a folder, by space.
+
+    Parameters
+    ----------
+    path : Path
+        Made when the first block is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._files: dict[Path, _Index | None] = {}  # None: damaged
+        self._said: set[str] = set()
+
+    def find(self, space: str, keys: set[bytes], like: np.ndarray) -> dict[bytes, np.ndarray]:
+        """Rows of those keys that some whole block has; of the dtype and the width of `like`."""
+        found: dict[bytes, np.ndarray] = {}
+        with self._lock:
+            for file in self._blocks_of(space):
+                index = self._index(file, space, like)
+                if index is None or not (keys - found.keys()).intersection(index.keys):
+                    continue
+                try:
+                    values = _read_values(file, index)
+                except (_DamagedError, OSError) as error:
+                    self._refuse(file, error)
+                    continue
+                bounds = zip(index.keys, index.offsets[:-1], index.offsets[1:], strict=True)
+                found |= {key: values[a:b] for key, a, b in bounds if key in keys}
+        return found
+
+    def add(self, space: str, keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) -> None:
+        """Write a block, unless writing failed before."""
+        if "write" in self._said:
+            return
+        file = self.path / space / (hashlib.sha256(b"".join(keys)).hexdigest()[:32] + _SUFFIX)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(file, lambda opened: _write(opened, space, keys, values, offsets))
+        except (OSError, PersistenceError) as error:
+            self._say(
+                "write",
+                f"The cache in {str(self.path)!r} cannot be written ({error}). This process goes on without "
+                "writing to it. Make room or give access there, or set memory to another folder or None.",
+            )
+            return
+        with self._lock:
+            self._files.pop(file, None)
+
+    def _blocks_of(self, space: str) -> list[Path]:
+        try:
+            return sorted(file for file in (self.path / space).iterdir() if file.suffix == _SUFFIX)
+        except OSError:  # not there yet, or not ours to read
+            return []
+
+    def _index(self, file: Path, space: str, like: np.ndarray) -> _Index | None:
+        if file not in self._files:
+            try:
+                index = _read_index(file, space)
+                if (index.dtype, index.shape) != (like.dtype, like.shape[1:]):
+                    raise _DamagedError("its rows are of another kind")
+                self._files[file] = index
+            except FileNotFoundError:  # somebody cleared the folder just now
+                return None
+            except (_DamagedError, OSError) as error:
+                self._refuse(file, error)
+        return self._files[file]
+
+    def _refuse(self, file: Path, error: Exception) -> None:
+        self._files[file] = None
+        self._say(
+            "damaged",
+            f"{str(file)!r} is no whole cache file ({error}). What it should hold is computed again; you can "
+            "delete it.",
+        )
+
+    def _say(self, what: str, message: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            warn(message, CacheWarning)
+
+
+def _write(
+    file: BinaryIO, space: str, keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray
+) -> None:
+    stored = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    content = stored.reshape(-1).view(np.uint8).data
+    index = b"".join(keys) + np.diff(offsets).astype("<i8").tobytes()
+    header = {
+        "skbert": _FORMAT,
+        "space": space,
+        "n_rows": len(keys),
+        "dtype": stored.dtype.str,
+        "shape": list(stored.shape),
+        "index": hashlib.sha256(index).hexdigest(),
+        "rows": hashlib.sha256(content).hexdigest(),
+    }
+    file.write(json.dumps(header).encode() + b"\n" + index)
+    file.write(content)
+
+
+def _read_index(path: Path, space: str) -> _Index:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        line = file.readline(_MAX_HEADER)
+        try:
+            header = json.loads(line)
+            shape = tuple(header["shape"])
+            n_rows, dtype = header["n_rows"], np.dtype(header["dtype"])
+            known = header["skbert"] == _FORMAT and header["space"] == space
+            sums = str(header["index"]), str(header["rows"])
+            if not (shape and all(type(n) is int and n >= 0 for n in (n_rows, *shape))):
+                raise _DamagedError("its sizes are none")
+            begin = len(line) + n_rows * (_KEY + 8)
+            whole = begin + math.prod(shape) * dtype.itemsize == size
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise _DamagedError("its header cannot be read") from error
+        if not known or dtype.hasobject:
+            raise _DamagedError("it is of another kind")
+        if not whole:
+            raise _DamagedError(f"its header speaks of another size than {size} bytes")
+        index = file.read(begin - len(line))
+    if hashlib.sha256(index).hexdigest() != sums[0]:
+        raise _DamagedError("its keys do not have their checksum")
+    lengths = np.frombuffer(index, dtype="<i8", offset=n_rows * _KEY)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    if (lengths < 0).any() or offsets[-1] != shape[0]:
+        raise _DamagedError("its rows are not where they should be")
+    digests = index[: n_rows * _KEY]
+    return _Index(digests, offsets, dtype.newbyteorder("="), shape[1:], begin, sums[1])
+
+
+def _read_values(path: Path, index: _Index) -> np.ndarray:
+    with path.open("rb") as file:
+        file.seek(index.begin)
+        content = file.read()
+    if hashlib.sha256(content).hexdigest() != index.sha256:
+        raise _DamagedError("its rows do not have their checksum")
+    values = np.frombuffer(content, dtype=index.dtype.newbyteorder("<"))
+    return values.reshape(-1, *index.shape).astype(index.dtype, copy=False)

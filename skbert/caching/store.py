@@ -1,0 +1,189 @@
+"""The store in memory: rows by content, process-wide, within a limit in bytes.
+
+1. A *space* names all that rows depend on besides their key: "tokens-…" a tokenizer, "states-…" frozen
+   weights. A *key* is a digest of the content that a row was computed from.
+2. Rows that were computed together lie end to end in one array, a *block*: a row costs a key and a place, and
+   no array object of its own.
+3. Whatever is found moves its block to the end of the queue; what is at its front goes when room is needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+DEFAULT_LIMIT = 512 * 2**20  # bytes
+_BYTES_PER_KEY = 140  # of a key, its place, and their share of the dictionary (tests/test_caching.py)
+_ROW_BITS = 20  # of a place: its row within the block; the bits above are the block's number
+
+
+class CacheInfo(NamedTuple):
+    """How a cache is doing; as `functools.lru_cache` tells it, with sizes in bytes."""
+
+    hits: int  # rows found
+    misses: int  # rows computed
+    maxsize: int  # bytes
+    currsize: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    space: str
+    keys: Sequence[bytes]
+    offsets: np.ndarray  # (n_rows + 1,): row i is values[offsets[i]:offsets[i + 1]]
+    values: np.ndarray
+
+    @property
+    def n_bytes(self) -> int:
+        return self.values.nbytes + self.offsets.nbytes + _BYTES_PER_KEY * len(self.keys)
+
+
+class Store:
+    """Rows by space and key. Threads may share it.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes that all rows and keys may take together.
+    """
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        self._lock = threading.RLock()
+        self._limit = limit
+        self.clear()
+
+    @property
+    def limit(self) -> int:
+        """Bytes at most; setting it drops what is over."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, n_bytes: int) -> None:
+        with self._lock:
+            self._limit = n_bytes
+            self._make_room()
+
+    def clear(self) -> None:
+        """Drop everything; counts start anew."""
+        with self._lock:
+            self._blocks: OrderedDict[int, _Block] = OrderedDict()  # next to go first
+            self._places: defaultdict[str, dict[bytes, int]] = defaultdict(dict)
+            self._size = 0
+            self._number = 0
+            self._hits: Counter[str] = Counter()
+            self._misses: Counter[str] = Counter()
+
+    def find(self, space: str, keys: Sequence[bytes]) -> list[np.ndarray | None]:
+        """The rows of keys, read-only; None where there is none."""
+        with self._lock:
+            places = self._places.get(space, {})
+            found = [places.get(key) for key in keys]
+            for number in {place >> _ROW_BITS for place in found if place is not None}:
+                self._blocks.move_to_end(number)
+            return [None if place is None else self._row(place) for place in found]
+
+    def _row(self, place: int) -> np.ndarray:
+        block, row = self._blocks[place >> _ROW_BITS], place & ((1 << _ROW_BITS) - 1)
+        return block.values[block.offsets[row] : block.offsets[row + 1]]
+
+    def add(self, space: str, keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) -> None:
+        """Keep rows, if they fit at all; `values` must not be written to afterwards."""
+        block = _Block(space, keys, offsets, values)
+        values.flags.writeable = False
+        with self._lock:
+            if block.n_bytes > self._limit or len(keys) >> _ROW_BITS:
+                return
+            self._number += 1
+            self._blocks[self._number] = block
+            self._size += block.n_bytes
+            first = self._number << _ROW_BITS
+            self._places[space].update(zip(keys, range(first, first + len(keys)), strict=True))
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while self._size > self._limit:
+            number, block = self._blocks.popitem(last=False)
+            self._size -= block.n_bytes
+            places = self._places[block.space]
+            for key in block.keys:
+                if places.get(key, 0) >> _ROW_BITS == number:  # another thread may have added it again
+                    del places[key]
+            if not places:
+                del self._places[block.space]
+
+    def count(self, kind: str) -> int:
+        """Rows held of a kind, in all its spaces."""
+        with self._lock:
+            return sum(len(places) for space, places in self._places.items() if kind_of(space) == kind)
+
+    def tally(self, space: str, hits: int, misses: int) -> None:
+        """Count rows that were found, and rows that were not."""
+        with self._lock:
+            self._hits[kind_of(space)] += hits
+            self._misses[kind_of(space)] += misses
+
+    def info(self, kind: str | None) -> CacheInfo:
+        """Counts and sizes of a kind of rows; None: of all."""
+        with self._lock:
+            if kind is None:
+                return CacheInfo(self._hits.total(), self._misses.total(), self._limit, self._size)
+            size = sum(block.n_bytes for block in self._blocks.values() if kind_of(block.space) == kind)
+            return CacheInfo(self._hits[kind], self._misses[kind], self._limit, size)
+
+
+def kind_of(space: str) -> str:
+    """What the rows of a space are: "tokens", "states" or "vectors"."""
+    return space.partition("-")[0]
+
+
+STORE = Store()
+
+
+def set_cache_limit(n_bytes: int) -> None:
+    """Set how many bytes skbert may keep in memory for the fits to come, in this process.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Of token ids, frozen layers' outputs and their keys; 512 MiB if never set. What is over it is dropped
+        at once, what was used longest ago first. 0 turns the cache off: every fit computes everything.
+
+    Raises
+    ------
+    ValueError
+        If it is negative.
+    """
+    if n_bytes < 0:
+        raise ValueError(f"n_bytes is {n_bytes}. Expected 0 (no cache) or more.")
+    STORE.limit = int(n_bytes)
+
+
+def clear_caches() -> None:
+    """Drop the token ids and frozen layers' outputs that this process keeps, and start the counts anew.
+
+    Folders that `memory` names stay as they are.
+    """
+    STORE.clear()
+
+
+def cache_info(kind: str | None = None) -> CacheInfo:
+    """What the cache of this process holds, and how often it was of use.
+
+    Parameters
+    ----------
+    kind : {"tokens", "vectors", "states"}, default=None
+        Token ids by text; pooled vectors of a frozen encoder; states above the lowest frozen layers. None
+        counts all.
+
+    Returns
+    -------
+    CacheInfo
+        A tuple: `hits`, texts found (here or on disk); `misses`, texts computed; `maxsize` and `currsize`,
+        in bytes.
+    """
+    return STORE.info(kind)

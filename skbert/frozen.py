@@ -1,0 +1,204 @@
+"""What frozen layers make of texts, computed once for all epochs, folds and grid points.
+
+1. `FrozenLayers.vectors` gives the pooled vectors of a frozen encoder, `FrozenLayers.states` the states above
+   its lowest layers: from the cache, or computed without dropout, and then kept.
+2. The key of a row is a digest of its token ids and segments, special tokens included: all that an encoder
+   sees of the text, the tokenizer, `max_length`, `long_text` and the sides of a pair.
+3. The space is everything else that counts: the weights themselves (`network/fingerprints.py`), config,
+   pooling, precision, kind of device and versions.
+4. `run_model` predicts with vectors that are known, where the encoder is one that a fit has left as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from skbert import __version__, inference
+from skbert.caching.cache import LOOK_UPS, Cache, digest
+from skbert.data.batching import collate, longest_first
+from skbert.data.encoding import Encodings, ragged_arange
+from skbert.network import fingerprints
+from skbert.network.memory import Parts
+from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
+from skbert.runtime import Runtime, wide_dtype
+
+_BLOCK_BYTES = 2**25  # of states that are computed, kept and dropped together
+_NUMPY = {torch.float64: np.float64, torch.float32: np.float32, torch.bfloat16: np.int16}  # bits of bfloat16
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenLayers:
+    """The frozen layers of one fit or prediction.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        With the weights that are frozen; without adapters.
+    place : Runtime
+    cache : Cache
+    """
+
+    encoder: Any
+    place: Runtime
+    cache: Cache
+
+    def vectors(
+        self,
+        model: SequenceClassifier,
+        encodings: Encodings,
+        plain: Callable[[], SequenceClassifier] | None = None,
+    ) -> np.ndarray:
+        """Pooled vectors of all rows, (n_rows, hidden_size), float32 or float64.
+
+        Parameters
+        ----------
+        model : SequenceClassifier
+            Tells the pooling.
+        encodings : Encodings
+        plain : callable, default=None
+            Makes a model with the encoder's weights, if vectors must be computed; None: `model` is one.
+        """
+        if not self.cache.helps("vectors", len(encodings)):
+            return self._embed(plain() if plain else model, encodings)
+
+        def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            values = self._embed(plain() if plain else model, encodings.take(places))
+            return values, np.arange(len(places) + 1)
+
+        names = [name for name, _ in self.encoder.named_parameters() if not name.startswith("pooler.")]
+        pooler = (
+            [fingerprints.digest(p) for p in model.pooler.parameters()] if model.pooler is not None else None
+        )
+        space = self._space("vectors", model, names, [model.pooling, type(model.pooler).__name__, pooler])
+        like = np.empty((0, model.hidden_size), dtype=wide_dtype(self.place))
+        return np.concatenate(self.cache.rows(space, row_keys(encodings), compute, like))
+
+    def _embed(self, model: SequenceClassifier, encodings: Encodings) -> np.ndarray:
+        every_row = encodings.take(np.arange(len(encodings)))  # as a text of its own
+        return inference.run_model(model.eval(), every_row, self.place, "embeddings")
+
+    def states(
+        self,
+        model: SequenceClassifier,
+        encodings: Encodings,
+        n_layers: int,
+        plain: Callable[[], SequenceClassifier],
+    ) -> list[np.ndarray]:
+        """States above the lowest `n_layers` layers of each row: (n_tokens, hidden_size); see `_NUMPY`."""
+
+        def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return _lower_states(plain(), encodings.take(places), self.place, n_layers)
+
+        lower = [*embedding_parts(self.encoder), *encoder_layers(self.encoder)[:n_layers]]
+        frozen = {p for part in lower for p in part.parameters()}
+        names = [name for name, p in self.encoder.named_parameters() if p in frozen]
+        space = self._space("states", model, names, [n_layers])
+        like = np.empty((0, model.hidden_size), dtype=_NUMPY[self.place.dtype])
+        of_a_row = max(1, like.itemsize * model.hidden_size * len(encodings.ids) // len(encodings))
+        rows_per_block = max(1, _BLOCK_BYTES // of_a_row)
+        return self.cache.rows(space, row_keys(encodings), compute, like, rows_per_block)
+
+    def note_unchanged(self, fitted: SequenceClassifier, trained: SequenceClassifier) -> None:
+        """Note that what was frozen in `trained` is in `fitted` as it was: it needs no hashing again."""
+        fingerprints.note_unchanged(self.encoder, fitted.encoder, trained.encoder)
+
+    def _space(self, kind: str, model: SequenceClassifier, names: list[str], more: list[Any]) -> str:
+        facts = [
+            _versions(),
+            json.dumps(self.encoder.config.to_dict(), sort_keys=True, default=str),
+            repr(model.architecture),
+            str(self.place.dtype),
+            self.place.device.type,
+            fingerprints.of_weights(self.encoder, names),
+            more,
+        ]
+        return f"{kind}-{digest(json.dumps(facts).encode()).hex()}"
+
+
+@cache
+def _versions() -> list[str]:
+    return [__version__, str(torch.__version__), version("transformers")]
+
+
+def row_keys(encodings: Encodings) -> list[bytes]:
+    """A digest of the ids and the segments of each row."""
+    ids, segments = encodings.ids.astype("<i4"), encodings.segments.astype("<i1")
+    bounds = encodings.offsets.tolist()
+    return [digest(ids[a:b].tobytes() + segments[a:b].tobytes()) for a, b in pairwise(bounds)]
+
+
+def _lower_states(
+    model: SequenceClassifier, encodings: Encodings, place: Runtime, n_layers: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """States above the lowest layers, end to end, and the offsets between the rows."""
+    working = inference.replica(model.eval(), place)
+    values = np.empty((len(encodings.ids), model.hidden_size), dtype=_NUMPY[place.dtype])
+    parts = Parts()
+
+    def fill(indices: np.ndarray) -> None:
+        with _lowest_layers_only(working, n_layers) as caught:
+            working.embed(collate(encodings, indices).to(place.device))
+        states = caught.pop().squeeze(0)  # (n_tokens, hidden_size)
+        states = states.view(torch.int16) if states.dtype == torch.bfloat16 else states
+        tokens = ragged_arange(encodings.offsets[indices], encodings.lengths[indices])
+        values[tokens] = states.cpu().numpy()
+
+    with torch.inference_mode():
+        for indices in longest_first(encodings.lengths, place.predict_tokens):
+            parts.run(fill, indices)
+    return values, encodings.offsets
+
+
+@contextmanager
+def _lowest_layers_only(model: SequenceClassifier, n_layers: int) -> Iterator[list[torch.Tensor]]:
+    """Let the upper layers hand on what they get, and catch what they get."""
+    layers = encoder_layers(model.encoder)
+    caught: list[torch.Tensor] = []
+    handle = layers[n_layers - 1].register_forward_hook(lambda *call: caught.append(call[-1]))
+    for layer in layers[n_layers:]:
+        layer.forward = hand_on
+    try:
+        yield caught
+    finally:
+        handle.remove()
+        for layer in layers[n_layers:]:
+            del layer.forward
+
+
+def hand_on(*args: Any, **kwargs: Any) -> torch.Tensor:
+    """The states that a module is called with, in place of what it would make of them."""
+    values = (*args, *kwargs.values())
+    return next(v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point())
+
+
+def run_model(
+    model: SequenceClassifier,
+    encodings: Encodings,
+    place: Runtime,
+    output: Literal["logits", "embeddings"],
+    verbose: int = 0,
+) -> np.ndarray:
+    """What `inference.run_model` gives; vectors that a fit of the head alone has kept are not computed again.
+
+    On a CPU only, where the texts that share its batch were not seen to change a vector's bits: it should
+    make no difference to a prediction whether its vector was known.
+    """
+    known = LOOK_UPS.helps("vectors", len(encodings)) and fingerprints.knows_all(model.encoder)
+    if place.device.type != "cpu" or not known:
+        return inference.run_model(model, encodings, place, output, verbose)
+    vectors = FrozenLayers(model.encoder, place, LOOK_UPS).vectors(model, encodings)
+    if output == "logits":
+        with torch.inference_mode():
+            working = inference.replica(model, place)
+            vectors = working.classify(torch.from_numpy(vectors)).numpy()
+    return encodings.mean_of_texts(vectors)

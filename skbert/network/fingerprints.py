@@ -1,0 +1,70 @@
+"""Fingerprints of weights: SHA-256 of the tensors themselves, computed once while they do not change.
+
+A checkpoint's are hashed once per process, those of a fine-tuned start where a part of it is frozen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import weakref
+
+import numpy as np
+import torch
+from torch import nn
+
+_Weights = tuple[list[tuple[int, int, int]], dict[str, str]]
+_hashed: weakref.WeakKeyDictionary[nn.Module, _Weights] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def of_weights(encoder: nn.Module, names: list[str]) -> list[str]:
+    """SHA-256 of the named weights; each is computed once while the encoder lives and is not changed."""
+    with _lock:
+        known = _known(encoder)
+        parameters = dict(encoder.named_parameters())
+        for name in names:
+            if name not in known:
+                known[name] = digest(parameters[name])
+        _hashed[encoder] = (_state(encoder), known)
+        return [f"{name} {known[name]}" for name in names]
+
+
+def note_unchanged(encoder: nn.Module, copy: nn.Module, trained: nn.Module) -> None:
+    """Note which weights of a copy, new from a fit, are still those of `encoder`: they need no hashing.
+
+    Parameters
+    ----------
+    encoder, copy : nn.Module
+        What the fit started from, and what it gave.
+    trained : nn.Module
+        What the loop had: what requires no gradient there was not changed.
+    """
+    fixed = {name for name, p in trained.named_parameters() if not p.requires_grad}
+    with _lock:
+        known = _known(encoder)
+        names = fixed & known.keys() & dict(copy.named_parameters()).keys()
+        _hashed[copy] = (_state(copy), {name: known[name] for name in names})
+
+
+def knows_all(encoder: nn.Module) -> bool:
+    """Whether no weight of an encoder would have to be hashed."""
+    with _lock:
+        return dict(encoder.named_parameters()).keys() <= _known(encoder).keys()
+
+
+def _known(encoder: nn.Module) -> dict[str, str]:
+    state, known = _hashed.get(encoder, (None, {}))
+    return known if state == _state(encoder) else {}
+
+
+def _state(encoder: nn.Module) -> list[tuple[int, int, int]]:
+    """What changes with the weights, as far as torch knows of it."""
+    return [(id(p), p.data_ptr(), p._version) for p in encoder.parameters()]
+
+
+def digest(weight: torch.Tensor) -> str:
+    """Dtype, shape and SHA-256 of a weight."""
+    values = weight.detach().cpu().contiguous().numpy()
+    content = hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest()
+    return f"{values.dtype} {values.shape} {content}"

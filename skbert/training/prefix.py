@@ -1,0 +1,97 @@
+"""Let a training start above what does not train.
+
+1. With `freeze="encoder"` it starts from pooled vectors: an epoch is a loop over the head. With a number of
+   layers it starts from the states above them.
+2. Both come from the cache, or are computed once, before the first epoch (`frozen.py`).
+3. The frozen modules stay in the model, so that weights, names and depths are what they were; only their
+   `forward` hands on what it gets.
+
+Frozen parts have no dropout and never change, so the result is that of computing them in every step, up to
+rounding (tests/test_prefix.py), and the random streams are the same.
+
+The rule for when this is done: the outputs of all training and validation texts fit into the cache's limit
+together, and, for states, the family runs packed. `freeze="embeddings"` is left as it is: looking states up
+costs what looking embeddings up does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+from skbert.caching.store import STORE
+from skbert.data.encoding import Encodings
+from skbert.frozen import FrozenLayers, hand_on
+from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+    from skbert.training.loop import TrainingData
+
+
+def start_above(
+    model: SequenceClassifier,
+    what: Any,
+    lora: LoraConfig | None,
+    given: tuple[TrainingData, Encodings | None],
+    frozen: FrozenLayers,
+    new_model: Callable[[], SequenceClassifier],
+) -> tuple[TrainingData, Encodings | None]:
+    """Let the model start above its frozen part, if the rule says so.
+
+    Parameters
+    ----------
+    model : SequenceClassifier
+        About to be trained; it is changed.
+    what : int or str
+        The parameter `freeze`.
+    lora : LoraConfig or None
+        Adapters that the model has.
+    given : tuple of TrainingData and Encodings or None
+        What the training will see: the training texts, and those to validate on.
+    frozen : FrozenLayers
+    new_model : callable
+        Makes another model with the weights that this one starts with.
+
+    Returns
+    -------
+    tuple of TrainingData and Encodings or None
+        With what the frozen part makes of each row; as given, if the model starts at tokens.
+    """
+    data, held_out = given
+    seen = [data.encodings] if held_out is None else [data.encodings, held_out]
+    if not _is_worth(model, what, lora, seen, frozen):
+        return given
+    plain = cache(new_model)  # made only if something must be computed
+    if what == "encoder":
+        model.starts_at = "vectors"
+        rows = [list(frozen.vectors(model, e, plain)[:, None]) for e in seen]  # of each text (1, hidden_size)
+    else:
+        model.starts_at = "states"
+        rows = [frozen.states(model, e, int(what), plain) for e in seen]
+        for part in (*embedding_parts(model.encoder), *encoder_layers(model.encoder)[: int(what)]):
+            part.forward = hand_on
+    known = [replace(e, frozen=tuple(r)) for e, r in zip(seen, rows, strict=True)]
+    return replace(data, encodings=known[0]), None if held_out is None else known[1]
+
+
+def _is_worth(
+    model: SequenceClassifier,
+    what: Any,
+    lora: LoraConfig | None,
+    seen: list[Encodings],
+    frozen: FrozenLayers,
+) -> bool:
+    if what == "encoder":
+        n_vectors, dtype = sum(len(e) for e in seen), frozen.place.master_dtype
+    elif isinstance(what, Integral) and int(what) > 0 and model.architecture.packed:
+        if lora is not None and lora.init_lora_weights is not True:
+            return False  # adapters in the frozen layers that add something from the start
+        n_vectors, dtype = sum(len(e.ids) for e in seen), frozen.place.dtype
+    else:
+        return False
+    return n_vectors * model.hidden_size * dtype.itemsize <= STORE.limit

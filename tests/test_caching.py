@@ -1,0 +1,549 @@
+"""The store, the folder, and what a search shares: never a wrong hit, never over the limit."""
+
+import json
+import os
+import stat
+import threading
+import tracemalloc
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from tokenizers import Tokenizer
+
+import skbert
+from skbert.caching.cache import LOOK_UPS, Cache, digest, open_cache
+from skbert.caching.disk import Folder
+from skbert.caching.store import STORE, Store
+from skbert.data import tokens
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
+from skbert.frozen import row_keys
+from skbert.pretrained import checkpoints
+
+
+@pytest.fixture(autouse=True)
+def _own_cache():
+    skbert.clear_caches()
+    yield
+    skbert.set_cache_limit(2**29)
+    skbert.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_bert):
+    return checkpoints.new_tokenizer(checkpoints.load(tiny_bert).tokenizer_json)
+
+
+def key(number):
+    return digest(str(number).encode())
+
+
+def block(*numbers):
+    """Rows that hold their number as many times as it says."""
+    lengths = np.array(numbers)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return [key(n) for n in numbers], np.repeat(lengths, lengths).astype(np.int32), offsets
+
+
+def lists(rows):
+    return [None if row is None else row.tolist() for row in rows]
+
+
+# The store in memory.
+
+
+def test_rows_are_found_by_space_and_key():
+    store = Store()
+    store.add("tokens-a", *block(3, 0, 2))
+    assert lists(store.find("tokens-a", [key(2), key(0), key(7), key(3)])) == [[2, 2], [], None, [3, 3, 3]]
+    assert lists(store.find("tokens-b", [key(2)])) == [None]
+    assert (store.count("tokens"), store.count("states")) == (3, 0)
+
+
+def test_nobody_can_change_what_is_kept():
+    store = Store()
+    store.add("tokens-a", *block(3))
+    with pytest.raises(ValueError, match="read-only"):
+        store.find("tokens-a", [key(3)])[0][0] = 1
+
+
+def test_what_was_used_longest_ago_goes_first():
+    store = Store()
+    for number in (1, 2, 3):
+        store.add("tokens-a", *block(number))
+    store.find("tokens-a", [key(1)])
+    store.limit = store.info(None).currsize - 1
+    assert lists(store.find("tokens-a", [key(n) for n in (1, 2, 3)])) == [[1], None, [3, 3, 3]]
+    store.limit = 0
+    assert store.info(None) == (0, 0, 0, 0)
+    assert store.count("tokens") == 0
+
+
+def test_more_than_the_limit_is_not_kept():
+    store = Store(limit=1000)
+    store.add("tokens-a", *block(2))
+    store.add("tokens-a", *block(1000))
+    assert lists(store.find("tokens-a", [key(2), key(1000)])) == [[2, 2], None]
+    assert store.info(None).currsize <= 1000
+
+
+@given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=5, unique=True), max_size=30), st.data())
+def test_the_limit_holds_and_every_row_is_its_own(blocks, data):
+    """Blocks that overlap, in any order, under any limit: a row is right or is not there."""
+    store = Store(limit=data.draw(st.integers(0, 5000)))
+    for numbers in blocks:
+        store.add("tokens-a", *block(*numbers))
+        assert store.info(None).currsize <= store.limit
+        asked = data.draw(st.lists(st.integers(0, 35), max_size=6))
+        for number, row in zip(asked, store.find("tokens-a", [key(n) for n in asked]), strict=True):
+            assert row is None or row.tolist() == [number] * number
+    store.limit = 0
+    assert store._places == {}
+    assert store.info(None).currsize == 0
+
+
+def test_the_size_that_is_told_is_the_size_there_is():
+    """What a short text costs, with its key and its place; the limit is one of real bytes."""
+    store = Store(limit=2**40)
+    tracemalloc.start()
+    for start in range(0, 20_000, 1000):
+        keys = [key(n) for n in range(start, start + 1000)]
+        store.add("tokens-a", keys, np.zeros(10_000, np.int32), np.arange(0, 10_001, 10))
+        del keys
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 0.8 * taken < store.info(None).currsize < 1.25 * taken
+    assert taken / 20_000 < 250  # 40 of them are the tokens
+
+
+def test_threads_share_it():
+    store = Store(limit=20_000)
+    wrong = []
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(300):
+            numbers = rng.choice(60, 5, replace=False).tolist()
+            store.add("tokens-a", *block(*numbers))
+            for number, row in zip(numbers, store.find("tokens-a", [key(n) for n in numbers]), strict=True):
+                if row is not None and row.tolist() != [number] * number:
+                    wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert store.info(None).currsize <= 20_000
+
+
+def test_the_limit_that_people_set():
+    assert skbert.cache_info().maxsize == 2**29
+    skbert.set_cache_limit(10_000)
+    assert skbert.cache_info() == skbert.CacheInfo(0, 0, 10_000, 0)
+    with pytest.raises(ValueError, match=r"n_bytes is -1\. Expected 0"):
+        skbert.set_cache_limit(-1)
+
+
+# Tokens.
+
+NEAR = ["good film", "good film ", " good film", "Good film", "good\u00a0film", "goodfilm", "good  film", ""]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(NEAR) | st.text(alphabet="ab \ud800é", max_size=6), min_size=1, max_size=12),
+    st.lists(st.sampled_from(NEAR) | st.text(alphabet="ab \ud800é", max_size=6), min_size=1, max_size=12),
+    st.sampled_from([8, 12, 32]),
+    st.sampled_from(["head", "head_tail", "windows"]),
+)
+def test_ids_are_those_without_a_cache(tokenizer, first, second, max_length, long_text):
+    """Near-equal texts, pairs whose sides join to the same, every length and strategy, one store for all."""
+    n = min(len(first), len(second))
+    for texts in (Texts(first), Texts(first[:n], second[:n]), Texts(second[:n], first[:n])):
+        found = encode(tokenizer, texts, max_length, long_text, Cache())
+        expected = encode(tokenizer, texts, max_length, long_text)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        np.testing.assert_array_equal(found.offsets, expected.offsets)
+        np.testing.assert_array_equal(found.segments, expected.segments)
+        np.testing.assert_array_equal(found.truncated, expected.truncated)
+
+
+def test_pairs_that_join_to_the_same_are_different_rows(tokenizer):
+    texts = Texts(["good film", "good", "", "good film bad"], ["bad", "film bad", "good film bad", ""])
+    assert len(set(row_keys(encode(tokenizer, texts, 32)))) == 4
+
+
+@pytest.mark.parametrize("lengths", [(8, 64), (64, 8)])
+def test_a_very_long_text_is_read_as_far_as_each_length_needs(tokenizer, lengths):
+    """The ids of a beginning are not those of a text that is needed further."""
+    texts = Texts(["good film " * 500, "bad " * 2000, "rain"])
+    for max_length in lengths:
+        for long_text in ("head", "windows"):
+            found = encode(tokenizer, texts, max_length, long_text, Cache())
+            np.testing.assert_array_equal(found.ids, encode(tokenizer, texts, max_length, long_text).ids)
+
+
+def test_another_tokenizer_has_other_ids(tokenizer):
+    texts = Texts(["good film", "bad rain"])
+    encode(tokenizer, texts, 16, "head", Cache())
+    changed = Tokenizer.from_str(tokenizer.to_str().replace('"lowercase":true', '"lowercase":false'))
+    changed.encode_special_tokens = True
+    literal = Tokenizer.from_str(tokenizer.to_str())  # reads "[SEP]" as the separator
+    for other, text in ((changed, "GOOD film"), (literal, "good [SEP] film")):
+        encode(tokenizer, Texts([text]), 16, "head", Cache())
+        found = encode(other, Texts([text]), 16, "head", Cache())
+        np.testing.assert_array_equal(found.ids, encode(other, Texts([text]), 16).ids)
+        assert found.ids.tolist() != encode(tokenizer, Texts([text]), 16).ids.tolist()
+    # A tokenizer that is changed after a fit is another one.
+    shared = checkpoints.new_tokenizer(tokenizer.to_str())
+    encode(shared, texts, 16, "head", Cache())
+    shared.add_tokens(["good film"])
+    found = encode(shared, texts, 16, "head", Cache())
+    np.testing.assert_array_equal(found.ids, encode(shared, texts, 16).ids)
+
+
+@pytest.fixture
+def split_texts(monkeypatch):
+    """Count the texts that the tokenizer is given; it still splits them."""
+    counts = Counter()
+    original = tokens._encode_chunk
+
+    def counted(tokenizer, texts):
+        counts.update(texts)
+        return original(tokenizer, texts)
+
+    monkeypatch.setattr(tokens, "_encode_chunk", counted)
+    return counts
+
+
+def test_every_text_is_split_once(tokenizer, split_texts):
+    texts = [f"good film {i}" for i in range(50)]
+    encode(tokenizer, Texts(texts[:40] + texts[:5]), 16, "head", Cache())
+    encode(tokenizer, Texts(texts[20:]), 8, "windows", Cache())
+    encode(tokenizer, Texts(texts[:9], texts[9:18]), 8, "head", Cache())
+    assert split_texts == Counter(texts)
+    assert skbert.cache_info("tokens")[:2] == (30 - 10 + 5 + 18, 50)
+
+
+def test_a_prediction_looks_up_and_keeps_nothing(tokenizer, split_texts):
+    texts = [f"good film {i}" for i in range(300)]
+    encode(tokenizer, Texts(texts[:120]), 16, "head", LOOK_UPS)
+    assert skbert.cache_info() == (0, 0, 2**29, 0)
+    encode(tokenizer, Texts(texts[:120]), 16, "head", Cache())
+    split_texts.clear()
+    encode(tokenizer, Texts(texts[20:140]), 16, "head", LOOK_UPS)
+    assert split_texts == Counter(texts[120:140])
+    assert STORE.count("tokens") == 120
+    encode(tokenizer, Texts(texts), 16, "head", LOOK_UPS)  # most cannot be there: nothing is looked up
+    assert skbert.cache_info("tokens")[:2] == (100, 140)
+
+
+def test_without_a_cache_nothing_is_counted(make_classifier, reviews):
+    skbert.set_cache_limit(0)
+    make_classifier(freeze="encoder").fit(*map(list, reviews)).predict(list(reviews[0]))
+    assert skbert.cache_info() == (0, 0, 0, 0)
+
+
+# The folder.
+
+LIKE = np.empty(0, np.int32)
+
+
+def test_another_process_finds_what_one_wrote(tmp_path):
+    Folder(tmp_path).add("tokens-a", *block(3, 0, 2))
+    Folder(tmp_path).add("tokens-a", *block(4))
+    found = Folder(tmp_path).find("tokens-a", {key(2), key(0), key(4), key(9)}, LIKE)
+    assert {k: row.tolist() for k, row in found.items()} == {key(2): [2, 2], key(0): [], key(4): [4] * 4}
+    assert Folder(tmp_path).find("tokens-b", {key(2)}, LIKE) == {}
+
+
+def test_a_folder_sees_what_others_write_later(tmp_path):
+    mine, other = Folder(tmp_path), Folder(tmp_path)
+    assert mine.find("tokens-a", {key(3)}, LIKE) == {}
+    other.add("tokens-a", *block(3))
+    assert mine.find("tokens-a", {key(3)}, LIKE)[key(3)].tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64])
+def test_values_come_back_exactly(tmp_path, dtype):
+    values = np.random.default_rng(0).standard_normal((5, 7)).astype(dtype)
+    Folder(tmp_path).add("states-a", [key(1), key(2)], values, np.array([0, 2, 5]))
+    found = Folder(tmp_path).find("states-a", {key(1), key(2)}, values[:0])
+    np.testing.assert_array_equal(found[key(1)], values[:2])
+    np.testing.assert_array_equal(found[key(2)], values[2:])
+    assert found[key(1)].dtype == dtype
+
+
+def written(folder):
+    return next(Path(folder).rglob("*.rows"))
+
+
+def test_every_damaged_byte_is_found(tmp_path):
+    """A flipped bit anywhere, and a file cut anywhere: no row, one warning, and no exception."""
+    Folder(tmp_path).add("tokens-a", *block(3, 2))
+    file = written(tmp_path)
+    whole = file.read_bytes()
+    damaged = [whole[:i] + bytes([whole[i] ^ 4]) + whole[i + 1 :] for i in range(len(whole))]
+    damaged += [whole[:i] for i in range(len(whole))] + [whole + b"0", b"", b"\x93NUMPY garbage" * 20]
+    for content in damaged:
+        file.write_bytes(content)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            folder = Folder(tmp_path)
+            found = folder.find("tokens-a", {key(3), key(2)}, LIKE)
+            assert folder.find("tokens-a", {key(3)}, LIKE).keys() <= found.keys()
+        assert all(
+            row.tolist() == block(n)[1].tolist()
+            for n in (3, 2)
+            for row in [found.get(key(n))]
+            if row is not None
+        )
+        assert not found or content.split(b"\n")[0] != whole.split(b"\n")[0]
+        if not found:
+            assert [w.category for w in caught] == [skbert.CacheWarning]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b"{}",
+        b"nonsense",
+        b'{"skbert": 2}',
+        {"n_rows": -1},
+        {"n_rows": 1e99},
+        {"dtype": "O"},
+        {"shape": []},
+        {"shape": [-1]},
+        {"index": 3},
+        b"[" * 4000,
+    ],
+)
+def test_foreign_headers_are_refused(tmp_path, header):
+    Folder(tmp_path).add("tokens-a", *block(3))
+    file = written(tmp_path)
+    line, rest = file.read_bytes().split(b"\n", 1)
+    if isinstance(header, dict):
+        header = json.dumps(json.loads(line) | header).encode()
+    file.write_bytes(header + b"\n" + rest)
+    with pytest.warns(skbert.CacheWarning, match="no whole cache file"):
+        assert Folder(tmp_path).find("tokens-a", {key(3)}, LIKE) == {}
+
+
+def test_rows_of_another_kind_are_refused(tmp_path):
+    Folder(tmp_path).add("tokens-a", *block(3))
+    with pytest.warns(skbert.CacheWarning, match="of another kind"):
+        assert Folder(tmp_path).find("tokens-a", {key(3)}, np.empty((0, 8), np.float32)) == {}
+
+
+def test_a_fit_computes_damaged_entries_again_and_says_so_once(tmp_path, make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    parameters = {"freeze": "encoder", "memory": tmp_path / "shared"}
+    expected = make_classifier(**parameters).fit(texts, labels).decision_function(texts)
+    for file in (tmp_path / "shared").rglob("*.rows"):
+        file.write_bytes(file.read_bytes()[:-3] + b"bad")
+    skbert.clear_caches()
+    parameters["memory"] = tmp_path / "moved"  # a folder that this process has not read yet
+    (tmp_path / "shared").rename(tmp_path / "moved")
+    with pytest.warns(skbert.CacheWarning) as caught:
+        again = make_classifier(**parameters).fit(texts, labels)
+    assert [w.category for w in caught].count(skbert.CacheWarning) == 1
+    np.testing.assert_allclose(again.decision_function(texts), expected, rtol=1e-6)
+    assert skbert.cache_info("vectors")[:2] == (48, 24)
+    # What was computed again has replaced what was damaged.
+    skbert.clear_caches()
+    make_classifier(**parameters).fit(texts, labels)
+    assert skbert.cache_info().misses == 0
+
+
+def deny(monkeypatch, error):
+    """Have the system refuse every new file, as a full disk or a read-only folder does."""
+    original = os.open
+
+    def refuse(path, flags, *args, **kwargs):
+        if flags & os.O_CREAT:
+            raise OSError(*error)
+        return original(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+@pytest.mark.parametrize("error", [(28, "No space left on device"), (30, "Read-only file system")])
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path, monkeypatch, error, make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    expected = make_classifier(freeze="encoder").fit(texts, labels).decision_function(texts)
+    skbert.clear_caches()
+    deny(monkeypatch, error)
+    model = make_classifier(freeze="encoder", memory=tmp_path)
+    with pytest.warns(skbert.CacheWarning, match=rf"cannot be written.*{error[1]}"):
+        model.fit(texts, labels)
+    model.fit(texts[:4], labels[:4])  # a second warning would be an error
+    model.fit(texts, labels)
+    np.testing.assert_allclose(model.decision_function(texts), expected, rtol=1e-6)
+    assert not list(tmp_path.rglob("*.rows"))
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_still_gives_what_it_has(tmp_path, make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    make_classifier(memory=tmp_path).fit(texts[:12], labels[:12])
+    for folder in [tmp_path, *(p for p in tmp_path.rglob("*") if p.is_dir())]:
+        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    skbert.clear_caches()
+    try:
+        with pytest.warns(skbert.CacheWarning, match="cannot be written"):
+            make_classifier(memory=tmp_path).fit(texts, labels)
+    finally:
+        for folder in [tmp_path, *(p for p in tmp_path.rglob("*") if p.is_dir())]:
+            folder.chmod(stat.S_IRWXU)
+    assert skbert.cache_info("tokens")[:2] == (12, 12)
+
+
+def test_nothing_on_disk_unless_asked_for(tmp_path, monkeypatch, make_classifier, reviews):
+    monkeypatch.chdir(tmp_path)
+    for memory in (None, joblib.Memory(location=None, verbose=0)):
+        make_classifier(freeze="encoder", memory=memory).fit(*map(list, reviews)).predict(["good"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [str, Path, lambda p: joblib.Memory(p, verbose=0)])
+def test_memory_as_people_give_it(kind, tmp_path, make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier(memory=kind(str(tmp_path / "new"))).fit(texts, labels)
+    assert written(tmp_path / "new" / "skbert")
+    skbert.clear_caches()
+    again = make_classifier(memory=kind(str(tmp_path / "new"))).fit(texts, labels)
+    assert skbert.cache_info().misses == 0
+    np.testing.assert_array_equal(again.decision_function(texts), model.decision_function(texts))
+
+
+def test_memory_that_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(skbert.InputError, match=r"memory='.*file' is a file\. Expected a folder"):
+        open_cache(tmp_path / "file")
+    broken = joblib.Memory(None, verbose=0)
+    broken.location = 3
+    with pytest.raises(skbert.InputTypeError, match=r"memory keeps its things at 3 \(int\)"):
+        open_cache(broken)
+
+
+# A search.
+
+
+def search(make_classifier, reviews, n_jobs=1, **parameters):
+    texts, labels = map(list, reviews)
+    grid = {"learning_rate": [1e-3, 1e-2], "freeze": ["encoder", 1]}
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    found = GridSearchCV(
+        make_classifier(**parameters), grid, cv=folds, n_jobs=n_jobs, scoring="neg_log_loss", refit=False
+    )
+    return found.fit(texts, labels).cv_results_
+
+
+def test_a_search_splits_and_loads_once(make_classifier, reviews, split_texts, tiny_checkpoints, monkeypatch):
+    """12 fits: one checkpoint, and each text split once (the folds are too small to look tokens up)."""
+    loaded = []
+    original = checkpoints._read
+    monkeypatch.setattr(checkpoints, "_read", lambda *args: loaded.append(args) or original(*args))
+    folder = tiny_checkpoints("bert", layers=2, seed=5)
+    search(make_classifier, reviews, model=folder)
+    assert len(loaded) == 1
+    texts = list(reviews[0])
+    trained_on = Counter({text: n for text, n in split_texts.items() if text in texts})
+    assert set(trained_on) == set(texts)
+    tokens_info, vectors = skbert.cache_info("tokens"), skbert.cache_info("vectors")
+    assert (tokens_info.misses, vectors.misses) == (24, 24 + 8)  # one fold was predicted before its first fit
+    assert skbert.cache_info("states").misses == 24
+    # 12 fits look 16 texts up.
+    assert tokens_info.hits == 12 * 16 - 24
+
+
+def test_results_are_the_same_with_any_cache(make_classifier, reviews, tiny_checkpoints, tmp_path):
+    folder = tiny_checkpoints("bert", layers=2)
+    skbert.set_cache_limit(0)
+    off = search(make_classifier, reviews, model=folder)
+    skbert.set_cache_limit(2**29)
+    runs = {
+        "on": search(make_classifier, reviews, model=folder),
+        "warm": search(make_classifier, reviews, model=folder),
+    }
+    skbert.set_cache_limit(4000)
+    runs["small"] = search(make_classifier, reviews, model=folder)
+    skbert.set_cache_limit(2**29)
+    runs["written"] = search(make_classifier, reviews, model=folder, memory=tmp_path)
+    skbert.clear_caches()
+    runs["read"] = search(make_classifier, reviews, model=folder, memory=tmp_path)
+    for name, found in runs.items():
+        for split in range(3):
+            scores, expected = found[f"split{split}_test_score"], off[f"split{split}_test_score"]
+            np.testing.assert_allclose(scores, expected, rtol=1e-6, err_msg=name)
+
+
+def test_results_are_the_same_in_two_processes(make_classifier, reviews, tiny_checkpoints, tmp_path):
+    folder = tiny_checkpoints("bert", layers=2)
+    one = search(make_classifier, reviews, model=folder)
+    skbert.clear_caches()
+    two = search(make_classifier, reviews, n_jobs=2, model=folder, memory=tmp_path)
+    np.testing.assert_allclose(two["mean_test_score"], one["mean_test_score"], rtol=1e-6)
+    assert skbert.cache_info() == (0, 0, 2**29, 0)  # the workers' caches are their own
+    search(make_classifier, reviews, model=folder, memory=tmp_path)
+    found = skbert.cache_info()
+    assert (found.misses, found.hits > 0) == (8, True)  # the texts that are predicted before their first fit
+
+
+# Memory.
+
+
+def resident():
+    """Bytes of this process that are in memory."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_200_fits_leave_no_more_than_a_few_do(make_classifier, tiny_checkpoints):
+    """Other texts in every fit, all kinds of freezing, a cache that is full all the time."""
+    limit = 500_000
+    skbert.set_cache_limit(limit)
+    folder = tiny_checkpoints("bert", layers=2)
+
+    def fit(number):
+        texts = [f"good film {number} {i}" if i % 2 else f"bad story {number} {i}" for i in range(24)]
+        freeze = (0, 1, "encoder")[number % 3]
+        model = make_classifier(model=folder, freeze=freeze, epochs=1)
+        model.fit(texts, [i % 2 for i in range(24)]).predict(texts)
+
+    for number in range(30):
+        fit(number)
+    assert 0.8 * limit < skbert.cache_info().currsize <= limit
+    before = resident()
+    for number in range(30, 230):
+        fit(number)
+        assert skbert.cache_info().currsize <= limit
+    assert resident() - before < 20e6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("parameters", [{}, {"freeze": 1}, {"freeze": "encoder"}, {"lora": 2}], ids=str)
+def test_a_fit_leaves_the_device_as_it_was(parameters, make_classifier, reviews, tiny_checkpoints):
+    import torch
+
+    texts, labels = map(list, reviews)
+    parameters = {"model": tiny_checkpoints("bert", layers=2), "device": "cuda"} | parameters
+    make_classifier(**parameters).fit(texts, labels)  # the libraries' own workspaces
+    before = torch.cuda.memory_allocated()
+    models = [make_classifier(**parameters).fit(texts, labels) for _ in range(3)]
+    assert abs(torch.cuda.memory_allocated() - before) < 1e6
+    models[0].predict(texts)
+    del models
+    assert abs(torch.cuda.memory_allocated() - before) < 1e6
