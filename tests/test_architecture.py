@@ -31,6 +31,7 @@ NEVER = {
     "data.inputs": {"torch", "transformers", "sklearn"},
     "data.labels": {"torch", "transformers", "tokenizers"},
     "data.outputs": {"transformers", "tokenizers", "sklearn"},
+    "data.splitting": {"torch", "transformers", "sklearn"},
     "data.weights": {"torch", "transformers", "tokenizers"},
     "network.attention": {"sklearn", "transformers", "tokenizers"},
     "network.dropout": {"sklearn", "transformers"},
@@ -49,9 +50,17 @@ NEVER = {
         "skbert.training.loop",
     },
     "persistence.tensorfile": {"torch", "transformers", "sklearn", "pickle", "joblib"},
-    "pretrained.checkpoints": {"sklearn", "skbert.classifier"},
+    "pretrained.checkpoints": {"transformers", "sklearn", "skbert.classifier"},
     "pretrained.families": {"transformers", "sklearn", "skbert.training.loop"},
-    "pretrained.interchange": {"sklearn", "pickle", "joblib", "skbert.classifier", "skbert.training.loop"},
+    "pretrained.interchange": {
+        "transformers",
+        "sklearn",
+        "pickle",
+        "joblib",
+        "skbert.classifier",
+        "skbert.training.loop",
+    },
+    "pretrained.library": {"sklearn", "skbert.classifier", "skbert.pretrained.checkpoints"},
     "pretrained.sources": {"torch", "transformers", "sklearn"},
     "training.adapt": {"sklearn", "transformers", "skbert.training.loop", "skbert.training.optimizer"},
     "training.callbacks": {"torch", "transformers"},
@@ -117,11 +126,12 @@ def test_folders_import_one_way():
         assert not (later and found), module
 
 
-def test_only_what_reads_and_writes_checkpoints_imports_transformers():
+def test_one_module_imports_transformers():
+    """And hands it to one thread at a time (`library.quiet`)."""
     importing = {
         module for module in MODULES if any(name.split(".")[0] == "transformers" for name in imports(module))
     }
-    assert importing == {"pretrained.checkpoints", "pretrained.interchange"}
+    assert importing == {"pretrained.library"}
 
 
 def test_no_import_cycles():
