@@ -1,7 +1,6 @@
 """From texts to token ids, ragged: one flat int32 array and offsets, never padded.
 
-1. The raw `tokenizers.Tokenizer` splits texts into ids, without special tokens and without truncation:
-   it holds no state that a call changes, so many threads may share it.
+1. The raw tokenizer splits texts into ids, without special tokens and without truncation (`splitting.py`).
 2. A text of more than `max_length` tokens keeps its first ones ("head"), its first and last ones
    ("head_tail"), or becomes several rows that overlap by half ("windows"); of a pair the longer side is
    cut first.
@@ -14,20 +13,17 @@ Steps 2 and 3 are array operations over the whole batch of texts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from skbert.data.inputs import Texts
+from skbert.data.splitting import split
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 LongText = Literal["head", "head_tail", "windows"]
-
-_CHUNK = 1024  # texts a call to the tokenizer: enough to feed its threads, little to hold in memory
-_CHARACTERS_PER_TOKEN = 16  # a text is first cut after max_length times this many characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +116,9 @@ def encode(tokenizer: Tokenizer, texts: Texts, max_length: int, long_text: LongT
     template = Template.read(tokenizer, texts.n_columns)
     budget = max_length - template.n_special
     needed = max_length if long_text == "head" else None
-    sides = [_token_ids(tokenizer, texts.first, needed)]
+    sides = [split(tokenizer, texts.first, needed)]
     if texts.second is not None:
-        sides.append(_token_ids(tokenizer, texts.second, needed))
+        sides.append(split(tokenizer, texts.second, needed))
     lengths = np.stack([np.diff(offsets) for _, offsets in sides])  # (n_sides, n_texts)
     kept = truncate_longest_first(lengths, budget)
     owners, starts = _windows(lengths, kept) if long_text == "windows" else _one_row(lengths)
@@ -233,43 +229,3 @@ def _assemble(spans: list[_Span], template: Template) -> tuple[np.ndarray, np.nd
                 segments[target] = template.text_segments[number]
                 cursor += length
     return ids, segments, offsets
-
-
-def _token_ids(tokenizer: Tokenizer, texts: list[str], needed: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids without specials: flat int32 ids and offsets; `needed` of each text at least, None: all."""
-    parts: list[np.ndarray] = []
-    lengths: list[int] = []
-    for start in range(0, len(texts), _CHUNK):
-        chunk = texts[start : start + _CHUNK]
-        if needed is not None:
-            chunk = [_beginning(tokenizer, text, needed) for text in chunk]
-        rows = _encode_chunk(tokenizer, chunk)
-        lengths.extend(map(len, rows))
-        parts.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return np.concatenate(parts), offsets
-
-
-def _encode_chunk(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    try:
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    except TypeError:
-        # A str with lone surrogates has no UTF-8 form; surrogate pairs are joined, lone ones become U+FFFD.
-        repaired = [t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in texts]
-        encodings = tokenizer.encode_batch_fast(repaired, add_special_tokens=False)
-    return [encoding.ids for encoding in encodings]
-
-
-def _beginning(tokenizer: Tokenizer, text: str, max_length: int) -> str:
-    """A beginning of a very long text that already has more than `max_length` tokens.
-
-    Cut at a space, where tokenizers begin a word anyway, so that the tokens kept are those of the whole
-    text, at a cost that does not grow with it.
-    """
-    size = max_length * _CHARACTERS_PER_TOKEN
-    while len(text) > size:
-        cut = text.rfind(" ", 0, size)
-        if cut > 0 and len(_encode_chunk(tokenizer, [text[:cut]])[0]) > max_length:
-            return text[:cut]
-        size *= 2
-    return text
