@@ -80,7 +80,7 @@ def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
     """
     if runtime.device.type == "cpu" and runtime.dtype == model.head.weight.dtype:
         return model
-    key = (runtime, tuple(p._version for p in model.parameters() if not p.is_inference()))
+    key = (runtime, tuple(p._version for p in model.parameters()))
     with _lock:
         kept = _latest.get(model)
         if kept is not None and kept[0] == key:

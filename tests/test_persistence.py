@@ -30,6 +30,7 @@ from skbert.network.model import SequenceClassifier
 from skbert.persistence import blueprint, tensorfile
 
 ROOT = Path(__file__).parents[1]
+MUTATE = Path(__file__).with_name("mutate.py")
 TEXTS = ["good film", "the dog is sad", "", "[SEP] ünknown \ud800 words!", "a " * 60]
 
 
@@ -691,6 +692,22 @@ for path in sys.argv[2:]:
 """
     said = run(code, file, *paths).split()
     assert said == ["refused"] * len(greedy)
+
+
+@pytest.mark.stress
+def test_mutated_files_are_refused_and_run_nothing(tmp_path, full_count, figure):
+    """Damage of every kind, in a process that shows a crash and forbids whatever a file may want to run."""
+    path = tmp_path / "model"
+    path.write_bytes(SAVED.read_bytes())
+    count = full_count(48, 1000)
+    outcomes = json.loads(run(MUTATE.read_text(encoding="utf-8"), path, count))
+    refused = sum(n for _, outcome, n in outcomes if outcome == "refused")
+    figure("mutated files loaded", count, f"{refused} refused; {count - refused} with new checksums taken")
+    assert sum(n for *_, n in outcomes) == count
+    # A forgery has checksums of its own: it may be another model, and is not damaged.
+    assert {outcome for kind, outcome, _ in outcomes if kind != "forgery"} == {"refused"}
+    assert {outcome for *_, outcome, _ in outcomes} <= {"refused", "the same model", "another model"}
+    assert len({kind for kind, *_ in outcomes}) == 8
 
 
 # skops, whose files name the types that they need

@@ -119,7 +119,7 @@ for long_text in ("head", "head_tail", "windows"):
 
 @pytest.fixture(scope="module")
 def measured():
-    """For each way to read and each kind: first ids, rows, megabytes more than before, seconds of CPU time."""
+    """For each way to read and each kind: first ids, rows, megabytes more than before, CPU seconds."""
     done = subprocess.run([sys.executable, "-c", _CODE, SAVED], capture_output=True, text=True, check=True)
     return {(how, kind): rest for how, kind, *rest in map(json.loads, done.stdout.splitlines())}
 
