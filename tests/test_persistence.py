@@ -695,6 +695,18 @@ for path in sys.argv[2:]:
 
 
 @pytest.mark.stress
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_while_saving(tmp_path, full_count, figure):
+    """SIGKILL at any moment leaves one of the two models, which loads."""
+    script, count = Path(__file__).with_name("kill_saves.py"), full_count(20, 200)
+    first, second, unfinished = json.loads(run(script.read_text(encoding="utf-8"), SAVED, tmp_path, count))
+    figure("kills while a model is saved", count, f"{first} left one model, {second} the other, all load")
+    assert first + second == count
+    assert min(first, second) > 0
+    assert unfinished > 0  # kills did come in the middle of writing
+
+
+@pytest.mark.stress
 def test_mutated_files_are_refused_and_run_nothing(tmp_path, full_count, figure):
     """Damage of every kind, in a process that shows a crash and forbids whatever a file may want to run."""
     path = tmp_path / "model"
