@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 CODE := skbert tests benchmarks docs/examples
 
-.PHONY: help demo test test-clusters lint format bench bench-speed bench-search bench-gpu clean
+.PHONY: help demo test test-clusters stress audit lint format bench bench-speed bench-search bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -36,6 +36,21 @@ test: $(VENV)/.ready ## run the tests
 # Dask and Ray, each with processes of their own: a minute or two.
 test-clusters: $(VENV)/.ready ## run the tests that start clusters
 	$(BIN)/python -m pytest -m slow tests/test_clusters.py
+
+# Tests that count something, with their full counts, and those that take long.
+stress: $(VENV)/.ready ## run the long tests, and print their figures; about half an hour
+	nice $(BIN)/python -m pytest --stress -m "stress or slow"
+
+# First the versions of constraints.txt, as torch's own name (2.13.0+cpu) is in no database; then all that is
+# installed. Not for continuous integration: what is known changes from day to day.
+OSV := https://api.osv.dev/v1/query
+QUERY := {"package": {"name": "skbert", "ecosystem": "PyPI"}, "version": "0"}
+AUDIT := $(BIN)/python -m pip_audit --vulnerability-service osv --progress-spinner off
+audit: $(VENV)/.ready-dev ## look dependencies up in the database of known holes, osv.dev
+	@$(BIN)/python -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], sys.argv[2].encode(), 20)' \
+	'$(OSV)' '$(QUERY)' 2>/dev/null || { echo "make audit: $(OSV) cannot be reached from here. Nothing was looked up."; exit 1; }
+	$(AUDIT) --requirement constraints.txt --no-deps --disable-pip
+	$(AUDIT) --skip-editable
 
 lint: $(VENV)/.ready-dev ## check style and types
 	$(BIN)/ruff check $(CODE)

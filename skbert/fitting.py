@@ -29,7 +29,7 @@ from skbert.frozen import FrozenLayers
 from skbert.network.memory import checkpoint_layers
 from skbert.network.model import SequenceClassifier, set_dropout
 from skbert.persistence.identity import describe
-from skbert.runtime import Generators, Runtime, isolated_generators, resolve_runtime
+from skbert.runtime import Generators, Runtime, isolated_cuda, resolve_runtime
 from skbert.starting import Start, from_checkpoint, start_head
 from skbert.training.adapt import GradualThawing, freeze
 from skbert.training.agreement import check_given, check_weights
@@ -158,12 +158,8 @@ def fit_texts(
 
 @contextmanager
 def _own_torch_state(generators: Generators, place: Runtime) -> Iterator[None]:
-    """Gradients on, whatever the caller has set; torch's generators as they were, afterwards."""
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        isolated_generators(generators.seed, place.device),
-    ):
+    """Gradients on, whatever the caller has set; a CUDA device's generator as it was, afterwards."""
+    with torch.inference_mode(False), torch.enable_grad(), isolated_cuda(generators.seed, place.device):
         yield
 
 

@@ -259,14 +259,15 @@ class LearningMixin(BaseEstimator):
         }
 
     def _keep(self, attributes: dict[str, Any]) -> None:
-        """Only now, with everything behind us that can fail, is the estimator changed."""
-        for name in ("feature_names_in_", "_moments"):
-            self.__dict__.pop(name, None)
-        self.__dict__.update(attributes)
+        """Only now, with everything behind us that can fail, is the estimator changed; in one step."""
+        stale = ("feature_names_in_", "_moments")
+        kept = {name: value for name, value in vars(self).items() if name not in stale}
+        self.__dict__ = kept | attributes
 
     def __getstate__(self) -> Any:
         state = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_moments"}
+        of_the_process = ("_moments", "_callback_fit_ctx", "_skl_callbacks_to_teardown")
+        return {name: value for name, value in state.items() if name not in of_the_process}
 
 
 def _history(losses: list[float], scores: list[float] | None) -> list[dict[str, float]]:

@@ -6,7 +6,7 @@ constructing and cloning an estimator cost nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -51,7 +51,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         from skbert.data import outputs
 
-        return outputs.decode(self.predict_proba(X), self.classes_, self.target_type_)
+        now = self._as_of_now()
+        return outputs.decode(now.predict_proba(X), now.classes_, now.target_type_)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each class, in the order of `classes_`.
@@ -69,7 +70,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         from skbert.data import outputs
 
-        return outputs.probabilities(self._run(X, "logits"), self.target_type_)
+        now = self._as_of_now()
+        return outputs.probabilities(now._run(X, "logits"), now.target_type_)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithm of `predict_proba`, finite also where a probability rounds to zero.
@@ -85,7 +87,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         from skbert.data import outputs
 
-        return outputs.log_probabilities(self._run(X, "logits"), self.target_type_)
+        now = self._as_of_now()
+        return outputs.log_probabilities(now._run(X, "logits"), now.target_type_)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits of the classes or labels; for two classes the log-odds of the second.
@@ -101,7 +104,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         from skbert.data import outputs
 
-        return outputs.decision_values(self._run(X, "logits"), self.target_type_)
+        now = self._as_of_now()
+        return outputs.decision_values(now._run(X, "logits"), now.target_type_)
 
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.
@@ -116,7 +120,16 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ndarray of shape (n_samples, hidden_size), float32
             float64 if `precision` is "float64".
         """
-        return self._run(X, "embeddings")
+        return self._as_of_now()._run(X, "embeddings")
+
+    def _as_of_now(self) -> Self:
+        """The estimator with the state it has now, all of it from one fit, whatever other threads do to it.
+
+        A dict is copied in one step, and `fit` replaces it in one (`LearningMixin._keep`).
+        """
+        now = object.__new__(type(self))
+        now.__dict__ = dict(vars(self))
+        return now
 
     def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
         """Check, encode each different text once, run the model, and give every row its result."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import platform
-import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skbert import workers
 from skbert.exceptions import InputError
@@ -116,7 +117,7 @@ class Generators:
     weights: torch.Generator  # new weights, on the CPU
     dropout: torch.Generator  # dropout masks, on the device
     probe: np.random.Generator  # parts of the texts that a linear probe is tried on
-    seed: int  # for the global generators, while they are isolated
+    seed: int  # for the generator of a CUDA device, while it is isolated
 
     @classmethod
     def from_seed(cls, seed: int, device: torch.device, rank: int = 0) -> Generators:
@@ -135,47 +136,90 @@ class Generators:
         )
 
 
-_scopes_lock = threading.Lock()
-_scopes: list[object] = []  # entered and not left yet, in all threads
-_before: list[tuple[Any, torch.Tensor]] = []  # the state before the first of them
+class DrawsFrom(TorchDispatchMode):
+    """Let code that names no generator draw from this one, in this thread alone.
 
-
-@contextmanager
-def isolated_generators(seed: int | None = None, device: torch.device | None = None) -> Iterator[None]:
-    """Let a block draw from torch's global generators, and put back their state afterwards.
-
-    Model code of transformers draws from them (initial weights, dropout in eager attention); whoever uses
-    skbert finds them as they were.
+    Code of transformers and peft draws initial weights and some dropout masks from torch's global generator.
+    Within this scope it does not: whoever else uses that one, in whatever thread, finds it as it was.
 
     Parameters
     ----------
-    seed : int, default=None
-        Seed inside the block; None leaves the state as it is.
-    device : torch.device, default=None
-        A CUDA device whose generator is isolated too.
+    generator : torch.Generator
+        Draws on other devices than its own are left alone.
     """
-    cuda = device if device is not None and device.type == "cuda" else None
-    scope = object()
-    with _scopes_lock:
-        python_state = random.getstate()  # an import inside the block may draw from it (rich does)
-        cpu_state = torch.get_rng_state()
-        if not _scopes:
-            _before[:] = [(python_state, cpu_state)]
-        _scopes.append(scope)
-    cuda_state = None if cuda is None else torch.cuda.get_rng_state(cuda)
-    try:
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)
-            if cuda is not None:
-                with torch.cuda.device(cuda):
-                    torch.cuda.manual_seed(seed)
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operation of torch, with the generator if it can take one."""
+        given = kwargs or {}
+        drawing = _drawing(func)
+        if drawing is None or given.get("generator") is not None or not self._is_here(args, given):
+            return func(*args, **given)
+        return drawing(*args, **given | {"generator": self.generator})
+
+    def _is_here(self, args: tuple[Any, ...], given: dict[str, Any]) -> bool:
+        place = args[0].device if args and isinstance(args[0], torch.Tensor) else given.get("device")
+        return torch.device(place or "cpu").type == self.generator.device.type
+
+
+@cache
+def _drawing(func: Any) -> Any:
+    """The overload of an operation that takes a generator; None if it draws nothing."""
+    if any(argument.name == "generator" for argument in func._schema.arguments):
+        return func
+    name = func._overloadname.replace("default", "")
+    return getattr(func.overloadpacket, f"{name}_generator".strip("_"), None)
+
+
+@contextmanager
+def building(generator: torch.Generator | None = None) -> Iterator[None]:
+    """Let one thread at a time run code of transformers and peft that builds models.
+
+    While they build they change settings of the whole process, and put back what they found: the functions of
+    `torch.nn.init`, torch's default dtype, their verbosity. Two threads at once leave them changed.
+
+    Parameters
+    ----------
+    generator : torch.Generator, default=None
+        Source of the initial weights; None takes any, for weights that are to be overwritten.
+    """
+    source = generator if generator is not None else torch.Generator().manual_seed(0)
+    # What is built under the caller's inference_mode could not be trained, nor watched for changes.
+    with _one_builder, torch.inference_mode(False), DrawsFrom(source):
         yield
-    finally:
-        with _scopes_lock:
-            _scopes.remove(scope)
-            if not _scopes:  # scopes of several threads may end in another order than they began
-                python_state, cpu_state = _before.pop()
-            random.setstate(python_state)
-            torch.set_rng_state(cpu_state)
-        if cuda is not None and cuda_state is not None:
-            torch.cuda.set_rng_state(cuda_state, cuda)
+
+
+_one_builder = threading.RLock()
+
+
+@contextmanager
+def isolated_cuda(seed: int, device: torch.device) -> Iterator[None]:
+    """Let a block draw from the global generator of a CUDA device, and put back its state afterwards.
+
+    Fused attention can draw its dropout masks from nowhere else. So one fit at a time trains on CUDA. On
+    other devices this does nothing: nothing draws from their generators.
+
+    Parameters
+    ----------
+    seed : int
+        Inside the block.
+    device : torch.device
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with _one_on_cuda, torch.cuda.device(device):
+        state = torch.cuda.get_rng_state(device)
+        torch.cuda.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.cuda.set_rng_state(state, device)
+
+
+_one_on_cuda = threading.RLock()

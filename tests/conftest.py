@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 
 # All of this before torch, transformers or scipy are imported; child processes inherit it.
 _HF_HOME = tempfile.mkdtemp(prefix="skbert-tests-hf-")
@@ -19,6 +20,40 @@ os.environ["SCIPY_ARRAY_API"] = "1"
 
 import pytest  # noqa: E402
 from checkpoints import FAMILIES, build_checkpoint  # noqa: E402
+
+_FIGURES = pytest.StashKey()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--stress", action="store_true", help="run the tests of the marker `stress` with their full counts"
+    )
+
+
+@pytest.fixture
+def full_count(request):
+    """Return a function of a count in the default run and the full one: which of them is to be run."""
+    stress = request.config.getoption("--stress")
+    return lambda default, full: full if stress else default
+
+
+@pytest.fixture
+def figure(request):
+    """Return a function that notes what was counted and what came out, for the table of `make stress`."""
+    rows = request.config.stash.setdefault(_FIGURES, [])
+    begin = time.perf_counter()
+    return lambda what, count, result: rows.append((what, count, result, time.perf_counter() - begin))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash.get(_FIGURES, [])
+    if not (rows and config.getoption("--stress")):
+        return
+    terminalreporter.section("figures")
+    terminalreporter.line("| what | count | result | seconds |")
+    terminalreporter.line("|---|---|---|---|")
+    for what, count, result, seconds in rows:
+        terminalreporter.line(f"| {what} | {count:,} | {result} | {seconds:.0f} |")
 
 
 def pytest_collection_modifyitems(items):

@@ -1,13 +1,15 @@
 """Prediction: the order of the rows, batches, replicas."""
 
 import gc
+import pickle
 import weakref
 
 import numpy as np
 import pytest
 import torch
+from checkpoints import build_checkpoint
 
-from skbert import inference
+from skbert import BertClassifier, inference
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
@@ -16,6 +18,7 @@ from skbert.pretrained import checkpoints
 from skbert.runtime import Runtime
 
 CPU = torch.device("cpu")
+RECIPE = {"learning_rate": 5e-3, "random_state": 0, "device": "cpu", "precision": "float32"}
 TEXTS = Texts([" ".join(["good", "film", "the", "sea"][: i % 5] * (i % 7)) for i in range(60)])
 
 
@@ -90,3 +93,30 @@ def test_replicas_die_with_their_model(tiny_bert, model):
     inference.replica(model, Runtime(CPU, torch.float64))  # only the latest is kept
     gc.collect()
     assert replica() is None
+
+
+@pytest.mark.parametrize("way", ["load", "pickle", "from_pretrained", "fit"])
+def test_a_model_made_in_inference_mode_is_one_like_any_other(way, make_classifier, reviews, tmp_path):
+    """Its tensors count their changes, which replicas ask for, and can be trained further."""
+    texts, labels = map(list, reviews)
+    build_checkpoint("bert", tmp_path / "checkpoint")  # one that no test has loaded before
+    recipe = {"model": str(tmp_path / "checkpoint"), "pooling": "cls", "epochs": 1}
+    classifier = make_classifier(**recipe)
+    if way != "fit":
+        classifier.fit(texts, labels)
+        classifier.save(tmp_path / "model")
+        classifier.save_pretrained(tmp_path / "pretrained")
+    content = pickle.dumps(classifier)
+    with torch.inference_mode():
+        made = {
+            "load": lambda: BertClassifier.load(tmp_path / "model"),
+            "pickle": lambda: pickle.loads(content),
+            "from_pretrained": lambda: BertClassifier.from_pretrained(tmp_path / "pretrained", **RECIPE),
+            "fit": lambda: classifier.fit(texts, labels),
+        }[way]()
+    expected = made.predict_proba(texts)
+    in_bfloat16 = made.set_params(precision="bfloat16").predict_proba(texts)
+    np.testing.assert_allclose(in_bfloat16, expected, atol=0.05)
+    made.set_params(precision="float32").partial_fit(texts, labels)
+    assert not np.array_equal(made.predict_proba(texts), expected)
+    make_classifier(**recipe).fit(texts, labels)

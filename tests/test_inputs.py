@@ -79,6 +79,15 @@ def test_bad_cell_of_a_pair_is_named_with_row_and_column():
         check_texts([("a", "b"), ("c", None)])
 
 
+def test_a_bad_cell_that_cannot_be_shown_is_named_all_the_same():
+    class Unspeakable:
+        def __repr__(self):
+            raise RuntimeError("no")
+
+    with pytest.raises(InputTypeError, match=r"type Unspeakable\) at row 1"):
+        check_texts(["a", Unspeakable()])
+
+
 def test_masked_cell_is_missing():
     with pytest.raises(InputTypeError, match="row 1"):
         check_texts(np.ma.array(["a", "b"], mask=[False, True]))

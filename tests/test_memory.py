@@ -1,9 +1,11 @@
 """Batches that do not fit into memory, and layers that are computed twice."""
 
+import os
 import resource
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,3 +191,20 @@ def test_a_fit_goes_on_under_a_real_limit(tiny_checkpoints):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert limited == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("what", "warm_up", "few", "many", "limit"),
+    [("fit", 20, 20, 200, 20), ("predict", 500, 500, 100_000, 30)],
+)
+def test_memory_does_not_grow(what, warm_up, few, many, limit, tiny_bert, full_count, figure):
+    count = full_count(few, many)
+    script = Path(__file__).with_name("grow.py")
+    arguments = [sys.executable, script, what, tiny_bert, str(warm_up), str(count)]
+    environment = os.environ | {"PYTHONPATH": str(script.parents[1])}
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment)
+    grown = float(done.stdout)
+    figure(f"calls of {what}, one after the other", count, f"{grown:.1f} MB more in memory")
+    assert grown < limit

@@ -30,6 +30,7 @@ from skbert.network.model import SequenceClassifier
 from skbert.persistence import blueprint, tensorfile
 
 ROOT = Path(__file__).parents[1]
+MUTATE = Path(__file__).with_name("mutate.py")
 TEXTS = ["good film", "the dog is sad", "", "[SEP] ünknown \ud800 words!", "a " * 60]
 
 
@@ -691,6 +692,34 @@ for path in sys.argv[2:]:
 """
     said = run(code, file, *paths).split()
     assert said == ["refused"] * len(greedy)
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_while_saving(tmp_path, full_count, figure):
+    """SIGKILL at any moment leaves one of the two models, which loads."""
+    script, count = Path(__file__).with_name("kill_saves.py"), full_count(20, 200)
+    first, second, unfinished = json.loads(run(script.read_text(encoding="utf-8"), SAVED, tmp_path, count))
+    figure("kills while a model is saved", count, f"{first} left one model, {second} the other, all load")
+    assert first + second == count
+    assert min(first, second) > 0
+    assert unfinished > 0  # kills did come in the middle of writing
+
+
+@pytest.mark.stress
+def test_mutated_files_are_refused_and_run_nothing(tmp_path, full_count, figure):
+    """Damage of every kind, in a process that shows a crash and forbids whatever a file may want to run."""
+    path = tmp_path / "model"
+    path.write_bytes(SAVED.read_bytes())
+    count = full_count(48, 1000)
+    outcomes = json.loads(run(MUTATE.read_text(encoding="utf-8"), path, count))
+    refused = sum(n for _, outcome, n in outcomes if outcome == "refused")
+    figure("mutated files loaded", count, f"{refused} refused; {count - refused} with new checksums taken")
+    assert sum(n for *_, n in outcomes) == count
+    # A forgery has checksums of its own: it may be another model, and is not damaged.
+    assert {outcome for kind, outcome, _ in outcomes if kind != "forgery"} == {"refused"}
+    assert {outcome for *_, outcome, _ in outcomes} <= {"refused", "the same model", "another model"}
+    assert len({kind for kind, *_ in outcomes}) == 8
 
 
 # skops, whose files name the types that they need

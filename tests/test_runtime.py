@@ -1,13 +1,12 @@
 """Devices, precisions and random state."""
 
-import random
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
 
 from skbert import InputError
-from skbert.runtime import Generators, Runtime, isolated_generators, resolve_runtime
+from skbert.runtime import DrawsFrom, Generators, Runtime, building, resolve_runtime
 
 
 @pytest.mark.parametrize(
@@ -61,18 +60,46 @@ def test_streams_repeat_and_differ():
     assert len(set(draws[0])) == 3
 
 
-def test_isolated_generators_restore_the_state_also_after_an_error():
+def test_draws_come_from_the_generator_of_the_scope_and_from_no_other():
     before = torch.get_rng_state()
-    with isolated_generators(5):
-        inside = torch.rand(3)
+    source = torch.Generator().manual_seed(5)
+    with DrawsFrom(source):
+        layer = torch.nn.Linear(3, 3)
+        drawn = [
+            torch.nn.functional.dropout(torch.ones(50)),
+            torch.rand(3),
+            torch.randn(3),
+            torch.randperm(9),
+        ]
+        elsewhere = torch.rand(3, generator=torch.Generator().manual_seed(1))
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(AssertionError), isolated_generators(5):
-        assert not torch.equal(torch.rand(3), inside)  # the seed gives the same numbers, so this fails
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(elsewhere, torch.rand(3, generator=torch.Generator().manual_seed(1)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        again = torch.nn.Linear(3, 3)
+        expected = [
+            torch.nn.functional.dropout(torch.ones(50)),
+            torch.rand(3),
+            torch.randn(3),
+            torch.randperm(9),
+        ]
+    assert torch.equal(layer.weight, again.weight)
+    assert all(torch.equal(a, b) for a, b in zip(drawn, expected, strict=True))
 
 
-def test_isolated_generators_touch_neither_numpy_nor_random():
-    before = (random.getstate(), np.random.get_state()[1].tolist())
-    with isolated_generators(5):
-        pass
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+def test_the_scope_is_of_its_thread_alone():
+    """Another thread draws from the global generator, in its own sequence, while the scope is open."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        expected = torch.rand(4)
+        torch.manual_seed(3)
+        with DrawsFrom(torch.Generator().manual_seed(5)), ThreadPoolExecutor(1) as pool:
+            torch.rand(100)
+            assert torch.equal(pool.submit(torch.rand, 4).result(), expected)
+
+
+def test_what_is_built_gives_gradients_also_where_they_are_off():
+    with torch.inference_mode(), building():
+        layer = torch.nn.Linear(2, 2)
+    layer(torch.ones(1, 2)).sum().backward()
+    assert torch.equal(layer.bias.grad, torch.ones(2))

@@ -180,7 +180,10 @@ def _check_cells(column: list[Any], number: int | None) -> None:
 
 
 def _describe(cell: Any) -> str:
-    shown = repr(cell)
+    try:
+        shown = repr(cell)
+    except Exception:  # of any kind: it is somebody else's code, and the row is to be named
+        shown = object.__repr__(cell)
     if len(shown) > 60:
         shown = shown[:57] + "..."
     return f"{shown} (type {type(cell).__name__})"

@@ -44,9 +44,9 @@ class HiddenLayer(nn.Module):
 
     def __init__(self, size: int, dropout: float) -> None:
         super().__init__()
-        self.inner = skip_init(nn.Linear, size, size)
+        self.inner = skip_init(nn.Linear, size, size, dtype=torch.float32)
         self.dropout = Dropout(dropout)
-        self.outer = skip_init(nn.Linear, size, size)
+        self.outer = skip_init(nn.Linear, size, size, dtype=torch.float32)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n_texts, size) → (n_texts, size)."""

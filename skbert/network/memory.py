@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from skbert.exceptions import InsufficientMemoryError
 from skbert.network.model import SequenceClassifier, encoder_layers
+from skbert.runtime import DrawsFrom
 
 T = TypeVar("T")
 
@@ -104,7 +105,14 @@ def checkpoint_layers(model: SequenceClassifier) -> None:
         return nullcontext(), _replayed(generator, generator.get_state())
 
     for layer in encoder_layers(model.encoder):
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=contexts)
+        layer.forward = partial(_run_twice, model, layer.forward, context_fn=contexts)
+
+
+def _run_twice(model: SequenceClassifier, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # To replay the global generators is to set them, under the hands of other threads. Fused attention on
+    # CUDA needs it; what runs on a CPU draws from the model's own.
+    on_cuda = model.head.weight.is_cuda
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=on_cuda, **kwargs)
 
 
 @contextmanager
@@ -113,6 +121,7 @@ def _replayed(generator: torch.Generator, state: torch.Tensor) -> Iterator[None]
     now = generator.get_state()
     generator.set_state(state)
     try:
-        yield
+        with DrawsFrom(generator):
+            yield
     finally:
         generator.set_state(now)

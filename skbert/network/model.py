@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
@@ -22,6 +23,7 @@ from skbert.exceptions import InputError
 from skbert.network.attention import Packing
 from skbert.network.dropout import Dropout
 from skbert.network.head import BarePooler, HiddenLayer
+from skbert.runtime import DrawsFrom
 
 Pooling = Literal["cls", "mean", "max"]
 
@@ -88,7 +90,7 @@ class SequenceClassifier(nn.Module):
         self.hidden = nn.Sequential(*(HiddenLayer(width, head_dropout) for _ in range(head_layers)))
         self.dropout = Dropout(head_dropout)
         # Without drawing weights: reset_head or a saved model sets them.
-        self.head = nn.utils.skip_init(nn.Linear, width, n_outputs)
+        self.head = nn.utils.skip_init(nn.Linear, width, n_outputs, dtype=torch.float32)
 
     @property
     def hidden_size(self) -> int:
@@ -140,7 +142,10 @@ class SequenceClassifier(nn.Module):
     def _encode_padded(self, batch: Batch, packing: Packing) -> torch.Tensor:
         inputs = {name: packing.pad(values) for name, values in self._inputs(batch).items()}
         inputs["input_ids"] = inputs["input_ids"].masked_fill(~packing.mask, self.architecture.pad_id)
-        output = self.encoder(**inputs, attention_mask=packing.mask.long())
+        # Some families' own attention draws its dropout masks itself.
+        draws = self.training and self.generator is not None
+        with DrawsFrom(cast(torch.Generator, self.generator)) if draws else nullcontext():
+            output = self.encoder(**inputs, attention_mask=packing.mask.long())
         return packing.unpad(output.last_hidden_state)
 
     def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -164,6 +169,7 @@ class SequenceClassifier(nn.Module):
         return _restore, (build, arguments, settings, len(self.hidden), weights)
 
 
+@torch.inference_mode(False)  # or the model could not be trained, nor watched for changes
 def _restore(
     build: Callable[..., Any],
     arguments: tuple[Any, ...],

@@ -91,6 +91,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.nd
     }, arrays
 
 
+@torch.inference_mode(False)  # or the model could not be trained, nor watched for changes
 def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: int) -> SequenceClassifier:
     """The model that was described, with these weights.
 

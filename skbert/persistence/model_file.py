@@ -37,7 +37,8 @@ Estimator = TypeVar("Estimator")
 FORMAT = 1
 _LIBRARIES = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
 _PRIVATE = ("_sklearn_output_config",)  # what set_output has set
-_OF_THE_PROCESS = ("_moments", "_skl_callbacks")  # the state of partial_fit's optimizer; who watches fits
+# The state of partial_fit's optimizer; who watches fits, and the fit that is watched right now.
+_OF_THE_PROCESS = ("_moments", "_skl_callbacks", "_skl_callbacks_to_teardown", "_callback_fit_ctx")
 _ROUTING = "_metadata_request"  # what set_fit_request has set
 _ALLOWANCE = 2**24  # bytes that arrays may take beside what the file's size explains: str of great width
 

@@ -1,4 +1,4 @@
-"""Weights and tokenizers of pretrained checkpoints. With `interchange.py` all that imports transformers.
+"""Weights and tokenizers of pretrained checkpoints.
 
 1. `load` reads encoder and tokenizer from the folder that `sources.locate` finds, once per process.
 2. It checks that no weight is missing, and how the encoder wants its input.
@@ -13,8 +13,6 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,8 +22,8 @@ import torch
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
 from skbert.network.model import Architecture
+from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import FILES, VOCABULARIES, locate
-from skbert.runtime import isolated_generators
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -123,9 +121,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
 
 def _read_encoder(folder: Path) -> Any:
     """The encoder in float32; an error that names the weights if any of them would stay random."""
-    from transformers import AutoModel
-
-    encoder, report = read_model(AutoModel, folder, torch.float32)
+    encoder, report = read_model("AutoModel", folder, torch.float32)
     missing = {key for key in report["missing_keys"] if not key.startswith("pooler.")}
     refuse_other_weights(folder, missing, report["unexpected_keys"], encoder)
     if any(key.startswith("pooler.") for key in report["missing_keys"]):
@@ -133,10 +129,9 @@ def _read_encoder(folder: Path) -> Any:
     return encoder.eval().requires_grad_(False)
 
 
-def read_model(auto: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
     """A model of one of transformers' Auto classes, and its report of missing and unexpected weights."""
     from safetensors import SafetensorError
-    from transformers import AutoConfig
 
     if not any(folder.glob("*.safetensors")):
         raise CheckpointError(
@@ -144,11 +139,13 @@ def read_model(auto: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
             "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder)."
         )
     try:
-        with quiet(), isolated_generators():
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with quiet() as transformers:
+            config = transformers.AutoConfig.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
             # config.json may name any, even one whose code transformers would get from the hub.
             config._attn_implementation = "eager"
-            return auto.from_pretrained(
+            return getattr(transformers, auto).from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -211,16 +208,13 @@ def _position_offset(encoder: Any) -> int:
 def _attention_of(packed: bool) -> str:
     if not packed:
         return "eager"
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(_ATTENTION, packed_attention)
+    with quiet() as transformers:
+        transformers.AttentionInterface.register(_ATTENTION, packed_attention)
     return _ATTENTION
 
 
 def _read_tokenizer(folder: Path) -> str:
     """The raw tokenizer as JSON: truncation and padding reset, special tokens in texts taken literally."""
-    from transformers import AutoTokenizer
-
     # transformers would make up an empty tokenizer, in which every word is unknown.
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise CheckpointError(
@@ -228,8 +222,10 @@ def _read_tokenizer(folder: Path) -> str:
             "save its tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )
     try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with quiet() as transformers:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         raise CheckpointError(f"The tokenizer in {folder} could not be read: {error}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -274,27 +270,9 @@ def _head_dropout(config: Any) -> float:
 
 def build_encoder(config: dict[str, Any], packed: bool) -> Any:
     """An encoder of the given config with arbitrary weights, for the weights of a saved model."""
-    from transformers import AutoConfig, AutoModel
-
     settings = dict(config)
     family = settings.pop("model_type")
-    with quiet(), isolated_generators():
-        encoder = AutoModel.from_config(AutoConfig.for_model(family, **settings))
+    with quiet() as transformers:
+        encoder = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(family, **settings))
     encoder.config._attn_implementation = _attention_of(packed)
     return encoder
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the load report and the progress bar of transformers, and restore what was set."""
-    from transformers.utils import logging
-
-    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()

@@ -22,8 +22,8 @@ from skbert.network.model import SequenceClassifier
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.checkpoints import Checkpoint
 from skbert.pretrained.families import FamilyPooler, Layout
+from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import locate
-from skbert.runtime import isolated_generators
 
 Estimator = TypeVar("Estimator")
 
@@ -42,7 +42,7 @@ def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names:
     names = _label_names(estimator, label_names)
     classifier = _as_transformers(estimator.model_, names, estimator.target_type_)
     tokenizer = _tokenizer(estimator)
-    with checkpoints.quiet():
+    with quiet():
         classifier.save_pretrained(target)
         tokenizer.save_pretrained(target)
 
@@ -68,8 +68,6 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
 
 def _as_transformers(model: SequenceClassifier, names: list[str], target_type: str) -> Any:
     """The model in the family's own class of transformers."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
     settings = dict(model.rebuild[1][0])
     weights = _weights(model, settings)
     settings |= {
@@ -84,9 +82,10 @@ def _as_transformers(model: SequenceClassifier, names: list[str], target_type: s
     family = settings.pop("model_type")
     for name in ("_name_or_path", "architectures", "auto_map", "num_labels", "transformers_version"):
         settings.pop(name, None)
-    with checkpoints.quiet(), isolated_generators():
-        config = AutoConfig.for_model(family, **settings)
-        classifier = AutoModelForSequenceClassification.from_config(config, dtype=model.head.weight.dtype)
+    with quiet() as transformers:
+        config = transformers.AutoConfig.for_model(family, **settings)
+        auto = transformers.AutoModelForSequenceClassification
+        classifier = auto.from_config(config, dtype=model.head.weight.dtype)
     prefix = classifier.base_model_prefix
     classifier.load_state_dict(
         {f"{prefix}.{name}": weight for name, weight in model.encoder.state_dict().items()} | weights,
@@ -163,8 +162,6 @@ def _check_expressible(model: SequenceClassifier, config: dict[str, Any]) -> Non
 
 def _tokenizer(estimator: Any) -> Any:
     """The tokenizer in transformers' clothes: special tokens in texts stay plain text, as they are here."""
-    from transformers import PreTrainedTokenizerFast
-
     raw = Tokenizer.from_str(estimator.tokenizer_.to_str())
     architecture = estimator.model_.architecture
     template = Template.read(raw, 1)
@@ -178,18 +175,20 @@ def _tokenizer(estimator: Any) -> Any:
     inputs = ["input_ids", "attention_mask"]
     if architecture.takes_segments and architecture.n_segments > 1:
         inputs.insert(1, "token_type_ids")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        model_max_length=estimator.max_length_,
-        model_input_names=inputs,
-        split_special_tokens=True,
-        **{f"{role}_token": token for role, token in roles.items()},
-    )
+    with quiet() as transformers:
+        return transformers.PreTrainedTokenizerFast(
+            tokenizer_object=raw,
+            model_max_length=estimator.max_length_,
+            model_input_names=inputs,
+            split_special_tokens=True,
+            **{f"{role}_token": token for role, token in roles.items()},
+        )
 
 
 # Reading
 
 
+@torch.inference_mode(False)  # or the model could not be trained, nor watched for changes
 def from_pretrained(
     cls: type[Estimator],
     model: str | os.PathLike[str],
@@ -227,9 +226,7 @@ def from_pretrained(
 
 
 def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForSequenceClassification
-
-    classifier, report = checkpoints.read_model(AutoModelForSequenceClassification, folder, dtype)
+    classifier, report = checkpoints.read_model("AutoModelForSequenceClassification", folder, dtype)
     family, prefix = classifier.config.model_type, classifier.base_model_prefix
     layout = families.LAYOUTS.get(family)
     if layout is None or not families.is_known(layout.activation_of(classifier.config.to_dict())):

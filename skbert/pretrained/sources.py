@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -139,13 +140,23 @@ def _unreachable(name: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the hub's progress bars, and restore what was set."""
+    """Silence the hub's progress bars; the last thread that leaves restores what was set."""
     from huggingface_hub import utils as hub
 
-    shown = not hub.are_progress_bars_disabled()
-    hub.disable_progress_bars()
+    with _lock:
+        if not _inside:
+            _shown[:] = [not hub.are_progress_bars_disabled()]
+            hub.disable_progress_bars()
+        _inside.append(None)
     try:
         yield
     finally:
-        if shown:
-            hub.enable_progress_bars()
+        with _lock:
+            _inside.pop()
+            if not _inside and _shown[0]:
+                hub.enable_progress_bars()
+
+
+_lock = threading.Lock()
+_inside: list[None] = []  # one for each thread that is in there
+_shown: list[bool] = []  # whether bars were shown before the first of them

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from torch import nn
 
 from skbert.exceptions import InputError, InputTypeError, MissingExtraError
 from skbert.network.model import SequenceClassifier
+from skbert.runtime import building
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -51,7 +51,8 @@ def resolve_config(lora: Any) -> LoraConfig:
         If peft is not installed.
     """
     try:
-        from peft import LoraConfig
+        with building():  # it imports parts of transformers
+            from peft import LoraConfig
     except ImportError as error:
         raise MissingExtraError(
             f"lora={lora!r} needs peft, which is not installed. Install it with: pip install 'skbert[lora]'"
@@ -73,18 +74,15 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
     from peft import inject_adapter_in_model
 
     try:
-        # peft writes what it resolved into the configuration, which is the user's.
-        inject_adapter_in_model(copy.deepcopy(config), model.encoder)
+        with building(generator):
+            # peft writes what it resolved into the configuration, which is the user's.
+            inject_adapter_in_model(copy.deepcopy(config), model.encoder)
     except ValueError as error:
         names = sorted({n.rsplit(".", 1)[-1] for n, m in model.encoder.named_modules() if _is_linear(m)})
         raise InputError(
             f"target_modules={config.target_modules!r} of lora do not fit {type(model.encoder).__name__} "
             f"({error}). Its linear layers are called {names}; name those, or give a rank."
         ) from error
-    if config.init_lora_weights is True:
-        for name, weight in model.encoder.named_parameters():
-            if ".lora_A." in name:  # as peft draws it, but from the fit's own generator
-                nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
 
 
 def adapters_of(model: SequenceClassifier, weights: dict[str, torch.Tensor]) -> dict[str, Adapter]:

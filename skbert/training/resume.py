@@ -126,8 +126,6 @@ def state_of(trainer: Trainer) -> State:
 def _generator_states(trainer: Trainer) -> Iterator[tuple[str, torch.Tensor]]:
     for name in _GENERATORS:
         yield f"generator/{name}", getattr(trainer.generators, name).get_state()
-    # transformers' own code draws from the global ones; `isolated_generators` puts the user's back.
-    yield "generator/torch", torch.get_rng_state()
     if trainer.runtime.device.type == "cuda":
         yield "generator/cuda", torch.cuda.get_rng_state(trainer.runtime.device)
 
@@ -154,6 +152,5 @@ def put_back(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndar
     trainer.generators.probe.bit_generator.state = values["probe"]
     for name in _GENERATORS:
         getattr(trainer.generators, name).set_state(tensors[f"generator/{name}"])
-    torch.set_rng_state(tensors["generator/torch"])
     if trainer.runtime.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["generator/cuda"], trainer.runtime.device)

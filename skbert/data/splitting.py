@@ -1,0 +1,127 @@
+"""From strings to raw token ids, in memory that does not grow with the length of a text.
+
+1. Texts go to the raw `tokenizers.Tokenizer` in chunks of bounded size. It holds no state that a call
+   changes, so many threads may share it. A lone surrogate, which has no UTF-8 form, is read as U+FFFD.
+2. A very long text goes in pieces, cut where a word begins, if there is such a place. Where only the first
+   tokens are needed, no more pieces are read than give these.
+3. The seam between two pieces gets the tokens that its surroundings have as a whole: so the ids are those of
+   the whole text, also where a word is longer than a piece.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_TEXTS = 1024  # texts a call to the tokenizer: enough to feed its threads
+_PIECE = 1 << 18  # characters a call to the tokenizer, which needs some hundred bytes for each
+_CHARACTERS_PER_TOKEN = 16  # a first piece has this many times the tokens that are needed
+_CONTEXT = 256  # characters on each side of a seam that decide on its tokens
+
+
+def split(tokenizer: Tokenizer, texts: list[str], needed: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Split texts into token ids, without special tokens.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+    texts : list of str
+    needed : int or None
+        Ids of each text that are given at least; None: all.
+
+    Returns
+    -------
+    ids : ndarray of shape (n_tokens,), int32
+    offsets : ndarray of shape (n_texts + 1,), int64
+        The ids of text i are `ids[offsets[i]:offsets[i + 1]]`.
+    """
+    longest = longest_whole(needed)
+    rows: list[np.ndarray] = []
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        if len(text) > longest or len(chunk) == _TEXTS or size + len(text) > _PIECE:
+            rows += _ids(tokenizer, chunk)
+            chunk, size = [], 0
+        if len(text) > longest:
+            rows.append(_ids_of_long(tokenizer, text, needed, longest))
+        else:
+            chunk.append(text)
+            size += len(text)
+    rows += _ids(tokenizer, chunk)
+    return np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+
+
+def longest_whole(needed: int | None) -> int:
+    """Characters of the longest text that goes to the tokenizer whole."""
+    return _PIECE if needed is None else min(_PIECE, max(needed * _CHARACTERS_PER_TOKEN, 16 * _CONTEXT))
+
+
+def _ids(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
+    try:
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    except TypeError:
+        encodings = tokenizer.encode_batch_fast([_repaired(t) for t in texts], add_special_tokens=False)
+    return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+def _repaired(text: str) -> str:
+    """The text with surrogate pairs joined, and lone surrogates replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _ids_of_long(tokenizer: Tokenizer, text: str, needed: int | None, size: int) -> np.ndarray:
+    """Ids of a text that is read in pieces, the first of them of at most `size` characters."""
+    text = _repaired(text)  # as a whole: a surrogate pair must not be cut
+    rows = [np.empty(0, dtype=np.int32)]
+    start = n_ids = 0
+    while start < len(text):
+        stop = _end_of_piece(text, start, size)
+        left, right = rows.pop(), _ids(tokenizer, [text[start:stop]])[0]
+        if start > 0:
+            left, right = _mended(
+                tokenizer, (left, right), text[start - _CONTEXT : start], text[start : start + _CONTEXT]
+            )
+        rows += [left, right] if len(right) else [left]
+        n_ids += len(left) if len(right) else 0
+        unsure = 0 if text[stop : stop + 1] == " " else 4 * _CONTEXT  # ids that the next seam may change
+        if needed is not None and n_ids + len(right) > needed + unsure:
+            break
+        start, size = stop, min(2 * size, _PIECE)
+    return np.concatenate(rows)
+
+
+def _end_of_piece(text: str, start: int, size: int) -> int:
+    """Where a piece ends: before a space in its second half, or after `size` characters."""
+    if start + size >= len(text):
+        return len(text)
+    space = text.rfind(" ", start + size // 2, start + size)
+    return start + size if space < 0 else space
+
+
+def _mended(
+    tokenizer: Tokenizer, rows: tuple[np.ndarray, np.ndarray], before: str, after: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ids left and right of a seam, where they are those of the text as a whole."""
+    left, right = rows
+    ends, begins, whole = _ids(tokenizer, [before, after, before + after])
+    head = _n_equal(ends, whole)  # ids of `before` that do not change when `after` follows
+    tail = _n_equal(begins[::-1], whole[head:][::-1])
+    lost_left, lost_right = len(ends) - head, len(begins) - tail
+    if not (np.array_equal(ends[head:], left[len(left) - lost_left :])):
+        return rows  # the seam before this one has changed them: there is no word in sight
+    if not np.array_equal(begins[:lost_right], right[:lost_right]):
+        return rows
+    middle = whole[head : len(whole) - tail]
+    return np.concatenate([left[: len(left) - lost_left], middle]), right[lost_right:]
+
+
+def _n_equal(a: np.ndarray, b: np.ndarray) -> int:
+    """Length of the beginning that two arrays share."""
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n
