@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from skbert.network.grouped_attention import GroupedAttention, Layout, make_layout
+from skbert.network.run_attention import run_attention
 
 
 class Packing:
@@ -144,6 +145,8 @@ def packed_attention(
     # (n_tokens, n_heads, head_size). Indexing with [0] would make its gradient a copy into zeros.
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     if q.device.type == "cpu":  # its fused kernel refuses dropout, and is slower on what is masked
+        if _runs_are_enough(q, k, v, packing, dropout, sliding_window):
+            return run_attention(q, k, v, packing.lengths.numpy(), scale).unsqueeze(0), None
         layout = packing.layout(q.shape[1], q.dtype, sliding_window)
         out = GroupedAttention.apply(q, k, v, layout, scale, dropout, packing.generator)
         return out.unsqueeze(0), None
@@ -152,3 +155,12 @@ def packed_attention(
     mask = packing.attention_mask(sliding_window)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
     return packing.unpad(out.transpose(1, 2)).unsqueeze(0), None
+
+
+def _runs_are_enough(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, dropout: float, window: int | None
+) -> bool:
+    """Whether texts can be attended to without gradient, dropout and mask; in bfloat16 whole vectors win."""
+    masked = window is not None and window < packing.max_length
+    plain = dropout == 0.0 and q.dtype != torch.bfloat16
+    return plain and not masked and not any(x.requires_grad for x in (q, k, v))
