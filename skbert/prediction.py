@@ -127,7 +127,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         texts = check_texts(X)
         check_same_columns(texts, self.n_features_in_)
         validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
-        place = runtime.resolve_runtime(self.device, self.precision)
+        place = runtime.resolve_runtime(self.device, self.precision, predict=True)
         unique, inverse = unique_texts(texts)
         encodings = encoding.encode(self.tokenizer_, unique, self.max_length_, self.long_text_)
         return inference.run_model(self.model_, encodings, place, output, self.verbose)[inverse]

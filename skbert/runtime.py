@@ -23,6 +23,7 @@ class Runtime:
 
     device: torch.device
     dtype: torch.dtype  # of the encoder; the head and the master weights are at least float32
+    int8: bool = False  # the encoder's linear layers work in 8-bit integers
 
     @property
     def master_dtype(self) -> torch.dtype:
@@ -32,7 +33,7 @@ class Runtime:
     @property
     def predict_tokens(self) -> int:
         """Padded tokens in one prediction batch: large products, yet a bounded memory."""
-        return 65_536 if self.device.type == "cuda" else 4_096
+        return 65_536 if self.device.type == "cuda" else 2_048
 
 
 def wide_dtype(runtime: Runtime) -> type[np.floating[Any]]:
@@ -40,15 +41,18 @@ def wide_dtype(runtime: Runtime) -> type[np.floating[Any]]:
     return np.float64 if runtime.master_dtype == torch.float64 else np.float32
 
 
-def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
+def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool = False) -> Runtime:
     """Choose device and precision.
 
     Parameters
     ----------
     device : str
         "auto" takes CUDA where there is one, else the CPU.
-    precision : {"auto", "bfloat16", "float32", "float64"}
-        "auto" takes bfloat16 where the hardware multiplies it faster, else float32.
+    precision : {"auto", "bfloat16", "float32", "float64", "int8"}
+        "auto" takes bfloat16 where the hardware multiplies it faster, else float32. "int8" is for predictions
+        on a CPU; for training it is "auto".
+    predict : bool, default=False
+        Whether the call only predicts.
 
     Returns
     -------
@@ -57,8 +61,17 @@ def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
     Raises
     ------
     InputError
-        If the device does not exist on this machine.
+        If the device does not exist on this machine, or cannot work in `precision`.
     """
+    if precision == "int8":
+        if device != "auto" and _named_device(device).type != "cpu":
+            raise InputError(
+                f"precision='int8' predicts on a CPU, but device={str(device)!r}. Set device='auto' (fit "
+                "then takes a GPU where there is one) or 'cpu'; or precision='auto'."
+            )
+        if predict:
+            return Runtime(torch.device("cpu"), torch.float32, int8=True)
+        precision = "auto"
     chosen = _auto_device() if device == "auto" else _named_device(device)
     if precision == "auto":
         precision = "bfloat16" if _has_fast_bfloat16(chosen) else "float32"

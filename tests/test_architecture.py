@@ -38,6 +38,7 @@ NEVER = {
     "network.head": {"sklearn", "transformers", "skbert.network.model"},
     "network.memory": {"sklearn", "transformers"},
     "network.run_attention": {"sklearn", "transformers", "tokenizers"},
+    "network.quantized": {"sklearn", "transformers", "skbert.network.model"},
     "network.model": {"sklearn", "transformers", "torch.optim"},
     "persistence.blueprint": {"transformers", "sklearn", "pickle", "joblib", "skbert.training.loop"},
     "persistence.codec": {"torch", "transformers", "sklearn", "pickle", "joblib"},
