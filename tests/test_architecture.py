@@ -34,6 +34,7 @@ NEVER = {
     "data.weights": {"torch", "transformers", "tokenizers"},
     "network.attention": {"sklearn", "transformers", "tokenizers"},
     "network.dropout": {"sklearn", "transformers"},
+    "network.first_tokens": {"sklearn", "transformers", "skbert.network.model"},
     "network.grouped_attention": {"sklearn", "transformers", "tokenizers"},
     "network.head": {"sklearn", "transformers", "skbert.network.model"},
     "network.memory": {"sklearn", "transformers"},

@@ -20,14 +20,11 @@ _LONG = 96  # tokens from which on the fused kernel is the faster one
 
 
 def equal_runs(lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Yield neighbours of equal length: (first token, texts, tokens of each)."""
+    """Yield neighbours of equal length: (first text, texts, tokens of each)."""
     firsts = np.flatnonzero(np.diff(lengths, prepend=-1))
     counts = np.diff(firsts, append=len(lengths))
-    token = 0
     for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
-        length = int(lengths[first])
-        yield token, count, length
-        token += count * length
+        yield first, count, int(lengths[first])
 
 
 def run_attention(
@@ -37,22 +34,26 @@ def run_attention(
 
     Parameters
     ----------
-    query, key, value : Tensor of shape (n_tokens, n_heads, head_size)
+    query : Tensor of shape (n_tokens, n_heads, head_size), or (n_texts, n_heads, head_size)
+        Of every token, or of one token of each text.
+    key, value : Tensor of shape (n_tokens, n_heads, head_size)
     lengths : ndarray of shape (n_texts,), int64
     scale : float
         Factor of the scores.
 
     Returns
     -------
-    Tensor of shape (n_tokens, n_heads, head_size)
+    Tensor of the shape of `query`
     """
     out = torch.empty(query.shape, dtype=query.dtype)
-    for token, count, length in equal_runs(lengths):
+    token = 0
+    for first, count, length in equal_runs(lengths):
         rows = slice(token, token + count * length)
-        # (n_texts, n_heads, length, head_size)
-        q, k, v, target = (
-            x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (query, key, value, out)
-        )
+        token = rows.stop
+        n, asking = (length, rows) if len(query) == len(key) else (1, slice(first, first + count))
+        # (n_texts, n_heads, tokens, head_size)
+        q, target = (x[asking].unflatten(0, (count, n)).transpose(1, 2) for x in (query, out))
+        k, v = (x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (key, value))
         if length >= _LONG:
             target.copy_(F.scaled_dot_product_attention(q, k, v, scale=scale))
         else:
