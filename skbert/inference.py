@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -49,6 +50,17 @@ def run_model(
         float32, or float64 if `runtime` computes in float64.
     """
     return run_working_model(replica(model, runtime), encodings, runtime, output, verbose)
+
+
+def run_chunks(
+    model: SequenceClassifier,
+    chunks: Iterable[Encodings],
+    runtime: Runtime,
+    output: Literal["logits", "embeddings"] = "logits",
+    verbose: int = 0,
+) -> np.ndarray:
+    """Run the model over the texts of successive encodings, as `run_model` does over those of one."""
+    return np.concatenate([run_model(model, chunk, runtime, output, verbose) for chunk in chunks])
 
 
 def run_working_model(

@@ -122,15 +122,15 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Check, encode each different text once, run the model, and give every row its result."""
         check_is_fitted(self)
         from skbert import inference, runtime
-        from skbert.data import encoding
+        from skbert.data import chunks
 
         texts = check_texts(X)
         check_same_columns(texts, self.n_features_in_)
         validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
         place = runtime.resolve_runtime(self.device, self.precision, predict=True)
         unique, inverse = unique_texts(texts)
-        encodings = encoding.encode(self.tokenizer_, unique, self.max_length_, self.long_text_)
-        return inference.run_model(self.model_, encodings, place, output, self.verbose)[inverse]
+        encodings = chunks.encode_in_chunks(self.tokenizer_, unique, self.max_length_, self.long_text_)
+        return inference.run_chunks(self.model_, encodings, place, output, self.verbose)[inverse]
 
     @property
     def _n_features_out(self) -> int:

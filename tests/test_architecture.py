@@ -27,6 +27,7 @@ NEVER = {
     "saving": {"torch", "transformers", "tokenizers"},
     "starting": {"sklearn", "transformers", "torch", "skbert.classifier"},
     "data.batching": {"sklearn", "transformers", "tokenizers"},
+    "data.chunks": {"torch", "transformers", "sklearn"},
     "data.encoding": {"torch", "transformers", "sklearn"},
     "data.inputs": {"torch", "transformers", "sklearn"},
     "data.labels": {"torch", "transformers", "tokenizers"},

@@ -11,6 +11,7 @@ from skbert import inference
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
+from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
 from skbert.runtime import Runtime
@@ -90,3 +91,12 @@ def test_replicas_die_with_their_model(tiny_bert, model):
     inference.replica(model, Runtime(CPU, torch.float64))  # only the latest is kept
     gc.collect()
     assert replica() is None
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-3)])
+def test_probabilities_do_not_depend_on_what_else_is_in_the_batch(dtype, tolerance, model, encodings):
+    runtime = Runtime(CPU, dtype)
+    together = probabilities(inference.run_model(model, encodings, runtime), "multiclass")
+    for rows in ([7], [7, 8], [7, 20, 41, 59, 3], list(range(7, 40))):
+        some = inference.run_model(model, encodings.take(np.array(rows)), runtime)
+        np.testing.assert_allclose(probabilities(some, "multiclass"), together[rows], rtol=tolerance)
