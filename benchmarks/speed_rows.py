@@ -30,7 +30,7 @@ from speed_systems import (
 )
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-PREDICT_TOKENS = {"cpu": 4_096, "cuda": 65_536}  # rows of the products that predictions are judged by
+PREDICT_TOKENS = {"cpu": 2_048, "cuda": 65_536}  # rows of the products that predictions are judged by
 TARGETS = {
     "fit trainer": {"cpu": 3.5, "cuda": 4.0},
     "fit trainer-tuned": {"cpu": 1.7, "cuda": 1.8},

@@ -194,7 +194,7 @@ def run_model(
     make no difference to a prediction whether its vector was known.
     """
     known = LOOK_UPS.helps("vectors", len(encodings)) and fingerprints.knows_all(model.encoder)
-    if place.device.type != "cpu" or not known:
+    if place.device.type != "cpu" or place.int8 or not known:
         return inference.run_model(model, encodings, place, output, verbose)
     vectors = FrozenLayers(model.encoder, place, LOOK_UPS).vectors(model, encodings)
     if output == "logits":

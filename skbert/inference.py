@@ -1,8 +1,8 @@
 """From encodings to logits or embeddings, in the order of the texts.
 
 1. Batches of near-equal lengths, longest first, within a token budget.
-2. Each runs packed through a replica of the model in the precision of the call, in parts where memory is
-   short.
+2. Each runs packed through a replica of the model in the precision of the call, 8-bit integers among them
+   (`network/quantized.py`), in parts where memory is short.
 3. The rows go back to where their texts stood; a text of several windows gets their mean.
 """
 
@@ -20,6 +20,7 @@ from skbert.data.batching import collate, longest_first
 from skbert.data.encoding import Encodings
 from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier, narrow
+from skbert.network.quantized import quantize
 from skbert.runtime import Runtime, wide_dtype
 
 
@@ -78,7 +79,7 @@ def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
     On the CPU in the model's own dtype that is the model itself. Of other replicas the latest is kept, and
     only while its model lives and is not changed.
     """
-    if runtime.device.type == "cpu" and runtime.dtype == model.head.weight.dtype:
+    if runtime.device.type == "cpu" and runtime.dtype == model.head.weight.dtype and not runtime.int8:
         return model
     key = (runtime, tuple(p._version for p in model.parameters()))
     with _lock:
@@ -88,6 +89,8 @@ def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
         _latest.clear()
         working = copy.deepcopy(model).to(runtime.device, runtime.master_dtype)
         narrow(working, runtime.dtype)
+        if runtime.int8:
+            quantize(working.encoder)
         _latest[model] = (key, working.eval())
         return working
 

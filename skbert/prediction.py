@@ -136,15 +136,16 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self)
         from skbert import frozen, runtime
         from skbert.caching.cache import LOOK_UPS
-        from skbert.data import encoding
+        from skbert.data import chunks
 
         texts = check_texts(X)
         check_same_columns(texts, self.n_features_in_)
         validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
-        place = runtime.resolve_runtime(self.device, self.precision)
+        place = runtime.resolve_runtime(self.device, self.precision, predict=True)
         unique, inverse = unique_texts(texts)
-        encodings = encoding.encode(self.tokenizer_, unique, self.max_length_, self.long_text_, LOOK_UPS)
-        return frozen.run_model(self.model_, encodings, place, output, self.verbose)[inverse]
+        parts = chunks.encode_in_chunks(self.tokenizer_, unique, self.max_length_, self.long_text_, LOOK_UPS)
+        rows = [frozen.run_model(self.model_, part, place, output, self.verbose) for part in parts]
+        return np.concatenate(rows)[inverse]
 
     @property
     def _n_features_out(self) -> int:

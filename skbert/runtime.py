@@ -26,6 +26,7 @@ class Runtime:
 
     device: torch.device
     dtype: torch.dtype  # of the encoder; the head and the master weights are at least float32
+    int8: bool = False  # the encoder's linear layers work in 8-bit integers
 
     @property
     def master_dtype(self) -> torch.dtype:
@@ -35,7 +36,7 @@ class Runtime:
     @property
     def predict_tokens(self) -> int:
         """Padded tokens in one prediction batch: large products, yet a bounded memory."""
-        return 65_536 if self.device.type == "cuda" else 4_096
+        return 65_536 if self.device.type == "cuda" else 2_048
 
 
 def wide_dtype(runtime: Runtime) -> type[np.floating[Any]]:
@@ -43,7 +44,7 @@ def wide_dtype(runtime: Runtime) -> type[np.floating[Any]]:
     return np.float64 if runtime.master_dtype == torch.float64 else np.float32
 
 
-def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
+def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool = False) -> Runtime:
     """Choose device and precision.
 
     Parameters
@@ -51,8 +52,11 @@ def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
     device : str
         "auto" takes CUDA where there is one, else the CPU; of several GPUs one of its own in each worker
         or rank (`workers.py`).
-    precision : {"auto", "bfloat16", "float32", "float64"}
-        "auto" takes bfloat16 where the hardware multiplies it faster, else float32.
+    precision : {"auto", "bfloat16", "float32", "float64", "int8"}
+        "auto" takes bfloat16 where the hardware multiplies it faster, else float32. "int8" is for predictions
+        on a CPU; for training it is "auto".
+    predict : bool, default=False
+        Whether the call only predicts.
 
     Returns
     -------
@@ -61,9 +65,18 @@ def resolve_runtime(device: str | torch.device, precision: str) -> Runtime:
     Raises
     ------
     InputError
-        If the device does not exist on this machine.
+        If the device does not exist on this machine, or cannot work in `precision`.
     """
     workers.settle()
+    if precision == "int8":
+        if device != "auto" and _named_device(device).type != "cpu":
+            raise InputError(
+                f"precision='int8' predicts on a CPU, but device={str(device)!r}. Set device='auto' (fit "
+                "then takes a GPU where there is one) or 'cpu'; or precision='auto'."
+            )
+        if predict:
+            return Runtime(torch.device("cpu"), torch.float32, int8=True)
+        precision = "auto"
     chosen = _auto_device() if device == "auto" else _named_device(device)
     if precision == "auto":
         precision = "bfloat16" if _has_fast_bfloat16(chosen) else "float32"

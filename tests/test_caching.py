@@ -21,7 +21,6 @@ import skbert
 from skbert.caching.cache import LOOK_UPS, Cache, digest, open_cache
 from skbert.caching.disk import Folder
 from skbert.caching.store import STORE, Store
-from skbert.data import tokens
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.frozen import row_keys
@@ -215,13 +214,13 @@ def test_another_tokenizer_has_other_ids(tokenizer):
 def split_texts(monkeypatch):
     """Count the texts that the tokenizer is given; it still splits them."""
     counts = Counter()
-    original = tokens._encode_chunk
+    original = splitting._ids
 
     def counted(tokenizer, texts):
         counts.update(texts)
         return original(tokenizer, texts)
 
-    monkeypatch.setattr(tokens, "_encode_chunk", counted)
+    monkeypatch.setattr(splitting, "_ids", counted)
     return counts
 
 

@@ -13,6 +13,7 @@ from skbert import BertClassifier, inference
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
+from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
 from skbert.runtime import Runtime
@@ -120,3 +121,12 @@ def test_a_model_made_in_inference_mode_is_one_like_any_other(way, make_classifi
     made.set_params(precision="float32").partial_fit(texts, labels)
     assert not np.array_equal(made.predict_proba(texts), expected)
     make_classifier(**recipe).fit(texts, labels)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-3)])
+def test_probabilities_do_not_depend_on_what_else_is_in_the_batch(dtype, tolerance, model, encodings):
+    runtime = Runtime(CPU, dtype)
+    together = probabilities(inference.run_model(model, encodings, runtime), "multiclass")
+    for rows in ([7], [7, 8], [7, 20, 41, 59, 3], list(range(7, 40))):
+        some = inference.run_model(model, encodings.take(np.array(rows)), runtime)
+        np.testing.assert_allclose(probabilities(some, "multiclass"), together[rows], rtol=tolerance)

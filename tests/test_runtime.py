@@ -28,6 +28,19 @@ def test_auto_precision_asks_the_processor():
     assert resolve_runtime("cpu", "auto").dtype == (torch.bfloat16 if fast else torch.float32)
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_int8_is_for_predictions_on_a_cpu(device):
+    runtime = resolve_runtime(device, "int8", predict=True)
+    assert runtime == Runtime(torch.device("cpu"), torch.float32, int8=True)
+    assert resolve_runtime(device, "int8") == resolve_runtime(device, "auto")
+
+
+@pytest.mark.parametrize("predict", [False, True])
+def test_int8_elsewhere_is_refused(predict):
+    with pytest.raises(InputError, match=r"precision='int8' predicts on a CPU, but device='mps'.*'auto'"):
+        resolve_runtime("mps", "int8", predict=predict)
+
+
 def test_auto_device_takes_what_there_is():
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert resolve_runtime("auto", "float32").device.type == expected

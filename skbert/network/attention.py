@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from skbert.network.grouped_attention import GroupedAttention, Layout, make_layout
+from skbert.network.run_attention import run_attention
 
 
 class Packing:
@@ -44,6 +45,7 @@ class Packing:
     ) -> None:
         self.lengths = lengths
         self.n_texts = len(lengths)
+        self.firsts = lengths.cumsum(0) - lengths  # (n_texts,) where each text begins
         self.max_length = max_length
         self.generator = generator
         texts = torch.repeat_interleave(
@@ -53,7 +55,7 @@ class Packing:
         columns = torch.arange(max_length, device=lengths.device)
         self.mask = columns < lengths[:, None]  # (n_texts, max_length), True on tokens
         self._attention_masks: dict[int | None, torch.Tensor] = {}
-        self._layouts: dict[tuple[int, torch.dtype, int | None], Layout] = {}
+        self._layouts: dict[tuple[int, torch.dtype, int | None, bool], Layout] = {}
 
     def pad(self, packed: torch.Tensor) -> torch.Tensor:
         """(n_tokens, ...) → (n_texts, max_length, ...)."""
@@ -78,9 +80,9 @@ class Packing:
             self._attention_masks[window] = mask
         return self._attention_masks[window]
 
-    def layout(self, n_heads: int, dtype: torch.dtype, window: int | None) -> Layout:
+    def layout(self, n_heads: int, dtype: torch.dtype, window: int | None, first: bool = False) -> Layout:
         """The groups for `GroupedAttention`; made once a batch."""
-        key = (n_heads, dtype, window)
+        key = (n_heads, dtype, window, first)
         if key not in self._layouts:
             self._layouts[key] = make_layout(self.lengths.numpy(), *key)
         return self._layouts[key]
@@ -144,6 +146,8 @@ def packed_attention(
     # (n_tokens, n_heads, head_size). Indexing with [0] would make its gradient a copy into zeros.
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     if q.device.type == "cpu":  # its fused kernel refuses dropout, and is slower on what is masked
+        if _runs_are_enough(q, k, v, packing, dropout, sliding_window):
+            return run_attention(q, k, v, packing.lengths.numpy(), scale).unsqueeze(0), None
         layout = packing.layout(q.shape[1], q.dtype, sliding_window)
         out = GroupedAttention.apply(q, k, v, layout, scale, dropout, packing.generator)
         return out.unsqueeze(0), None
@@ -152,3 +156,50 @@ def packed_attention(
     mask = packing.attention_mask(sliding_window)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
     return packing.unpad(out.transpose(1, 2)).unsqueeze(0), None
+
+
+def first_token_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    n_heads: int,
+    packing: Packing,
+    dropout: float,
+) -> torch.Tensor:
+    """Attention of each text's first token to all of its tokens.
+
+    Parameters
+    ----------
+    query : Tensor of shape (1, n_texts, n_heads * head_size)
+    key, value : Tensor of shape (1, n_tokens, n_heads * head_size)
+    n_heads : int
+    packing : Packing
+    dropout : float
+        Probability that a weight is dropped.
+
+    Returns
+    -------
+    Tensor of shape (1, n_texts, n_heads * head_size)
+    """
+    q, k, v = (x.squeeze(0).unflatten(1, (n_heads, -1)) for x in (query, key, value))
+    scale = q.shape[-1] ** -0.5
+    if q.device.type == "cpu":
+        if _runs_are_enough(q, k, v, packing, dropout, None):
+            out = run_attention(q, k, v, packing.lengths.numpy(), scale)
+        else:
+            layout = packing.layout(n_heads, q.dtype, None, first=True)
+            out = GroupedAttention.apply(q, k, v, layout, scale, dropout, packing.generator)
+        return out.flatten(1).unsqueeze(0)
+    k, v = (packing.pad(x).transpose(1, 2) for x in (k, v))  # (n_texts, n_heads, max_length, head_size)
+    mask = packing.attention_mask(None)
+    out = F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+    return out.flatten(1).unsqueeze(0)
+
+
+def _runs_are_enough(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, dropout: float, window: int | None
+) -> bool:
+    """Whether texts can be attended to without gradient, dropout and mask; in bfloat16 whole vectors win."""
+    masked = window is not None and window < packing.max_length
+    plain = dropout == 0.0 and q.dtype != torch.bfloat16
+    return plain and not masked and not any(x.requires_grad for x in (q, k, v))

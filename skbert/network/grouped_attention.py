@@ -62,19 +62,27 @@ class Layout:
             at_query, at_key = to_query, to_key
 
 
-def make_layout(lengths: np.ndarray, n_heads: int, dtype: torch.dtype, window: int | None) -> Layout:
-    """Choose groups for texts of these lengths; tokens at a distance of `window` or more are masked."""
+def make_layout(
+    lengths: np.ndarray, n_heads: int, dtype: torch.dtype, window: int | None, first: bool = False
+) -> Layout:
+    """Choose groups for texts of these lengths; tokens at a distance of `window` or more are masked.
+
+    With `first` there is one query a text, its first token's; the queries' rows are those of (text, head).
+    """
     step = _VECTOR // dtype.itemsize
     starts = np.cumsum(lengths) - lengths
     groups, parts = [], []
     for texts in _groups(lengths, n_heads, step):
-        n_queries = int(lengths[texts[0]])
-        n_keys = -(-n_queries // step) * step
-        sides = [_rows(starts[texts], lengths[texts], n, n_heads) for n in (n_queries, n_keys)]
-        parts.append(sides)
+        longest = int(lengths[texts[0]])
+        n_queries, n_keys = 1 if first else longest, -(-longest // step) * step
+        at, n = (texts, np.ones_like(texts)) if first else (starts[texts], lengths[texts])
+        parts.append(
+            (_rows(at, n, n_queries, n_heads), _rows(starts[texts], lengths[texts], n_keys, n_heads))
+        )
         bias = _bias(lengths[texts], n_queries, n_keys, window, dtype)
         groups.append(Group(len(texts) * n_heads, n_queries, n_keys, bias))
     n_rows = int(lengths.sum()) * n_heads
+    n_asking = len(lengths) * n_heads if first else n_rows
     (queries, are_queries), (keys, are_keys) = (
         (np.concatenate([side[0] for side in column]), np.concatenate([side[1] for side in column]))
         for column in zip(*parts, strict=True)
@@ -83,7 +91,7 @@ def make_layout(lengths: np.ndarray, n_heads: int, dtype: torch.dtype, window: i
         groups,
         torch.from_numpy(queries),
         torch.from_numpy(keys),
-        _inverse(queries, are_queries, n_rows),
+        _inverse(queries, are_queries, n_asking),
         _inverse(keys, are_keys, n_rows),
         torch.from_numpy(np.flatnonzero(~are_queries)),
     )
@@ -153,7 +161,7 @@ class GroupedAttention(torch.autograd.Function):
         dropout: float,
         generator: torch.Generator | None,
     ) -> torch.Tensor:
-        """(n_tokens, n_heads, head_size) each → the same shape."""
+        """(n_tokens, n_heads, head_size) each → the shape of the queries."""
         width = query.shape[-1]
         q = query.reshape(-1, width).index_select(0, layout.queries).mul_(scale)
         k, v = (x.reshape(-1, width).index_select(0, layout.keys) for x in (key, value))
@@ -169,7 +177,7 @@ class GroupedAttention(torch.autograd.Function):
             torch.bmm(dropped, v_g, out=out_g)
             kept += [weights, dropped, mask]
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.layout, ctx.scale = layout, scale
+        ctx.layout, ctx.scale, ctx.shape = layout, scale, key.shape
         return out.index_select(0, layout.from_queries).view(query.shape)
 
     @staticmethod
@@ -192,4 +200,4 @@ class GroupedAttention(torch.autograd.Function):
             torch.bmm(d_scores.transpose(1, 2), q_g, out=dk_g)
         dq = dq.mul_(ctx.scale).index_select(0, layout.from_queries)
         dk, dv = (x.index_select(0, layout.from_keys) for x in (dk, dv))
-        return *(x.view(gradient.shape) for x in (dq, dk, dv)), None, None, None, None
+        return dq.view(gradient.shape), dk.view(ctx.shape), dv.view(ctx.shape), None, None, None, None

@@ -22,6 +22,7 @@ from skbert.data.batching import Batch
 from skbert.exceptions import InputError
 from skbert.network.attention import Packing
 from skbert.network.dropout import Dropout
+from skbert.network.first_tokens import narrow_last_layer
 from skbert.network.head import BarePooler, HiddenLayer
 from skbert.runtime import DrawsFrom
 
@@ -86,6 +87,10 @@ class SequenceClassifier(nn.Module):
         self.encoder: Any = encoder  # nn.Module of transformers, which has no types
         # Poolers of encoders read the first token; those of classifiers (families.py) any vector.
         self.pooler = pooler if pooling == "cls" or getattr(pooler, "reads_any_vector", False) else None
+        # Whether the encoder's states are those of the first tokens only.
+        self.narrowed = (
+            architecture.packed and pooling == "cls" and narrow_last_layer(encoder_layers(encoder))
+        )
         width = encoder.config.hidden_size
         self.hidden = nn.Sequential(*(HiddenLayer(width, head_dropout) for _ in range(head_layers)))
         self.dropout = Dropout(head_dropout)
@@ -122,12 +127,12 @@ class SequenceClassifier(nn.Module):
             return batch.frozen
         packing = Packing(batch.lengths, batch.positions, batch.max_length, self.generator)
         encode = self._encode_packed if self.architecture.packed else self._encode_padded
-        states = encode(batch, packing)  # (n_tokens, hidden_size)
+        states = encode(batch, packing)  # (n_tokens or n_texts, hidden_size)
         if self.pooling != "cls":
             pool = mean_of_texts if self.pooling == "mean" else maximum_of_texts
             vectors = pool(states.to(self.head.weight.dtype), packing, batch.lengths)
             return vectors if self.pooler is None else self._apply_pooler(vectors.to(states.dtype))
-        first = states[batch.lengths.cumsum(0) - batch.lengths]  # (n_texts, hidden_size)
+        first = states if self.narrowed else states[packing.firsts]  # (n_texts, hidden_size)
         return self._apply_pooler(first)
 
     def _apply_pooler(self, vectors: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,63 @@
+"""The last layer of an encoder for the first tokens only: "cls" pooling reads nothing else of it.
+
+1. Keys and values are those of all tokens, as in any layer.
+2. Queries, the attention's output and the feed-forward network are those of each text's first token.
+
+The result is that of the whole layer (tests/test_model.py, values and gradients of all families), for a sixth
+of its products. `narrow_last_layer` gives the layer a class of its own, so that copies of the encoder keep it
+and the names of the weights stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from skbert.network.attention import Packing, first_token_attention
+
+
+def narrow_last_layer(layers: nn.ModuleList) -> bool:
+    """Let the last layer give the first tokens only, if it is of a kind known here; returns whether it is."""
+    layer: Any = layers[-1]
+    if hasattr(layer, "sa_layer_norm"):
+        forward = _distilbert_layer
+    elif isinstance(getattr(getattr(layer, "attention", None), "self", None), nn.Module):
+        forward = _bert_layer
+    else:
+        return False
+    kind = type(layer)
+    layer.__class__ = type(f"FirstTokens{kind.__name__}", (kind,), {"forward": forward})
+    return True
+
+
+def _bert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packing, **__: Any) -> torch.Tensor:
+    """BERT, RoBERTa, XLM-R, ELECTRA: (1, n_tokens, width) → (1, n_texts, width)."""
+    own = layer.attention.self
+    first = states[:, packing.firsts]  # (1, n_texts, width)
+    context = first_token_attention(
+        own.query(first),
+        own.key(states),
+        own.value(states),
+        own.num_attention_heads,
+        packing,
+        own.dropout.p if own.training else 0.0,
+    )
+    attended = layer.attention.output(context, first)
+    return layer.output(layer.intermediate(attended), attended)
+
+
+def _distilbert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packing, **__: Any) -> torch.Tensor:
+    own = layer.attention
+    first = states[:, packing.firsts]
+    context = first_token_attention(
+        own.q_lin(first),
+        own.k_lin(states),
+        own.v_lin(states),
+        own.n_heads,
+        packing,
+        own.dropout.p if own.training else 0.0,
+    )
+    attended = layer.sa_layer_norm(own.out_lin(context) + first)
+    return layer.output_layer_norm(layer.ffn(attended) + attended)

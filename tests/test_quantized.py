@@ -1,0 +1,152 @@
+"""Predictions in 8-bit integers: the arithmetic, every family, the estimator."""
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES
+from sklearn.base import clone
+from torch import nn
+
+from skbert import BertClassifier, inference
+from skbert.data.batching import collate
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
+from skbert.network import quantized
+from skbert.network.model import SequenceClassifier, reset_head
+from skbert.network.quantized import Int8Linear, fast_product_is_exact, quantize, quantized_rows
+from skbert.pretrained import checkpoints
+from skbert.runtime import Runtime
+
+CPU = torch.device("cpu")
+INT8 = Runtime(CPU, torch.float32, int8=True)
+TEXTS = Texts(["good film", "", "the cat and the dog walk to the sea in the rain", "a " * 40, "bad", "x-9!"])
+
+
+def rows(n, width, seed=0):
+    return (
+        torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
+        * torch.logspace(-3, 3, n)[:, None]
+    )
+
+
+@pytest.fixture(params=[True, False], ids=["onednn", "int_mm"])
+def product(request, monkeypatch):
+    if request.param and not fast_product_is_exact():
+        pytest.skip("this torch or processor has no exact product of unsigned by signed bytes")
+    monkeypatch.setattr(quantized, "fast_product_is_exact", lambda: request.param)
+
+
+def test_rows_come_back_to_half_a_step(monkeypatch):
+    monkeypatch.setattr(quantized, "_ROWS", 4)
+    x = rows(11, 50)
+    integers, scales = quantized_rows(x)
+    assert integers.dtype == torch.int8
+    assert (integers.abs().amax(dim=1) == 127).all()
+    assert ((integers * scales - x).abs() <= 0.5001 * scales).all()
+
+
+def test_a_row_of_zeros_stays_one():
+    integers, scales = quantized_rows(torch.zeros(2, 8))
+    assert not integers.any()
+    assert torch.isfinite(scales).all()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_is_the_product_of_the_integers(bias, product):
+    linear = nn.Linear(96, 24, bias=bias)
+    nn.init.normal_(linear.weight, generator=torch.Generator().manual_seed(1))
+    x = rows(300, 96)
+    (weight, of_outputs), (integers, of_rows) = quantized_rows(linear.weight.detach()), quantized_rows(x)
+    expected = (integers.double() @ weight.double().t()) * of_rows * of_outputs.t()
+    expected += 0 if linear.bias is None else linear.bias.detach()
+    out = Int8Linear(linear)(x.view(3, 100, 96))
+    assert out.shape == (3, 100, 24)
+    torch.testing.assert_close(out.view(300, 24).double(), expected, rtol=1e-5, atol=1e-5)
+    # A step is 1/127 of a row's largest value.
+    assert (out.view(300, 24) - linear(x)).abs().max() < 0.05 * linear(x).abs().max()
+
+
+def test_a_row_does_not_depend_on_the_others(product):
+    layer, x = Int8Linear(nn.Linear(64, 16)), rows(40, 64)
+    assert torch.equal(layer(x)[7:8], layer(x[7:8]))
+
+
+def test_infinite_inputs_give_no_finite_output(product):
+    out = Int8Linear(nn.Linear(32, 8))(torch.full((1, 32), float("inf")))
+    assert not torch.isfinite(out).any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(family, tiny_checkpoints, product):
+    checkpoint = checkpoints.load(tiny_checkpoints(family, layers=2))
+    model = SequenceClassifier(
+        checkpoint.new_encoder(), checkpoint.architecture, "mean", 3, 0.1, checkpoint.rebuild()
+    )
+    reset_head(model, torch.Generator().manual_seed(0))
+    model.requires_grad_(False).eval()
+    encodings = encode(checkpoints.new_tokenizer(checkpoint.tokenizer_json), TEXTS, 64)
+    expected = inference.run_model(model, encodings, Runtime(CPU, torch.float32))
+    logits = inference.run_model(model, encodings, INT8)
+    spread = expected.std(axis=0).max()
+    assert 0 < np.abs(logits - expected).max() < 0.5 * spread
+    working = inference.replica(model, INT8)
+    assert not any(type(module) is nn.Linear for module in working.encoder.modules())
+    with torch.inference_mode():
+        for i in range(len(TEXTS)):  # what else is in the batch changes nothing
+            alone = working(collate(encodings, np.array([i])))[0]
+            np.testing.assert_allclose(alone.numpy(), logits[i], atol=1e-3 * spread)
+
+
+def test_only_linear_layers_are_replaced():
+    module = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Sequential(nn.Linear(8, 2)))
+    quantize(module)
+    kinds = [type(m).__name__ for m in module.modules() if not isinstance(m, nn.Sequential)]
+    assert kinds == ["Int8Linear", "LayerNorm", "Int8Linear"]
+
+
+@pytest.fixture(scope="module")
+def fitted(make_classifier, reviews):
+    return make_classifier(epochs=6).fit(*map(list, reviews))
+
+
+def test_a_fitted_model_predicts_in_integers_and_stays_as_it_is(fitted, reviews):
+    texts = list(reviews[0])
+    expected, before = fitted.predict_proba(texts), joblib.hash(fitted.model_)
+    fitted.set_params(precision="int8")
+    try:
+        p = fitted.predict_proba(texts)
+        assert p.dtype == np.float32
+        assert 0 < np.abs(p - expected).max() < 0.05
+        np.testing.assert_array_equal(fitted.predict_proba(texts), p)
+        assert fitted.transform(texts).shape == (len(texts), 32)
+        assert clone(fitted).precision == "int8"
+    finally:
+        fitted.set_params(precision="float32")
+    assert joblib.hash(fitted.model_) == before
+    np.testing.assert_array_equal(fitted.predict_proba(texts), expected)
+
+
+def test_files_hold_the_float_weights_and_predict_the_same(fitted, reviews, tmp_path):
+    texts = list(reviews[0])
+    fitted.set_params(precision="int8")
+    try:
+        expected = fitted.predict_proba(texts)
+        fitted.save(tmp_path / "model.safetensors")
+        joblib.dump(fitted, tmp_path / "model.joblib")
+    finally:
+        fitted.set_params(precision="float32")
+    for again in (
+        BertClassifier.load(tmp_path / "model.safetensors"),
+        joblib.load(tmp_path / "model.joblib"),
+    ):
+        assert again.precision == "int8"
+        assert again.model_.encoder.embeddings.word_embeddings.weight.dtype == torch.float32
+        np.testing.assert_array_equal(again.predict_proba(texts), expected)
+
+
+def test_fit_trains_as_with_auto(make_classifier, reviews):
+    texts, y = map(list, reviews)
+    ours, auto = (make_classifier(precision=precision).fit(texts, y) for precision in ("int8", "auto"))
+    assert joblib.hash(ours.model_) == joblib.hash(auto.model_)
+    assert ours.score(texts, y) == auto.score(texts, y)
