@@ -21,6 +21,7 @@ import skbert
 from skbert.caching.cache import LOOK_UPS, Cache, digest, open_cache
 from skbert.caching.disk import Folder
 from skbert.caching.store import STORE, Store
+from skbert.data import splitting
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.frozen import row_keys
