@@ -100,7 +100,7 @@ class Keeper(NoKeeper):
 def state_of(trainer: Trainer) -> State:
     """All that the next step of a trainer depends on; on a CPU the arrays are the trainer's own."""
     weights = trainer.optimizer.state()
-    best, best_decay = trainer.validation.best or ([], None)
+    best, best_decay = _best_so_far(trainer)
     values = {
         "steps": trainer.steps,
         "loss_curve": trainer.loss_curve,
@@ -121,6 +121,13 @@ def state_of(trainer: Trainer) -> State:
         tensors |= {f"{part}/{name}": getattr(weight, part) for part in _PARTS}
     tensors |= {f"best/{number}": weight for number, weight in enumerate(best)}
     return values, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _best_so_far(trainer: Trainer) -> tuple[list[torch.Tensor], float | None]:
+    """The best weights; before there are any those at hand, so that no state is larger than the first."""
+    if trainer.validation.encodings is None:
+        return [], None
+    return trainer.validation.best or trainer.optimizer.snapshot()
 
 
 def _generator_states(trainer: Trainer) -> Iterator[tuple[str, torch.Tensor]]:
