@@ -38,7 +38,7 @@ test-clusters: $(VENV)/.ready ## run the tests that start clusters
 	$(BIN)/python -m pytest -m slow tests/test_clusters.py
 
 # Tests that count something, with their full counts, and those that take long.
-stress: $(VENV)/.ready ## run the long tests, and print their figures; about half an hour
+stress: $(VENV)/.ready ## run the long tests, and print their figures
 	nice $(BIN)/python -m pytest --stress -m "stress or slow"
 
 # First the versions of constraints.txt, as torch's own name (2.13.0+cpu) is in no database; then all that is

@@ -30,7 +30,7 @@ def pytest_addoption(parser):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def full_count(request):
     """Return a function of a count in the default run and the full one: which of them is to be run."""
     stress = request.config.getoption("--stress")

@@ -17,7 +17,7 @@ from skbert import BertClassifier
 SCRIPT = Path(__file__).with_name("every_call.py")
 
 
-@pytest.fixture(scope="module", params=["usual", "unusual"])
+@pytest.fixture(scope="module", params=["unusual", pytest.param("usual", marks=pytest.mark.slow)])
 def run(request, tiny_bert, tmp_path_factory):
     """Make every call in a process of its own; returns it, what it reported, and its folders."""
     base = tmp_path_factory.mktemp(request.param)

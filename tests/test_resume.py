@@ -210,27 +210,6 @@ def test_interrupted_again_and_again(a_case, tmp_path, monkeypatch):
     assert_same(model, expected)
 
 
-def test_the_global_generator_goes_on_too(a_case, tmp_path, monkeypatch):
-    """Code of transformers may draw from it in every step; here a watcher does."""
-    write_after_every_step(monkeypatch)
-
-    class Drawing(StepCounter):
-        drawn = ()
-
-        def step(self, *arguments):
-            super().step(*arguments)
-            self.drawn += (float(torch.rand(())),)
-
-    parameters, keywords = a_case("plain")
-    whole = fit(watched(parameters, Drawing()), **keywords).counter.drawn
-    parameters["checkpoint"] = tmp_path / "fit"
-    with pytest.raises(KeyboardInterrupt):
-        fit(watched(parameters, Drawing(8, interrupt)), **keywords)
-    rest = fit(watched(parameters, Drawing()), **keywords).counter.drawn
-    assert len(whole) == N_STEPS
-    assert rest == whole[7:]
-
-
 def test_how_often_the_state_is_written(a_case, tmp_path, monkeypatch):
     """Before the first step, and not again before 20 times as long as that took."""
     written = []

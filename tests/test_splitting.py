@@ -96,7 +96,7 @@ def test_a_surrogate_pair_is_not_cut(tokenizers):
     assert len(ids) == 4 * splitting._PIECE
 
 
-# Texts of ten megabytes
+# Texts of ten megabytes (of one in the default run)
 
 _CODE = """
 import json, sys, time
@@ -110,17 +110,25 @@ tokenizer = BertClassifier.load(sys.argv[1]).tokenizer_
 for long_text in ("head", "head_tail", "windows"):
     encode(tokenizer, Texts(["good " * 100]), 64, long_text)
     for kind in LONG if long_text == "head" else ("words",):
+        text = LONG[kind][: int(sys.argv[2])]
         begin = time.process_time()
-        rows, megabytes = peak_of(lambda: encode(tokenizer, Texts([LONG[kind]]), 64, long_text))
+        rows, megabytes = peak_of(lambda: encode(tokenizer, Texts([text]), 64, long_text))
         seconds = time.process_time() - begin
         print(json.dumps([long_text, kind, rows.ids[:64].tolist(), len(rows), megabytes, seconds]))
 """
 
 
 @pytest.fixture(scope="module")
-def measured():
+def size(full_count):
+    """Characters of a text: a whole number of sentences."""
+    return full_count(29_500, 295_000) * SENTENCE
+
+
+@pytest.fixture(scope="module")
+def measured(size):
     """For each way to read and each kind: first ids, rows, megabytes more than before, CPU seconds."""
-    done = subprocess.run([sys.executable, "-c", _CODE, SAVED], capture_output=True, text=True, check=True)
+    arguments = [sys.executable, "-c", _CODE, SAVED, str(size)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     return {(how, kind): rest for how, kind, *rest in map(json.loads, done.stdout.splitlines())}
 
 
@@ -131,9 +139,13 @@ def tokenizer():
 
 @pytest.mark.stress
 @pytest.mark.parametrize("kind", LONG)
-def test_ten_megabytes_of_which_the_beginning_is_needed(kind, measured, tokenizer, figure):
+def test_a_very_long_text_of_which_the_beginning_is_needed(kind, size, measured, tokenizer, figure):
     ids, n_rows, megabytes, seconds = measured["head", kind]
-    figure(f"characters in a text, {kind}", len(LONG[kind]), f"{megabytes:.0f} MB, {seconds:.1f} s CPU")
+    figure(
+        f"characters in a text, {kind}",
+        min(size, len(LONG[kind])),
+        f"{megabytes:.0f} MB, {seconds:.1f} s CPU",
+    )
     # A long enough beginning of these has the same first ids; a single word of it is one as well.
     assert ids == encode(tokenizer, Texts([LONG[kind][:30_000]]), 64).ids.tolist()
     assert n_rows == 1
@@ -143,15 +155,13 @@ def test_ten_megabytes_of_which_the_beginning_is_needed(kind, measured, tokenize
 
 @pytest.mark.stress
 @pytest.mark.parametrize("long_text", ["head_tail", "windows"])
-def test_ten_megabytes_of_which_all_is_needed(long_text, measured, tokenizer, figure):
+def test_a_very_long_text_of_which_all_is_needed(long_text, size, measured, tokenizer, figure):
     ids, n_rows, megabytes, seconds = measured[long_text, "words"]
-    figure(
-        f"characters in a text, {long_text}", len(LONG["words"]), f"{megabytes:.0f} MB, {seconds:.1f} s CPU"
-    )
+    figure(f"characters in a text, {long_text}", size, f"{megabytes:.0f} MB, {seconds:.1f} s CPU")
     sentence = whole(tokenizer, LONG["words"][:SENTENCE])
     kept = 15 if long_text == "head_tail" else 62
     assert ids[1 : 1 + kept] == (sentence * 62)[:kept]
-    n_ids = 295_000 * len(sentence)
+    n_ids = size // SENTENCE * len(sentence)
     assert n_rows == (1 if long_text == "head_tail" else 1 + -(-(n_ids - 62) // 31))
     assert megabytes < 600
     assert seconds < 60
