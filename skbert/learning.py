@@ -89,7 +89,7 @@ class LearningMixin(BaseEstimator):
         RankError
             On all ranks of a fit under torchrun, if one fails or was given something else.
         """
-        from skbert.data.labels import encode_known_labels, encode_labels
+        from skbert.data.labels import check_held_out, encode_known_labels, encode_labels
         from skbert.data.weights import row_weights
 
         self._validate_params()
@@ -101,7 +101,7 @@ class LearningMixin(BaseEstimator):
         else:
             labels = encode_labels(y, len(texts))
         weights = row_weights(labels, sample_weight, self.class_weight)
-        held_out = _checked_validation(X_val, y_val, texts, labels)
+        held_out = check_held_out(X_val, y_val, texts, labels)
         if not going_on:
             # A checkpoint that is not there is named now, before seconds go into importing torch.
             locate(self.model, self.revision)
@@ -275,19 +275,6 @@ def _history(losses: list[float], scores: list[float] | None) -> list[dict[str, 
     if scores is None:
         return rows
     return [row | {"validation_score": score} for row, score in zip(rows, scores, strict=True)]
-
-
-def _checked_validation(
-    X_val: Any, y_val: Any, texts: Texts, labels: Labels
-) -> tuple[Texts, np.ndarray] | None:
-    """Texts and labels to validate on, if there are any."""
-    from skbert.data.labels import check_validation_labels
-
-    if X_val is None and y_val is None:
-        return None
-    held_out = check_texts(X_val)
-    check_same_columns(held_out, texts.n_columns)
-    return held_out, check_validation_labels(y_val, len(held_out), labels)
 
 
 def _check_same_classes(classes: Any, known: Labels) -> None:

@@ -19,8 +19,8 @@ from sklearn.base import clone
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV
 
-from skbert import InputError, NonFiniteLossError, PersistenceError, SkbertWarning
-from skbert.persistence import identity, tensorfile
+from skbert import InputError, NonFiniteLossError, PersistenceError, SkbertWarning, identity
+from skbert.persistence import tensorfile
 from skbert.persistence.unfinished import FILE
 from skbert.training import resume
 

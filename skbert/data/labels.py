@@ -20,6 +20,7 @@ from sklearn import config_context
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from skbert.data.inputs import Texts, check_same_columns, check_texts
 from skbert.exceptions import InputError
 
 TargetType = Literal["binary", "multiclass", "multilabel-indicator"]
@@ -157,6 +158,15 @@ def _check_columns(fits: bool, values: np.ndarray, known: Labels) -> None:
             f"y has the shape {values.shape}, but the model was fitted with the target type "
             f"{known.target_type!r} and {len(known.classes)} classes. Pass labels of the same form."
         )
+
+
+def check_held_out(X: Any, y: Any, texts: Texts, labels: Labels) -> tuple[Texts, np.ndarray] | None:
+    """Texts and labels to validate on, if there are any: of the same form as those to train on."""
+    if X is None and y is None:
+        return None
+    held_out = check_texts(X)
+    check_same_columns(held_out, texts.n_columns)
+    return held_out, check_validation_labels(y, len(held_out), labels)
 
 
 def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:

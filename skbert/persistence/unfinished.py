@@ -26,8 +26,9 @@ from typing import Any
 import filelock
 import numpy as np
 
+from skbert import identity
 from skbert.exceptions import InputError, NonFiniteLossError, PersistenceError
-from skbert.persistence import identity, tensorfile
+from skbert.persistence import tensorfile
 
 FORMAT = 1
 FILE = "unfinished-fit.safetensors"
@@ -81,11 +82,14 @@ class Folder:
         if not self.file.exists():
             return None
         content, arrays = self._read()
-        differences = identity.differences(content["fit"], fit)
-        if differences:
+        found = [
+            f"{name} was {a} and is {b}" if a != b else f"{name} differs"
+            for name, a, b in identity.differences(content["fit"], fit)
+        ]
+        if found:
             raise InputError(
                 f"checkpoint={os.fspath(self.path)!r} holds an unfinished fit that is not this one: "
-                f"{', '.join(differences)}. To go on with it, fit as it was fitted; to give it up, delete "
+                f"{', '.join(found)}. To go on with it, fit as it was fitted; to give it up, delete "
                 f"{os.fspath(self.file)!r}; to keep both, use another folder."
             )
         self._made = content["made_folder"]

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from skbert.exceptions import RankError
+from skbert.identity import differences
 
 if TYPE_CHECKING:
     import torch
@@ -126,10 +127,9 @@ class Ranks(Alone):
         self._tell()
         first, *others = self._gather(mine)
         found = [
-            f"{name} is {first.get(name)} on rank 0, but {other.get(name)} on rank {rank}"
+            f"{name} is {a} on rank 0, but {b} on rank {rank}" if a != b else f"{name} differs on rank {rank}"
             for rank, other in enumerate(others, start=1)
-            for name in first | other
-            if first.get(name) != other.get(name)
+            for name, a, b in differences(first, other)
         ]
         if found:
             self._over = True  # all ranks find the same, and leave

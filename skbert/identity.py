@@ -1,8 +1,10 @@
 """Which fit it is: what two fits must have in common to end with the same weights.
 
-1. `describe` gives a short value for each thing that a result depends on: the parameters, by name; checksums
-   of texts, labels, weights and of the model that the fit starts from; versions, device, threads.
-2. `differences` says in words what differs between two of them.
+1. `of_given` gives a short value for each thing that a fit is given: the parameters, by name; checksums of
+   texts, labels and weights; versions. Ranks of one fit must agree on it.
+2. `of_start` does so for the model that the fit starts from, `of_surroundings` for device and threads.
+   `describe` is all of it: a fit that was interrupted goes on only where nothing differs.
+3. `differences` tells what differs between two of them.
 
 A callable (`scoring`) is known by its name alone.
 """
@@ -36,13 +38,14 @@ _CHECKSUM = "sha256:"
 
 def describe(
     data: FitData, parameters: Mapping[str, Any], seed: int, start: Start, place: Runtime
-) -> dict[str, Any]:
-    """What a fit is made of.
+) -> dict[str, str]:
+    """All that the bits of a fit's result depend on.
 
     Parameters
     ----------
     data : FitData
     parameters : mapping
+        The parameters of `BertClassifier`.
     seed : int
         Drawn from `random_state`; it counts unless that is None.
     start : Start
@@ -52,30 +55,40 @@ def describe(
     -------
     dict of str to str
     """
+    return of_given(data, parameters, seed) | of_start(start) | of_surroundings(place)
+
+
+def of_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> dict[str, str]:
+    """What a fit is given, and the versions that it runs on."""
     found = {name: canonical(value) for name, value in parameters.items() if name not in _NOT_COMPARED}
-    found["random_state"] = "None" if parameters["random_state"] is None else f"seed {seed}"
     labels = data.labels
     held_out = "None"
     if data.held_out is not None:
         held_out = _of_parts(_of_texts(data.held_out[0]), canonical(data.held_out[1].tolist()))
-    found |= {
-        "X": _of_texts(data.texts),
+    return found | {
+        "random_state": "None" if parameters["random_state"] is None else f"seed {seed}",
+        "X": f"{len(data.texts)} texts {_of_texts(data.texts)}",
         "y": _of_parts(_of_array(labels.codes), canonical(labels.classes.tolist()), labels.target_type),
         "sample_weight or class_weight": _of_array(data.weights),
         "X_val or y_val": held_out,
-        "the weights of model": _of_start(start),
+        **{f"the version of {name}": version(name) for name in _LIBRARIES},
+    }
+
+
+def of_start(start: Start) -> dict[str, str]:
+    """The model that a fit starts from: a name, or a path, may be another one elsewhere."""
+    return {
+        "the weights of model": _of_weights(start),
         "the tokenizer of model": _of_parts(start.tokenizer.to_str()),
     }
-    return found | _surroundings(place)
 
 
-def _surroundings(place: Runtime) -> dict[str, str]:
-    """Versions, hardware and settings of torch that change the bits."""
+def of_surroundings(place: Runtime) -> dict[str, str]:
+    """Hardware and settings of torch that change the bits."""
     import torch
 
     on_cuda = place.device.type == "cuda"
     return {
-        **{f"the version of {name}": version(name) for name in _LIBRARIES},
         "device": torch.cuda.get_device_name(place.device) if on_cuda else place.device.type,
         "precision": str(place.dtype).removeprefix("torch."),
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
@@ -85,18 +98,18 @@ def _surroundings(place: Runtime) -> dict[str, str]:
     }
 
 
-def differences(kept: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs, in words, with the values where they are short."""
+def differences(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """What differs: its name, and both values as people can read them, equal if only checksums differ."""
     found = []
-    for name in [*now, *(name for name in kept if name not in now)]:
-        before, after = kept.get(name, "not there"), now.get(name, "not there")
-        if before == after:
-            continue
-        if _CHECKSUM in before + after:
-            found.append(f"{name} differs")
-        else:
-            found.append(f"{name} was {before[:80]} and is {after[:80]}")
+    for name in [*second, *(name for name in first if name not in second)]:
+        a, b = first.get(name, "not there"), second.get(name, "not there")
+        if a != b:
+            found.append((name, _without_checksum(a), _without_checksum(b)))
     return found
+
+
+def _without_checksum(value: str) -> str:
+    return value.partition(_CHECKSUM)[0].strip()[:80]
 
 
 def canonical(value: Any) -> str:
@@ -152,7 +165,7 @@ def _of_array(array: np.ndarray) -> str:
     return _CHECKSUM + digest.hexdigest()
 
 
-def _of_start(start: Start) -> str:
+def _of_weights(start: Start) -> str:
     """Of its settings and all weights, but for a head that the fit itself gives its first weights."""
     digest = hashlib.sha256()
     own = ("head.", "hidden.") if start.head_init is None else ()

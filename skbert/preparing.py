@@ -1,0 +1,94 @@
+"""From checked texts to what a training reads: encoded texts, and those to validate on.
+
+1. Rows of weight zero are left out.
+2. Texts to validate on are given, or held out for early stopping.
+3. What is cut is said once, before the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skbert.data.encoding import Encodings, encode
+from skbert.data.labels import Labels
+from skbert.exceptions import InputError, TruncationWarning, warn
+from skbert.frozen import FrozenLayers
+from skbert.runtime import Runtime
+from skbert.starting import Start
+from skbert.training.loop import TrainingData
+from skbert.training.validation import NoValidation, Validation, hold_out
+
+if TYPE_CHECKING:
+    from skbert.fitting import FitData
+
+
+def check_max_length(max_length: int, start: Start) -> None:
+    """Refuse more tokens than the encoder has positions for."""
+    if max_length > start.max_positions:
+        raise InputError(
+            f"max_length={max_length}, but {start.name} has positions for {start.max_positions} tokens. Set "
+            f"max_length={start.max_positions} or less."
+        )
+
+
+def encode_data(
+    data: FitData, parameters: Mapping[str, Any], start: Start, frozen: FrozenLayers, seed: int
+) -> tuple[TrainingData, NoValidation]:
+    """Encode the texts; take those to validate on from outside, or hold some out."""
+    place, max_length, long_text = frozen.place, parameters["max_length"], parameters["long_text"]
+    read = partial(encode, start.tokenizer, max_length=max_length, long_text=long_text, cache=frozen.cache)
+    # Texts of weight zero teach nothing.
+    rows = np.flatnonzero(data.weights.reshape(len(data.weights), -1).any(axis=1))
+    validation = NoValidation()
+    if data.held_out is not None:
+        validation = make_validation(read(data.held_out[0]), data.held_out[1], data.labels, parameters, place)
+    elif parameters["early_stopping"]:
+        rows, held = split_off_validation(rows, data.labels, parameters["validation_fraction"], seed)
+        y = data.labels.values(held)
+        validation = make_validation(read(data.texts.take(held)), y, data.labels, parameters, place)
+    encodings = read(data.texts.take(rows))
+    _warn_of_truncation(float(encodings.truncated.mean()), max_length)
+    # A window has the label and the weight of its text.
+    of_rows = rows[encodings.owners]
+    return TrainingData(encodings, data.labels.codes[of_rows], data.weights[of_rows]), validation
+
+
+def make_validation(
+    encodings: Encodings, y: np.ndarray, labels: Labels, parameters: Mapping[str, Any], place: Runtime
+) -> Validation:
+    """Scoring on held-out texts; with `early_stopping` it may end the fit."""
+    return Validation(
+        encodings,
+        y,
+        labels,
+        parameters["scoring"],
+        parameters["n_iter_no_change"] if parameters["early_stopping"] else None,
+        place,
+    )
+
+
+def split_off_validation(
+    rows: np.ndarray, labels: Labels, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split a fraction of the rows off for validation; returns training and validation rows."""
+    training, held, complete = hold_out(labels.codes[rows], fraction, seed)
+    if not complete:
+        warn(
+            f"The {len(held)} texts held out for early stopping do not hold every class. Raise "
+            "validation_fraction, or pass X_val and y_val to fit."
+        )
+    return rows[training], rows[held]
+
+
+def _warn_of_truncation(share: float, max_length: int) -> None:
+    if share > 0:
+        warn(
+            f"{share:.1%} of the training texts are longer than max_length={max_length} tokens and are cut. "
+            "Raise max_length, or use long_text='windows' to read all of them (truncated_fraction_ holds the "
+            "share).",
+            TruncationWarning,
+        )

@@ -1,0 +1,77 @@
+"""What the parameters mean for a training: every "auto" resolved, what trains, who watches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from skbert import defaults
+from skbert.exceptions import InputError
+from skbert.network.memory import checkpoint_layers
+from skbert.network.model import SequenceClassifier, set_dropout
+from skbert.runtime import Generators
+from skbert.starting import Start
+from skbert.training.adapt import GradualThawing, freeze
+from skbert.training.callbacks import ProgressBar, Watcher
+from skbert.training.loop import TrainingSettings
+from skbert.training.lora import add_adapters, resolve_config
+from skbert.training.optimizer import constant_schedule, linear_schedule
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+
+def checked_lora(parameters: Mapping[str, Any]) -> LoraConfig | None:
+    """The configuration of the adapters, if there are to be any."""
+    if parameters["lora"] is None:
+        return None
+    if parameters["freeze"] == "encoder":
+        raise InputError(
+            "lora is set and freeze='encoder', but the adapters are in the encoder. Use one of the two."
+        )
+    return resolve_config(parameters["lora"])
+
+
+def resolve_settings(
+    parameters: Mapping[str, Any], n_texts: int, start: Start, *, going_on: bool
+) -> TrainingSettings:
+    """The recipe with every "auto" resolved."""
+    epochs, rate = parameters["epochs"], parameters["learning_rate"]
+    first_step = start.moments.steps if start.moments else 0
+    return TrainingSettings(
+        epochs=defaults.auto_epochs(n_texts, parameters["batch_size"]) if epochs == "auto" else epochs,
+        batch_size=parameters["batch_size"],
+        learning_rate=defaults.auto_learning_rate(start.hidden_size, adapters=parameters["lora"] is not None)
+        if rate == "auto"
+        else rate,
+        schedule=partial(constant_schedule, first_step=first_step, warmup=defaults.WARMUP_STEPS)
+        if going_on
+        else partial(linear_schedule, warmup_ratio=parameters["warmup_ratio"]),
+        layer_decay=parameters["layer_decay"],
+        weight_decay=parameters["weight_decay"],
+        max_grad_norm=parameters["max_grad_norm"],
+        verbose=parameters["verbose"],
+    )
+
+
+def choose_trained(
+    model: SequenceClassifier,
+    parameters: Mapping[str, Any],
+    lora: LoraConfig | None,
+    generators: Generators,
+) -> None:
+    """Decide which weights require a gradient, which dropouts there are, and what the backward pass keeps."""
+    model.requires_grad_()
+    if lora is not None:
+        add_adapters(model, lora, generators.weights)
+    freeze(model, parameters["freeze"])
+    set_dropout(model, parameters["dropout"], generators.dropout)
+    if parameters["gradient_checkpointing"]:
+        checkpoint_layers(model)
+
+
+def own_watchers(model: SequenceClassifier, parameters: Mapping[str, Any]) -> list[Watcher]:
+    """Those that parameters ask for."""
+    watchers: list[Watcher] = [ProgressBar()] if parameters["verbose"] else []
+    return [*watchers, GradualThawing(model)] if parameters["freeze"] == "gradual" else watchers
