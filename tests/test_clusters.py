@@ -40,6 +40,9 @@ def scores(fitted):
 
 def workers_state(_):
     import os, torch
+    from skbert.runtime import resolve_runtime
+
+    resolve_runtime("auto", "auto")  # as each fit and each prediction begins
     return torch.get_num_threads(), os.environ.get("RAYON_NUM_THREADS")
 
 
