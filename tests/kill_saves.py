@@ -23,10 +23,17 @@ from skbert import BertClassifier
 QUESTIONS = ["good nice film", "sad poor story of war"]
 
 
-def save_for_ever(models, path):
+def save_for_ever(models, path, told):
     while True:
         for model in models:
             model.save(path)
+            os.write(told, b".")
+
+
+def seconds_of_a_save(model, path):
+    begin = time.perf_counter()
+    model.save(path)
+    return time.perf_counter() - begin
 
 
 def main():
@@ -44,14 +51,20 @@ def main():
     models[0].save(path)
     rng, outcomes = np.random.default_rng(0), Counter()
     for _ in range(count):
+        pause = rng.uniform(0, 1.5 * seconds_of_a_save(models[0], path))
+        heard, told = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                save_for_ever(models, path)
+                save_for_ever(models, path, told)
             finally:
                 os._exit(1)
-        time.sleep(rng.uniform(0, 0.1))
+        for _ in range(rng.integers(1, 3)):  # saves that the child has finished: the kill comes in the next
+            os.read(heard, 1)
+        time.sleep(pause)
         os.kill(child, signal.SIGKILL)
+        os.close(heard)
+        os.close(told)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         which = expected.index(path.read_bytes())
         assert BertClassifier.load(path).get_params()["epochs"] == models[which].epochs
