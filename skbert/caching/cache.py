@@ -94,15 +94,15 @@ class Cache:
     def _from_disk(self, space: str, missing: dict[bytes, int], like: np.ndarray) -> dict[bytes, np.ndarray]:
         """Rows that the folder has; they are missing no more, and are kept in memory."""
         assert self.folder is not None
-        read = self.folder.find(space, set(missing), like)
-        if not read:
-            return {}
-        for key in read:
+        found: dict[bytes, np.ndarray] = {}
+        for read in self.folder.find(space, set(missing), like):
+            values = np.concatenate(list(read.values()))
+            offsets = np.concatenate([[0], np.cumsum([len(row) for row in read.values()])])
+            STORE.add(space, list(read), values, offsets)
+            found |= rows_by_key(list(read), values, offsets)
+        for key in found:
             del missing[key]
-        values = np.concatenate(list(read.values()))
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in read.values()])])
-        STORE.add(space, list(read), values, offsets)
-        return rows_by_key(list(read), values, offsets)
+        return found
 
 
 def rows_by_key(keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) -> dict[bytes, np.ndarray]:

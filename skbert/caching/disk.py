@@ -14,7 +14,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,22 +65,37 @@ class Folder:
         self._files: dict[Path, _Index | None] = {}  # None: damaged
         self._said: set[str] = set()
 
-    def find(self, space: str, keys: set[bytes], like: np.ndarray) -> dict[bytes, np.ndarray]:
-        """Rows of those keys that some whole block has; of the dtype and the width of `like`."""
-        found: dict[bytes, np.ndarray] = {}
-        with self._lock:
-            for file in self._blocks_of(space):
-                index = self._index(file, space, like)
-                if index is None or not (keys - found.keys()).intersection(index.keys):
-                    continue
-                try:
-                    values = _read_values(file, index)
-                except (_DamagedError, OSError) as error:
-                    self._refuse(file, error)
-                    continue
-                bounds = zip(index.keys, index.offsets[:-1], index.offsets[1:], strict=True)
-                found |= {key: values[a:b] for key, a, b in bounds if key in keys}
-        return found
+    def find(self, space: str, keys: set[bytes], like: np.ndarray) -> Iterator[dict[bytes, np.ndarray]]:
+        """Rows of those keys that some whole block has, block by block, each row once.
+
+        Parameters
+        ----------
+        space : str
+        keys : set of bytes
+        like : ndarray
+            Of the dtype and the width that rows must have.
+        """
+        wanted = set(keys)
+        for file in self._blocks_of(space):
+            with self._lock:
+                found = self._read(file, space, wanted, like)
+            wanted -= found.keys()
+            if found:
+                yield found
+
+    def _read(self, file: Path, space: str, wanted: set[bytes], like: np.ndarray) -> dict[bytes, np.ndarray]:
+        index = self._index(file, space, like)
+        if index is None or wanted.isdisjoint(index.keys):
+            return {}
+        try:
+            values = _read_values(file, index)
+        except FileNotFoundError:  # somebody cleared the folder just now
+            return {}
+        except (_DamagedError, OSError) as error:
+            self._refuse(file, error)
+            return {}
+        bounds = zip(index.keys, index.offsets[:-1], index.offsets[1:], strict=True)
+        return {key: values[a:b] for key, a, b in bounds if key in wanted}
 
     def add(self, space: str, keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) -> None:
         """Write a block, unless writing failed before."""
