@@ -6,6 +6,7 @@ compared they alternate, and the figure is the median of the ratios, pair by pai
 
 from __future__ import annotations
 
+import copy
 import statistics
 import sys
 import time
@@ -29,6 +30,7 @@ from speed_systems import (
     timed,
 )
 
+INT8 = "skbert, int8"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PREDICT_TOKENS = {"cpu": 2_048, "cuda": 65_536}  # rows of the products that predictions are judged by
 TARGETS = {
@@ -166,6 +168,11 @@ def predict_row(plan: Plan) -> Row:
     usual = fit_skbert(work, 0, plan.device, head_init="random").model
     twin = sequence_classifier(same, work)
     systems = {"skbert": same.predict_proba, "skbert, default pooling": usual.predict_proba}
+    if plan.device == "cpu":
+        systems |= {
+            INT8: in_int8(same).predict_proba,
+            f"{INT8}, default pooling": in_int8(usual).predict_proba,
+        }
     for name, (batch_size, dtype) in PIPELINES.items():
         if dtype is torch.float16 and plan.device == "cpu":
             continue
@@ -175,6 +182,7 @@ def predict_row(plan: Plan) -> Row:
 
     def measure(name: str) -> Callable[[int], dict[str, Any]]:
         def run(_: int) -> dict[str, Any]:
+            systems[name](texts[:64])  # the copy of a model in another precision is kept for one model only
             seconds = timed(lambda: answers.update({name: systems[name](texts)}), plan.device)
             return {"seconds": seconds}
 
@@ -224,27 +232,43 @@ def _predict_record(
 
 
 def _predict_lines(plan: Plan, name: str, record: dict[str, Any]) -> list[Line]:
+    systems = record["systems"]
+    ours, usual = systems["skbert"], "skbert, default pooling"
+    lines = _race_lines(plan, f"predict_proba, {name}", "skbert", record)
+    moved = f"{ours['difference']:.4f}"
+    lines.append(Line("largest move of a probability", "pipeline, float32", moved, "", record["precision"]))
+    if INT8 in systems:
+        lines += _race_lines(plan, f"predict_proba, {name}, int8", INT8, record)
+        fewer = systems[INT8]
+        details = f"accuracy {fewer['accuracy']:.3f} : {ours['accuracy']:.3f}"
+        moved = f"{fewer['difference']:.4f}"
+        lines.append(Line("largest move of a probability, int8", "pipeline, float32", moved, "", details))
+    mfu = systems[usual] if systems[usual]["seconds"] > ours["seconds"] else ours
+    return [*lines, _mfu_line("predict", mfu, TARGETS["predict mfu"][plan.device])]
+
+
+def _race_lines(plan: Plan, work: str, system: str, record: dict[str, Any]) -> list[Line]:
+    """One of skbert's predictions next to each pipeline, and with the default pooling to the fastest."""
     systems, runs = record["systems"], record["runs"]
-    ours, least = systems["skbert"], TARGETS["predict"][plan.device]
+    ours, least = systems[system], TARGETS["predict"][plan.device]
+    others = [other for other in runs if not other.startswith("skbert")]
     lines = []
-    for other in runs:
-        if other.startswith("skbert"):
-            continue
+    for other in others:
         details = (
             f"{ours['useful_tokens_per_second']:,.0f} : {systems[other]['useful_tokens_per_second']:,.0f} "
             f"tokens/s; accuracy {ours['accuracy']:.3f} : {systems[other]['accuracy']:.3f}"
         )
-        ratio = f"{paired_ratio(runs[other], runs['skbert']):.2f}"
+        ratio = f"{paired_ratio(runs[other], runs[system]):.2f}"
         target = "" if other[-4:] in ("bf16", "fp16") and plan.device == "cpu" else f"≥ {least}"
-        lines.append(Line(f"predict_proba, {name}", other, ratio, target, details))
-    usual = "skbert, default pooling"
-    best = min((o for o in runs if not o.startswith("skbert")), key=lambda o: systems[o]["seconds"])
-    ratio = f"{paired_ratio(runs[best], runs[usual]):.2f}"
-    lines.append(Line(f"predict_proba, {name}, default pooling", f"{best} (the fastest)", ratio))
-    moved = f"{ours['difference']:.4f}"
-    lines.append(Line("largest move of a probability", "pipeline, float32", moved, "", record["precision"]))
-    mfu = systems[usual] if systems[usual]["seconds"] > ours["seconds"] else ours
-    return [*lines, _mfu_line("predict", mfu, TARGETS["predict mfu"][plan.device])]
+        lines.append(Line(work, other, ratio, target, details))
+    best = min(others, key=lambda other: systems[other]["seconds"])
+    ratio = f"{paired_ratio(runs[best], runs[f'{system}, default pooling']):.2f}"
+    return [*lines, Line(f"{work}, default pooling", f"{best} (the fastest)", ratio)]
+
+
+def in_int8(classifier: Any) -> Any:
+    """A copy of a fitted classifier that predicts in 8-bit integers."""
+    return copy.deepcopy(classifier).set_params(precision="int8")
 
 
 def paired_ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> float:

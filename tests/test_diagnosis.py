@@ -7,9 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skbert import CollapseWarning
+from skbert import CollapseWarning, inference
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
+from skbert.data.labels import encode_labels
 from skbert.data.outputs import make_loss
+from skbert.runtime import Runtime
+from skbert.training import diagnosis
 from skbert.training.diagnosis import constant_loss
+from skbert.training.loop import TrainingData
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -68,3 +74,31 @@ def test_a_fit_that_learned_is_not(make_classifier, reviews):
         warnings.simplefilter("error", CollapseWarning)
         model = make_classifier(epochs=12, head_init="random").fit(texts, labels)
     assert len(set(model.predict(texts))) == 2
+
+
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_a_few_texts_are_asked_first(collapsed, make_classifier, reviews, monkeypatch):
+    texts, y = (
+        [text for text in reviews[0] for _ in range(3)],
+        [label for label in reviews[1] for _ in range(3)],
+    )
+    fitted = make_classifier(epochs=12, head_init="random").fit(texts, y)
+    if collapsed:
+        fitted.model_.head.weight.zero_()
+    asked = []
+
+    def run_model(model, encodings, *rest):
+        asked.append(len(encodings))
+        return inference.run_model(model, encodings, *rest)
+
+    monkeypatch.setattr(diagnosis, "run_model", run_model)
+    encodings = encode(fitted.tokenizer_, Texts(texts), 32)
+    labels = encode_labels(y, len(y))
+    data = TrainingData(encodings, labels.codes, np.ones(len(y)))
+    arguments = (fitted.model_, np.inf, data, labels, 0.0, Runtime(torch.device("cpu"), torch.float32))
+    if collapsed:
+        with pytest.warns(CollapseWarning, match="for all of 72"):
+            diagnosis.warn_of_collapse(*arguments)
+    else:
+        diagnosis.warn_of_collapse(*arguments)
+    assert asked == ([15, 72] if collapsed else [15])

@@ -1,7 +1,8 @@
 """Did the fit learn anything? Some models fall into predicting one class for every text.
 
 1. `constant_loss` is the training loss of the best prediction that looks at no text: the class frequencies.
-2. Only a fit whose loss ends near it is suspected; its model then predicts some of the training texts.
+2. Only a fit whose loss ends near it is suspected; its model then predicts some of the training texts, a few
+   first: most models tell those apart, and the others need not be run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from skbert.training.loop import TrainingData
 
 _SUSPICIOUS = 0.9  # of the constant prediction's loss
-_MAX_TEXTS = 500
+_FEW, _MAX_TEXTS = 16, 500
 
 
 def warn_of_collapse(
@@ -48,9 +49,13 @@ def warn_of_collapse(
     rows = np.linspace(0, len(data) - 1, min(len(data), _MAX_TEXTS)).astype(int)
     if last_loss < _SUSPICIOUS * constant or not _differ(data.targets[rows]):
         return
-    logits = run_model(model, data.encodings.take(rows), place)
+    # Few, spread over all rows; then all.
+    for some in (rows[:: -(-len(rows) // _FEW)], rows):
+        logits = run_model(model, data.encodings.take(some), place)
+        predicted = decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
+        if _differ(predicted):
+            break
     release(model)
-    predicted = decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
     if not _differ(predicted):
         same = np.asarray(predicted[0]).tolist()
         warn(

@@ -230,7 +230,8 @@ class Trainer:
 
     def _check_weights(self, weights: dict[str, torch.Tensor]) -> None:
         fixed = {name for name, p in self.model.named_parameters() if not p.requires_grad}
-        if not all(torch.isfinite(weight).all() for name, weight in weights.items() if name not in fixed):
+        # A sum of what is not finite is not either; and it makes no copy of the weights' size.
+        if not all(torch.isfinite(weight.sum()) for name, weight in weights.items() if name not in fixed):
             raise NonFiniteLossError(f"The last update gave weights that are not finite; {self._remedy()}")
 
     def _remedy(self) -> str:
