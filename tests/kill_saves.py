@@ -55,6 +55,7 @@ def main():
         heard, told = os.pipe()
         child = os.fork()
         if child == 0:
+            os.close(heard)  # so that it ends with its parent
             try:
                 save_for_ever(models, path, told)
             finally:

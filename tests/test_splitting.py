@@ -98,6 +98,7 @@ def test_a_surrogate_pair_is_not_cut(tokenizers):
 
 # Texts of ten megabytes (of one in the default run)
 
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 _CODE = """
 import json, sys, time
 from pathlib import Path
@@ -138,6 +139,7 @@ def tokenizer():
 
 
 @pytest.mark.stress
+@on_linux
 @pytest.mark.parametrize("kind", LONG)
 def test_a_very_long_text_of_which_the_beginning_is_needed(kind, size, measured, tokenizer, figure):
     ids, n_rows, megabytes, seconds = measured["head", kind]
@@ -154,6 +156,7 @@ def test_a_very_long_text_of_which_the_beginning_is_needed(kind, size, measured,
 
 
 @pytest.mark.stress
+@on_linux
 @pytest.mark.parametrize("long_text", ["head_tail", "windows"])
 def test_a_very_long_text_of_which_all_is_needed(long_text, size, measured, tokenizer, figure):
     ids, n_rows, megabytes, seconds = measured[long_text, "words"]
