@@ -2,8 +2,8 @@
 
 1. ``skbert``: `BertClassifier`, fully fine-tuned; with half of its layers frozen; with its encoder frozen.
 2. ``trainer``: a thin estimator around transformers' Trainer, as people write it: tokenizer and checkpoint
-   are loaded and the texts tokenized in every fit. All else is Trainer's default (bf16 autocast where it
-   pays); it predicts in sorted batches of 64.
+   are loaded and the texts tokenized in every fit. All else is Trainer's default, float32 among it; it
+   predicts in sorted batches of 64.
 3. ``trainer, head only``: the same with the encoder's weights frozen.
 4. ``skorch``: skorch.hf's tokenizer, which pads to `MAX_LENGTH`, and a NeuralNetClassifier with AdamW.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
-from systems import PREDICT_BATCH, bf16_pays, logits_of, quiet
+from systems import PREDICT_BATCH, logits_of, quiet
 
 MAX_LENGTH = 128
 BATCH_SIZE = 16
@@ -77,8 +77,7 @@ class TrainerClassifier(ClassifierMixin, BaseEstimator):
         for start in range(0, len(order), PREDICT_BATCH):
             picked = [rows[i] for i in order[start : start + PREDICT_BATCH]]
             batch = dict(self.tokenizer_.pad(picked, return_tensors="pt").to(self.model_.device))
-            with torch.autocast(self.model_.device.type, torch.bfloat16, enabled=bf16_pays()):
-                parts.append(logits_of(self.model_, batch).float().cpu())
+            parts.append(logits_of(self.model_, batch).cpu())
         return torch.cat(parts).numpy()[np.argsort(order)]
 
     def _tokenize(self, X: list[str]) -> list[dict[str, list[int]]]:
@@ -94,7 +93,6 @@ class TrainerClassifier(ClassifierMixin, BaseEstimator):
             per_device_train_batch_size=BATCH_SIZE,
             learning_rate=self.learning_rate,
             seed=SEED,
-            bf16=bf16_pays(),
             use_cpu=self.device == "cpu",
             dataloader_pin_memory=self.device != "cpu",
             save_strategy="no",
