@@ -23,6 +23,7 @@ from speed_systems import (
     PIPELINES,
     Fitted,
     alternate,
+    fast_bfloat16,
     fit_skbert,
     make_pipeline,
     run_pipeline,
@@ -174,7 +175,8 @@ def predict_row(plan: Plan) -> Row:
             f"{INT8}, default pooling": in_int8(usual).predict_proba,
         }
     for name, (batch_size, dtype) in PIPELINES.items():
-        if dtype is torch.float16 and plan.device == "cpu":
+        fast = fast_bfloat16(plan.device) if dtype is torch.bfloat16 else plan.device != "cpu"
+        if dtype is not torch.float32 and not fast:
             continue
         pipe = make_pipeline(twin, work, plan.device, dtype)
         systems[name] = lambda X, p=pipe, b=batch_size: run_pipeline(p, X, b, work.max_length)
@@ -233,18 +235,17 @@ def _predict_record(
 
 def _predict_lines(plan: Plan, name: str, record: dict[str, Any]) -> list[Line]:
     systems = record["systems"]
-    ours, usual = systems["skbert"], "skbert, default pooling"
+    ours, usual = systems["skbert"], systems["skbert, default pooling"]
     lines = _race_lines(plan, f"predict_proba, {name}", "skbert", record)
     moved = f"{ours['difference']:.4f}"
     lines.append(Line("largest move of a probability", "pipeline, float32", moved, "", record["precision"]))
     if INT8 in systems:
         lines += _race_lines(plan, f"predict_proba, {name}, int8", INT8, record)
-        fewer = systems[INT8]
-        details = f"accuracy {fewer['accuracy']:.3f} : {ours['accuracy']:.3f}"
-        moved = f"{fewer['difference']:.4f}"
+        details = f"accuracy {systems[INT8]['accuracy']:.3f} : {ours['accuracy']:.3f}"
+        moved = f"{systems[INT8]['difference']:.4f}"
         lines.append(Line("largest move of a probability, int8", "pipeline, float32", moved, "", details))
-    mfu = systems[usual] if systems[usual]["seconds"] > ours["seconds"] else ours
-    return [*lines, _mfu_line("predict", mfu, TARGETS["predict mfu"][plan.device])]
+    slower = max(usual, ours, key=lambda summary: summary["seconds"])
+    return [*lines, _mfu_line("predict", slower, TARGETS["predict mfu"][plan.device])]
 
 
 def _race_lines(plan: Plan, work: str, system: str, record: dict[str, Any]) -> list[Line]:

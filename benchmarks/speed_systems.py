@@ -7,9 +7,9 @@ copy of the checkpoint and its start; for Trainer the checkpoint is loaded befor
    times; ``skbert-auto``: the default start of the head, whose pass over the texts comes on top.
 2. ``trainer``: every default but checkpoint, epochs, batch size, rate and truncation: float32, random order,
    padding to the longest text of a batch, fused AdamW.
-3. ``trainer-tuned``: bf16, batches grouped by length, fused AdamW.
+3. ``trainer-tuned``: bf16 where the hardware is fast at it, batches grouped by length, fused AdamW.
 4. ``pipeline``: text-classification at its default (batch size 1), at 64 with the texts sorted by length, and
-   that with weights in bf16 (on a GPU in fp16 too).
+   that with weights in bf16, again where that is fast (on a GPU in fp16 too).
 """
 
 from __future__ import annotations
@@ -88,13 +88,14 @@ def fit_trainer(work: Workload, seed: int, device: str, system: str) -> Fitted:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         work.checkpoint, num_labels=len(classes), dtype=torch.float32
     )
+    bf16 = TRAINERS[system].get("bf16", False) and fast_bfloat16(device)
     collator = _CountingCollator(transformers.DataCollatorWithPadding(tokenizer))
 
     def fit(folder: str) -> None:
         rows = tokenize(tokenizer, work.X_train)
         trainer = transformers.Trainer(
             model=model,
-            args=trainer_arguments(work, folder, seed, device, TRAINERS[system]),
+            args=trainer_arguments(work, folder, seed, device, TRAINERS[system] | {"bf16": bf16}),
             train_dataset=[row | {"labels": int(code)} for row, code in zip(rows, codes, strict=True)],
             data_collator=collator,
         )
@@ -104,12 +105,18 @@ def fit_trainer(work: Workload, seed: int, device: str, system: str) -> Fitted:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         seconds = timed(lambda: fit(folder), device)
-    bf16 = TRAINERS[system].get("bf16", False)
 
     def predict(texts: pd.DataFrame) -> np.ndarray:
         return classes[predict_sorted(logits_of, model, tokenizer, texts, bf16=bf16).argmax(axis=1)]
 
     return Fitted(seconds, "bfloat16" if bf16 else "float32", collator.padding, predict, model)
+
+
+def fast_bfloat16(device: str) -> bool:
+    """Whether the hardware multiplies bfloat16 faster; emulated, it would slow a baseline down."""
+    from skbert.runtime import resolve_runtime
+
+    return resolve_runtime(device, "auto").dtype == torch.bfloat16
 
 
 def trainer_arguments(work: Workload, folder: str, seed: int, device: str, tuned: dict[str, Any]) -> Any:
