@@ -98,18 +98,23 @@ def of_surroundings(place: Runtime) -> dict[str, str]:
     }
 
 
-def differences(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """What differs: its name, and both values as people can read them, equal if only checksums differ."""
+def differences(first: Mapping[str, str], second: Mapping[str, str], words: str) -> list[str]:
+    """What differs, in words: with both values, unless only their checksums differ.
+
+    Parameters
+    ----------
+    first, second : mapping
+    words : str
+        A format of "first" and "second".
+    """
     found = []
     for name in [*second, *(name for name in first if name not in second)]:
-        a, b = first.get(name, "not there"), second.get(name, "not there")
-        if a != b:
-            found.append((name, _without_checksum(a), _without_checksum(b)))
+        a, b = (values.get(name, "not there") for values in (first, second))
+        if a == b:
+            continue
+        a, b = (value.partition(_CHECKSUM)[0].strip() for value in (a, b))
+        found.append(f"{name} {'differs' if a == b else words.format(first=a[:80], second=b[:80])}")
     return found
-
-
-def _without_checksum(value: str) -> str:
-    return value.partition(_CHECKSUM)[0].strip()[:80]
 
 
 def canonical(value: Any) -> str:

@@ -115,10 +115,10 @@ def test_the_first_rank_alone_shows_progress_and_warns(together):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("other labels", ["y is 29 labels with the hash"]),
+        ("other labels", ["y differs on rank 1"]),
         ("other texts", ["X is 29 texts", "X", "but 28 texts", "on rank 1"]),
         ("other rate", ["learning_rate is 0.001 on rank 0, but 0.002 on rank 1"]),
-        ("other seed", ["the seed is "]),
+        ("other seed", ["random_state is seed ", " on rank 0, but seed "]),
     ],
 )
 def test_ranks_that_were_given_something_else(together, name, words):

@@ -48,7 +48,7 @@ def assert_same_fit(cached, plain, tolerance=1e-6):
     weights, expected = cached.model_.state_dict(), plain.model_.state_dict()
     assert list(weights) == list(expected)
     for name, weight in weights.items():
-        torch.testing.assert_close(weight, expected[name], atol=tolerance, rtol=tolerance, msg=name)
+        torch.testing.assert_close(weight, expected[name], atol=tolerance, rtol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
     np.testing.assert_allclose(cached.loss_curve_, plain.loss_curve_, rtol=tolerance)
     assert cached.validation_scores_ == plain.validation_scores_
     assert cached.head_init_ == plain.head_init_
@@ -62,7 +62,9 @@ def test_the_fit_is_that_without_a_cache(family, what, make_classifier, reviews,
     plain = fit(make_classifier, reviews, 0, **parameters)
     assert skbert.cache_info() == (0, 0, 2**29, 0)
     cached = fit(make_classifier, reviews, 2**29, **parameters)
-    assert_same_fit(cached, plain)
+    # With all layers frozen one fit runs the last of them for first tokens alone, the other for all tokens:
+    # a rounding more, which AdamW scales up where gradients are tiny.
+    assert_same_fit(cached, plain, 1e-5 if what == 2 else 1e-6)
     kind = "vectors" if what == "encoder" else "states"
     assert (skbert.cache_info(kind).hits > 0) == (family in PACKED or what == "encoder")
 

@@ -192,7 +192,8 @@ def test_odd_texts_can_be_fitted_and_predicted(make_classifier):
     alone = np.concatenate([classifier.predict_proba([text]) for text in texts])
     np.testing.assert_allclose(p, alone, atol=1e-6)
     replaced = classifier.predict_proba(["good \ufffd film \ufffd", "good 😀 film"])
-    assert np.array_equal(replaced, p[[list(ODD).index(k) for k in ("lone surrogates", "surrogate pair")]])
+    same = [list(ODD).index(kind) for kind in ("lone surrogates", "surrogate pair")]
+    np.testing.assert_allclose(replaced, p[same], rtol=1e-6)  # in another batch
 
 
 @pytest.mark.stress

@@ -32,6 +32,11 @@ def narrow_last_layer(layers: nn.ModuleList) -> bool:
     return True
 
 
+def widen_last_layer(layers: nn.ModuleList) -> None:
+    """Let a last layer that was narrowed give all tokens again."""
+    layers[-1].__class__ = type(layers[-1]).__bases__[0]
+
+
 def _bert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packing, **__: Any) -> torch.Tensor:
     """BERT, RoBERTa, XLM-R, ELECTRA: (1, n_tokens, width) → (1, n_texts, width)."""
     own = layer.attention.self

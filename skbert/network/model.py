@@ -22,7 +22,7 @@ from skbert.data.batching import Batch
 from skbert.exceptions import InputError
 from skbert.network.attention import Packing
 from skbert.network.dropout import Dropout
-from skbert.network.first_tokens import narrow_last_layer
+from skbert.network.first_tokens import narrow_last_layer, widen_last_layer
 from skbert.network.head import BarePooler, HiddenLayer
 from skbert.runtime import DrawsFrom
 
@@ -134,6 +134,13 @@ class SequenceClassifier(nn.Module):
             return vectors if self.pooler is None else self._apply_pooler(vectors.to(states.dtype))
         first = states if self.narrowed else states[packing.firsts]  # (n_texts, hidden_size)
         return self._apply_pooler(first)
+
+    def widen(self) -> Self:
+        """Let the encoder give the states of all tokens, also where pooling reads the first ones only."""
+        if self.narrowed:
+            widen_last_layer(encoder_layers(self.encoder))
+            self.narrowed = False
+        return self
 
     def _apply_pooler(self, vectors: torch.Tensor) -> torch.Tensor:
         pooled = vectors if self.pooler is None else self.pooler(vectors[:, None])

@@ -82,10 +82,7 @@ class Folder:
         if not self.file.exists():
             return None
         content, arrays = self._read()
-        found = [
-            f"{name} was {a} and is {b}" if a != b else f"{name} differs"
-            for name, a, b in identity.differences(content["fit"], fit)
-        ]
+        found = identity.differences(content["fit"], fit, "was {first} and is {second}")
         if found:
             raise InputError(
                 f"checkpoint={os.fspath(self.path)!r} holds an unfinished fit that is not this one: "

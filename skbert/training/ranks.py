@@ -127,9 +127,9 @@ class Ranks(Alone):
         self._tell()
         first, *others = self._gather(mine)
         found = [
-            f"{name} is {a} on rank 0, but {b} on rank {rank}" if a != b else f"{name} differs on rank {rank}"
+            f"{difference} on rank {rank}"
             for rank, other in enumerate(others, start=1)
-            for name, a, b in differences(first, other)
+            for difference in differences(first, other, "is {first} on rank 0, but {second}")
         ]
         if found:
             self._over = True  # all ranks find the same, and leave
