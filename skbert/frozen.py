@@ -97,7 +97,7 @@ class FrozenLayers:
         """States above the lowest `n_layers` layers of each row: (n_tokens, hidden_size); see `_NUMPY`."""
 
         def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return _lower_states(plain().widen(), encodings.take(places), self.place, n_layers)
+            return _lower_states(plain(), encodings.take(places), self.place, n_layers)
 
         lower = [*embedding_parts(self.encoder), *encoder_layers(self.encoder)[:n_layers]]
         frozen = {p for part in lower for p in part.parameters()}
@@ -141,7 +141,7 @@ def _lower_states(
     model: SequenceClassifier, encodings: Encodings, place: Runtime, n_layers: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """States above the lowest layers, end to end, and the offsets between the rows."""
-    working = inference.replica(model.eval(), place)
+    working = inference.replica(model.eval(), place).widen()  # a copy is narrow, whatever it is a copy of
     values = np.empty((len(encodings.ids), model.hidden_size), dtype=_NUMPY[place.dtype])
     parts = Parts()
 

@@ -40,6 +40,10 @@ def test_which_families_are_narrowed(family, tiny_checkpoints):
     if model.narrowed:
         assert len(states_of(model, batch)) == len(TEXTS)
         assert torch.equal(copy.deepcopy(model)(batch), model(batch))
+        narrowed = model(batch)
+        model.widen()
+        assert len(states_of(model, batch)) == len(batch.input_ids)
+        torch.testing.assert_close(model(batch), narrowed)
 
 
 def test_other_poolings_read_every_token(tiny_bert):

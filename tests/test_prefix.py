@@ -48,7 +48,9 @@ def assert_same_fit(cached, plain, tolerance=1e-6):
     weights, expected = cached.model_.state_dict(), plain.model_.state_dict()
     assert list(weights) == list(expected)
     for name, weight in weights.items():
-        torch.testing.assert_close(weight, expected[name], atol=tolerance, rtol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            weight, expected[name], atol=tolerance, rtol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
     np.testing.assert_allclose(cached.loss_curve_, plain.loss_curve_, rtol=tolerance)
     assert cached.validation_scores_ == plain.validation_scores_
     assert cached.head_init_ == plain.head_init_
@@ -80,6 +82,8 @@ def test_the_fit_is_that_without_a_cache(family, what, make_classifier, reviews,
         {"freeze": "encoder", "pooling": "mean", "dropout": 0.5, "head_init": "random"},
         {"freeze": "encoder", "precision": "float64"},
         {"freeze": 1, "precision": "bfloat16"},
+        {"freeze": 2, "precision": "float64"},
+        {"freeze": 2, "pooling": "mean"},
         {"freeze": "encoder", "precision": "bfloat16"},
     ],
     ids=str,

@@ -5,7 +5,7 @@
 
 The result is that of the whole layer (tests/test_model.py, values and gradients of all families), for a sixth
 of its products. `narrow_last_layer` gives the layer a class of its own, so that copies of the encoder keep it
-and the names of the weights stay.
+and the names of the weights stay; `widen_last_layer` takes it back.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def narrow_last_layer(layers: nn.ModuleList) -> bool:
 
 
 def widen_last_layer(layers: nn.ModuleList) -> None:
-    """Let a last layer that was narrowed give all tokens again."""
-    layers[-1].__class__ = type(layers[-1]).__bases__[0]
+    """Let a last layer that was narrowed give the states of all tokens again."""
+    layer: Any = layers[-1]
+    layer.__class__ = type(layer).__base__
 
 
 def _bert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packing, **__: Any) -> torch.Tensor:
