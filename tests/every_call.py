@@ -154,6 +154,8 @@ class Calls:
             "layers twice": {"gradient_checkpointing": True},
             "windows": {"long_text": "windows", "max_length": 8},
             "gradual": {"freeze": "gradual"},
+            "frozen layers": {"freeze": 1, "memory": self.folder / "memory"},
+            "checkpoint": {"checkpoint": self.folder / "unfinished"},
         }.items():
             yield f"fit, {name}", fit(**parameters)
         for method in ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform"):
@@ -164,6 +166,7 @@ class Calls:
         yield "set_output", lambda: clone(self.fitted).set_output(transform="pandas")
         yield "partial_fit", lambda: self.make().partial_fit(TEXTS, LABELS, ["neg", "pos"])
         yield "bfloat16", lambda: copy.deepcopy(self.fitted).set_params(precision="bfloat16").predict(TEXTS)
+        yield "int8", lambda: copy.deepcopy(self.fitted).set_params(precision="int8").predict(TEXTS)
         yield "save", lambda: self.fitted.save(file)
         yield "load", lambda: BertClassifier.load(file).predict(TEXTS)
         yield "save, changes", lambda: self.fitted.save(self.folder / "changes", only_changes=True)

@@ -88,7 +88,8 @@ def quantized_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     -------
     Tensor of shape (n_rows, width), int8, and Tensor of shape (n_rows, 1), float32
     """
-    rows, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x), 1)
+    rows = torch.empty(x.shape, dtype=torch.int8)
+    scales = torch.empty(len(x), 1, dtype=torch.float32)
     for block, target, scale in zip(x.split(_ROWS), rows.split(_ROWS), scales.split(_ROWS), strict=True):
         wide = block.abs()
         torch.amax(wide, dim=-1, keepdim=True, out=scale)
@@ -112,7 +113,8 @@ def fast_product_is_exact() -> bool:
     weight[::2] = -_LEVELS
     rows = torch.full((16, 64), _LEVELS, dtype=torch.int8)
     expected = rows.float() @ weight.float().t()
+    scale = torch.ones(16, dtype=torch.float32)
     try:
-        return torch.equal(_FastProduct(weight, torch.ones(16))(rows), expected)
+        return torch.equal(_FastProduct(weight, scale)(rows), expected)
     except (AttributeError, RuntimeError, TypeError):
         return False
