@@ -129,6 +129,14 @@ def test_ranks_that_were_given_something_else(together, name, words):
         assert error["unchanged"]
 
 
+def test_checkpoint_is_refused_on_several_ranks(together):
+    for found in together:
+        error = found["checkpoint"]
+        assert error["type"] == "InputError"
+        assert "unkept', but the fit runs on 2 ranks" in error["text"]
+        assert error["unchanged"]
+
+
 def test_an_error_on_one_rank_ends_all(together):
     first, second = (found["bad input on one"] for found in together)
     assert second["type"] == "InputTypeError"
