@@ -118,6 +118,7 @@ class FrozenLayers:
             json.dumps(self.encoder.config.to_dict(), sort_keys=True, default=str),
             repr(model.architecture),
             str(self.place.dtype),
+            torch.get_float32_matmul_precision(),
             self.place.device.type,
             fingerprints.of_weights(self.encoder, names),
             more,
