@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skbert.caching.store import STORE
+
 if TYPE_CHECKING:
     from skbert.data.inputs import Texts
     from skbert.fitting import FitData
@@ -84,7 +86,7 @@ def of_start(start: Start) -> dict[str, str]:
 
 
 def of_surroundings(place: Runtime) -> dict[str, str]:
-    """Hardware and settings of torch that change the bits."""
+    """Hardware and settings of the process that change the bits."""
     import torch
 
     on_cuda = place.device.type == "cuda"
@@ -95,6 +97,8 @@ def of_surroundings(place: Runtime) -> dict[str, str]:
         "torch.get_num_threads()": str(torch.get_num_threads()),
         "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
         "torch.are_deterministic_algorithms_enabled()": str(torch.are_deterministic_algorithms_enabled()),
+        # Decides whether a training starts above its frozen layers, which changes the last bits.
+        "skbert.set_cache_limit": f"{STORE.limit} bytes",
     }
 
 
@@ -180,7 +184,6 @@ def _of_weights(start: Start) -> str:
     _update(digest, canonical([config, others, model.pooling, model.dropout.p]))
     for name, weight in model.state_dict().items():
         if not name.startswith(own):
-            _update(digest, f"{name} {tuple(weight.shape)} {weight.dtype}")
-            digest.update(np.ascontiguousarray(weight.numpy()).reshape(-1).view(np.uint8).data)
+            _update(digest, f"{name} {_of_array(weight.numpy())}")
     _update(digest, start.head_init or "")
     return _CHECKSUM + digest.hexdigest()

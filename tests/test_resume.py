@@ -19,6 +19,7 @@ from sklearn.base import clone
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV
 
+import skbert
 from skbert import InputError, NonFiniteLossError, PersistenceError, SkbertWarning, identity
 from skbert.persistence import tensorfile
 from skbert.persistence.unfinished import FILE
@@ -33,6 +34,8 @@ CASES = {
     "early stopping": ({"early_stopping": True, "validation_fraction": 0.25, "n_iter_no_change": 1}, {}),
     "best epoch": ({"scoring": "neg_log_loss", "learning_rate": 3e-2}, {"held_out": True}),
     "gradual": ({"freeze": "gradual"}, {}),
+    "frozen layers": ({"freeze": 1, "dropout": 0.2}, {"held_out": True}),
+    "frozen encoder": ({"freeze": "encoder", "dropout": 0.2}, {}),
     "lora": ({"lora": 2}, {}),
     "layer decay": ({"layer_decay": 0.5, "class_weight": "balanced"}, {}),
     "windows": ({"long_text": "windows", "max_length": 8}, {}),
@@ -373,6 +376,13 @@ def test_other_surroundings_are_refused_by_name(left, monkeypatch):
             fit(watched(parameters), **keywords)
     finally:
         torch.set_num_threads(1)
+    limit = skbert.cache_info().maxsize
+    skbert.set_cache_limit(0)
+    try:
+        with pytest.raises(InputError, match=r"skbert\.set_cache_limit was 536870912 bytes and is 0 bytes"):
+            fit(watched(parameters), **keywords)
+    finally:
+        skbert.set_cache_limit(limit)
 
 
 def test_what_changes_no_bit_is_no_other_fit(left, tmp_path):
