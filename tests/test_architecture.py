@@ -1,6 +1,7 @@
 """The rooms of the house: who may import whom (docs/design.md), and how heavy `import skbert` is."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ NEVER = {
     "frozen": {"transformers", "sklearn", "skbert.training"},
     "fitting": {"transformers", "sklearn", "skbert.classifier"},
     "identity": {"transformers", "sklearn", "pickle", "joblib", "skbert.training.loop"},
-    "inference": {"sklearn", "transformers", "skbert.training.loop"},
+    "inference": {"sklearn", "transformers", "skbert.training"},
     "learning": {"torch", "transformers", "tokenizers"},
     "preparing": {"transformers", "skbert.classifier"},
     "recipe": {"transformers", "skbert.classifier"},
@@ -93,6 +94,28 @@ NEVER = {
 }
 
 
+# The same in the words of docs/design.md, in the order in which it names them.
+WORDS = {
+    "skbert": "any other module of skbert",
+    "torch": "torch",
+    "torch.nn": "torch.nn",
+    "torch.optim": "torch.optim",
+    "transformers": "transformers",
+    "tokenizers": "tokenizers",
+    "sklearn": "scikit-learn",
+    "numpy": "numpy",
+    "pickle": "pickle",
+    "joblib": "joblib",
+    "skbert.classifier": "the estimator",
+    "skbert.pretrained.checkpoints": "checkpoints",
+    "skbert.network": "network",
+    "skbert.network.model": "the model",
+    "skbert.training": "training",
+    "skbert.training.loop": "the loop",
+    "skbert.training.optimizer": "the optimizer",
+}
+
+
 def source_of(module):
     return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
 
@@ -118,6 +141,14 @@ def imports(module, *, top_level_only=False):
 
 def test_every_module_has_its_rule():
     assert set(NEVER) == set(MODULES)
+
+
+def test_the_table_of_the_design_has_every_module_once_and_its_rule():
+    text = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\S+)\.py` \| .* \| (.*) \|$", text.partition("## The rooms")[2], re.MULTILINE)
+    assert len(dict(rows)) == len(rows)
+    found = {name.replace("/", "."): rule for name, rule in rows if name != "__init__"}
+    assert found == {m: ", ".join(w for n, w in WORDS.items() if n in NEVER[m]) for m in MODULES}
 
 
 @pytest.mark.parametrize("module", NEVER)
