@@ -129,7 +129,8 @@ class BertClassifier(
     checkpoint : str or path, default=None
         Folder in which `fit` keeps its state while it runs. If it is killed, `fit` with the same arguments
         goes on from there and ends with the same weights, bit for bit; other arguments or other data are
-        refused. A fit that ends leaves nothing there. One fit at a time can use a folder.
+        refused. A fit that ends leaves nothing there. One fit at a time can use a folder; a fit on several
+        ranks (torchrun) cannot.
 
     Attributes
     ----------

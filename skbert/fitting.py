@@ -1,7 +1,7 @@
 """From checked texts and labels to a fine-tuned model: the order of the stages of a fit.
 
-1. See that all ranks were given the same, and whether this fit was interrupted before (`identity.py`).
-2. Take the model to start from (`starting.py`).
+1. See that all ranks were given the same (`identity.py`).
+2. Take the model to start from (`starting.py`), and see whether this fit was interrupted before.
 3. Encode the texts, and hold some out if early stopping asks for it (`preparing.py`).
 4. Give a new head its first weights; choose what trains (`recipe.py`); start above what does not
    (`training/prefix.py`).

@@ -82,8 +82,12 @@ class LearningMixin(BaseEstimator):
             If texts, labels or weights cannot be used; the first bad row is named.
         CheckpointError
             If the checkpoint cannot be found or is incomplete.
+        MissingExtraError
+            If `lora` is set and peft is not installed.
         NonFiniteLossError
             If the training loss becomes NaN or infinite.
+        InsufficientMemoryError
+            If a single text does not fit into memory.
         PersistenceError
             If the file of an interrupted fit in `checkpoint` is damaged.
         RankError
