@@ -11,7 +11,6 @@ Every version of the format keeps the two metadata and the key "format"; so a ne
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -51,7 +50,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) ->
         content["base"] = estimator.checkpoint_
         arrays = delta.changes(arrays, delta.weights_of(checkpoint.new_encoder()))
     text = json.dumps(content, separators=(",", ":"))
-    metadata = {"sha256": _checksum(text), "skbert": text}
+    metadata = {"sha256": tensorfile.checksum(text), "skbert": text}
     tensorfile.replace_file(path, lambda file: tensorfile.write(file, arrays, metadata))
 
 
@@ -155,7 +154,7 @@ def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
             f"its metadata are {sorted(metadata)[:5]}, not those that save() writes. For a folder of "
             "transformers there is from_pretrained()."
         )
-    if _checksum(metadata["skbert"]) != metadata["sha256"]:
+    if tensorfile.checksum(metadata["skbert"]) != metadata["sha256"]:
         raise PersistenceError("its metadata do not have their checksum; it is damaged. Get the file again.")
     content = json.loads(metadata["skbert"])
     if content["format"] != FORMAT:
@@ -273,7 +272,3 @@ def _set_requests(estimator: Any, routing: dict[str, dict[str, Any]]) -> None:
     with config_context(enable_metadata_routing=True):
         for method, requests in routing.items():
             getattr(estimator, f"set_{method}_request")(**requests)
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

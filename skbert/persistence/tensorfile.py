@@ -60,6 +60,11 @@ def describe(array: np.ndarray) -> dict[str, Any]:
     }
 
 
+def checksum(text: str) -> str:
+    """SHA-256 of a text among the metadata."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def dtype_of(described: dict[str, Any]) -> np.dtype[Any]:
     """The dtype that `describe` named."""
     return np.dtype(_DTYPES[described["dtype"]])

@@ -13,7 +13,6 @@ The lock is the operating system's, by filelock: it ends with the process, howev
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -113,7 +112,7 @@ class Folder:
             "arrays": {name: tensorfile.describe(array) for name, array in arrays.items()},
         }
         text = json.dumps(content, separators=(",", ":"))
-        metadata = {"sha256": _checksum(text), "skbert-fit": text}
+        metadata = {"sha256": tensorfile.checksum(text), "skbert-fit": text}
         try:
             tensorfile.replace_file(
                 self.file,
@@ -156,7 +155,7 @@ class Folder:
             arrays, metadata, _ = tensorfile.read(self.file)
             if set(metadata) != {"skbert-fit", "sha256"}:
                 raise PersistenceError("it is not the file of a fit")
-            if _checksum(metadata["skbert-fit"]) != metadata["sha256"]:
+            if tensorfile.checksum(metadata["skbert-fit"]) != metadata["sha256"]:
                 raise PersistenceError("its metadata do not have their checksum")
             content = json.loads(metadata["skbert-fit"])
             if content["format"] != FORMAT:
@@ -220,7 +219,3 @@ def _locked(checkpoint: str | os.PathLike[str]) -> tuple[Folder, filelock.BaseFi
             "Expected the name of a folder, which is made if it is not there."
         ) from error
     return Folder(path, made), lock
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
