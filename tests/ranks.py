@@ -54,6 +54,7 @@ PLAIN = {
     "fewer texts than ranks": {"batch_size": 1, "epochs": 1},
     "uneven batches": {"batch_size": 7, "head_init": "random", "layer_decay": 0.9},
     "thawing": {"freeze": "gradual", "epochs": 3},
+    "above frozen layers": {"freeze": 1},
     "windows": {"long_text": "windows", "max_length": 10, "class_weight": "balanced"},
     "early stopping": {
         "early_stopping": True,
