@@ -19,7 +19,12 @@ Each error is both an `SkbertError` and the built-in that people already catch::
 """
 
 import sys
+import threading
 import warnings
+
+# Before Python 3.14 `catch_warnings` is of the whole process: two threads that leave it in another order than
+# they entered leave filters changed. So this is held where it is used, here and in scikit-learn's checks.
+warning_filters = threading.RLock()
 
 
 class SkbertError(Exception):

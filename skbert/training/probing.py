@@ -18,7 +18,6 @@ So its L2 penalty grows with the rows, as if there were 30 of each class (docs/d
 
 from __future__ import annotations
 
-import threading
 import warnings
 
 import numpy as np
@@ -26,6 +25,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from skbert.data.outputs import log_probabilities
+from skbert.exceptions import warning_filters
 from skbert.network.model import SequenceClassifier
 
 _MAX_ROWS = 20_000  # bounds the cost of the start on large data
@@ -151,15 +151,11 @@ def _inverse_penalty(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> 
 def _logistic_regression(
     X: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float
 ) -> LogisticRegression:
-    with _one_at_a_time, warnings.catch_warnings():
+    with warning_filters, warnings.catch_warnings():
         # A start that has not converged is still a start: training goes on from it. And whether there are
         # many classes for so few texts was said, if at all, when y was checked.
         warnings.simplefilter("ignore", UserWarning)
         return LogisticRegression(C=strength, max_iter=200).fit(X, y, sample_weight=weights)
-
-
-# Before Python 3.14 catch_warnings is of the whole process: two threads at once can leave filters changed.
-_one_at_a_time = threading.Lock()
 
 
 def _frequencies(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:

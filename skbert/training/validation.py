@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from skbert.data import outputs
 from skbert.data.encoding import Encodings
 from skbert.data.labels import Labels
-from skbert.exceptions import InputError
+from skbert.exceptions import InputError, warning_filters
 from skbert.inference import run_working_model
 from skbert.runtime import Runtime
 from skbert.training.ranks import current
@@ -113,7 +113,8 @@ class Validation(NoValidation):
         assert self.encodings is not None
         logits = run_working_model(model.eval(), self.encodings, self.runtime)
         try:
-            score = float(self._scorer(HeldOutPredictions(self.labels, logits), None, self.y))
+            with warning_filters:
+                score = float(self._scorer(HeldOutPredictions(self.labels, logits), None, self.y))
         except Exception as error:
             raise InputError(
                 f"scoring={self._scorer!r} failed on the validation texts ({error}). Expected a name or a "
