@@ -151,15 +151,17 @@ def warm_up(estimator: Any, one_epoch: dict[str, list[Any]], texts: list[str], c
 
 def table(cells: dict[str, Any]) -> list[str]:
     """Build the Markdown table of what is stored."""
-    lines = ["| system | seconds | best score | peak MiB | growth MiB | " + " | ".join(PEERS) + " | target |"]
+    lines = ["| system | seconds | CPU seconds | best score | peak MiB | growth MiB | "]
+    lines[0] += " | ".join(PEERS) + " | target |"
     lines.append("|" + "---|" * (lines[0].count("|") - 1))
     shown = [system for system in SYSTEMS if system in cells]
     for system in shown:
         runs = cells[system]["runs"]
-        figures = [f"{_median(runs, 'seconds'):,.1f}", f"{_median(runs, 'score'):.3f}"]
+        figures = [f"{_median(runs, name):,.1f}" for name in ("seconds", "cpu_seconds")]
+        figures.append(f"{_median(runs, 'score'):.3f}")
         figures += [f"{_median(runs, name) / 2**20:,.0f}" for name in ("peak", "growth")]
         ours = system in TARGETS
-        figures += [f"{ratio(cells, peer, system):.1f}" if ours and peer in cells else "" for peer in PEERS]
+        figures += [_ratios(cells, peer, system) if ours and peer in cells else "" for peer in PEERS]
         figures.append(f"≥ {TARGETS[system]:g}" if ours else "")
         lines.append(f"| {system} | " + " | ".join(figures) + " |")
     if not shown:
@@ -172,15 +174,20 @@ def table(cells: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"agnews, {settings['rows']} texts, grid {points}, {settings['folds']} folds, {settings['rounds']} "
-        "rounds. A peer's column holds the ratio of its seconds to the row's; targets are for the first two.",
+        "rounds. A peer's column holds the ratios of its seconds and of its CPU seconds to the row's; targets "
+        "are for the first two.",
         f"{took / 60:.1f} minutes of searching{trial}",
     ]
 
 
-def ratio(cells: dict[str, Any], peer: str, system: str) -> float:
+def _ratios(cells: dict[str, Any], peer: str, system: str) -> str:
+    return " / ".join(f"{ratio(cells, peer, system, what):.1f}" for what in ("seconds", "cpu_seconds"))
+
+
+def ratio(cells: dict[str, Any], peer: str, system: str, what: str) -> float:
     """Median over the rounds of the peer's seconds over the system's."""
     pairs = zip(cells[peer]["runs"], cells[system]["runs"], strict=False)
-    return statistics.median(theirs["seconds"] / ours["seconds"] for theirs, ours in pairs)
+    return statistics.median(theirs[what] / ours[what] for theirs, ours in pairs)
 
 
 def _median(runs: list[dict[str, Any]], name: str) -> float:
