@@ -174,8 +174,8 @@ def table(cells: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"agnews, {settings['rows']} texts, grid {points}, {settings['folds']} folds, {settings['rounds']} "
-        "rounds. A peer's column holds the ratios of its seconds and of its CPU seconds to the row's; targets "
-        "are for the first two.",
+        "rounds. A peer's column holds the ratios of its seconds and of its CPU seconds to the row's; "
+        "targets are for the first two.",
         f"{took / 60:.1f} minutes of searching{trial}",
     ]
 
