@@ -85,8 +85,7 @@ def start_head(
 ) -> str:
     """Give a new head its first weights; returns how: "linear_probe" or "random"."""
     reset_head(model, generators.weights)
-    enough = head_init == "auto" and probing.is_needless(data.targets, model.head.out_features)
-    if head_init == "random" or enough:
+    if head_init == "random":
         return "random"
     rows = probing.choose_rows(len(data), generators.probe)
     embeddings = frozen.vectors(model, data.encodings.take(rows))

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
-from skbert.training.probing import choose_rows, generalizes, is_needless, start_head
+from skbert.training.probing import choose_rows, generalizes, start_head
 
 
 def make_model(folder, n_outputs):
@@ -113,23 +113,3 @@ def test_generalizes_on_an_indicator():
     noise = np.random.default_rng(1).integers(0, 2, (300, 3))
     embeddings = np.random.default_rng(2).normal(size=(300, 64)).astype(np.float32)
     assert not generalizes(embeddings, noise, np.ones((300, 3)), 3, np.random.default_rng(0))
-
-
-@pytest.mark.parametrize(("rows_of_the_rarest", "head"), [(1000, "random"), (999, "linear_probe")])
-def test_a_thousand_texts_of_each_class_need_no_probe(rows_of_the_rarest, head, make_classifier):
-    texts = ["good"] * 1000 + ["bad"] * rows_of_the_rarest
-    labels = [0] * 1000 + [1] * rows_of_the_rarest
-    classifier = make_classifier(epochs=1, batch_size=500).fit(texts, labels)
-    assert classifier.head_init_ == head
-
-
-def test_every_label_of_an_indicator_must_occur_a_thousand_times():
-    codes = np.zeros((3000, 2), dtype=np.int64)
-    codes[:1000] = 1
-    assert is_needless(codes, 2)
-    codes[0, 1] = 0
-    assert not is_needless(codes, 2)
-
-
-def test_a_class_that_is_yet_to_come_has_no_rows():
-    assert not is_needless(np.repeat([0, 1], 1000), 3)

@@ -4,13 +4,11 @@ Linear probing, then fine-tuning (Kumar et al., 2022, arXiv:2202.10054): a rando
 learn every class from noise, and while it does, its noise moves the encoder. With many classes and few
 rows, a fine-tuned model ends far below logistic regression on the frozen embedding (docs/defaults.md).
 
-1. `is_needless` says so where every class has 1,000 rows: there a random head ends as well, and a pass over
-   the texts is saved.
-2. The frozen encoder embeds the training texts (without dropout), or 20,000 of them.
-3. `generalizes` asks whether scikit-learn's LogisticRegression on a part of them predicts the rest better
+1. The frozen encoder embeds the training texts (without dropout), or 20,000 of them.
+2. `generalizes` asks whether scikit-learn's LogisticRegression on a part of them predicts the rest better
    than the class frequencies do. Where it does not (are two sentences paraphrases? one embedding of the
    pair does not know), its large weights would fit noise, and a small random head is the better start.
-4. `start_head` fits it on all of them, and its coefficients become the head's weights.
+3. `start_head` fits it on all of them, and its coefficients become the head's weights.
 
 The probe is a start and no solution: one that fits its texts leaves the encoder nothing to learn from them.
 So its L2 penalty grows with the rows, as if there were 30 of each class (docs/defaults.md).
@@ -30,21 +28,7 @@ from skbert.network.model import SequenceClassifier
 
 _MAX_ROWS = 20_000  # bounds the cost of the start on large data
 _MAX_ROWS_TO_ASK = 2_000
-_ENOUGH_ROWS = 1_000  # of each class, to learn a head from anything
 _ROWS_PER_CLASS = 30.0  # that scikit-learn's default penalty, C = 1, is right for
-
-
-def is_needless(codes: np.ndarray, n_outputs: int) -> bool:
-    """Whether every class has rows enough to learn a random head from.
-
-    Parameters
-    ----------
-    codes : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        Class codes, or an indicator matrix.
-    n_outputs : int
-    """
-    rows = codes.sum(axis=0) if codes.ndim == 2 else np.bincount(codes, minlength=n_outputs)
-    return bool(rows.min() >= _ENOUGH_ROWS)
 
 
 def choose_rows(n_texts: int, generator: np.random.Generator) -> np.ndarray:
