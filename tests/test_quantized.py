@@ -14,7 +14,7 @@ from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network import quantized
 from skbert.network.model import SequenceClassifier, reset_head
-from skbert.network.quantized import Int8Linear, fast_product_is_exact, quantize, quantized_rows
+from skbert.network.quantized import Int8Linear, LastInput, fast_product_is_exact, quantize, quantized_rows
 from skbert.pretrained import checkpoints
 from skbert.runtime import Runtime
 
@@ -38,12 +38,44 @@ def product(request, monkeypatch):
 
 
 def test_rows_come_back_to_half_a_step(monkeypatch):
-    monkeypatch.setattr(quantized, "_ROWS", 4)
+    monkeypatch.setattr(quantized, "_BLOCK", 200)
     x = rows(11, 50)
     integers, scales = quantized_rows(x)
     assert integers.dtype == torch.int8
     assert (integers.abs().amax(dim=1) == 127).all()
     assert ((integers * scales - x).abs() <= 0.5001 * scales).all()
+
+
+def test_bytes_may_be_those_of_unsigned_integers():
+    x = rows(11, 50)
+    integers, scales = quantized_rows(x)
+    unsigned, same = quantized_rows(x, 128)
+    assert torch.equal(unsigned.view(torch.uint8).int() - 128, integers.int())
+    assert torch.equal(scales, same)
+
+
+def test_halves_go_to_the_even_integer():
+    x = torch.tensor([[127.0, 0.5, 1.5, -0.5, -1.5, 2.5, 126.5]])
+    integers, _ = quantized_rows(x)
+    assert integers.tolist() == [[127, 0, 2, 0, -2, 2, 126]]
+
+
+def test_layers_that_read_the_same_states_quantize_them_once(product, monkeypatch):
+    module = nn.ModuleDict({name: nn.Linear(64, 16) for name in "qkv"})
+    quantize(module)
+    x, other = rows(40, 64), rows(40, 64, seed=1)
+    expected = [module[name](x.clone()) for name in "qkv"]
+    seen = []
+    monkeypatch.setattr(
+        quantized, "quantized_rows", lambda *args: seen.append(len(args[0])) or quantized_rows(*args)
+    )
+    assert all(torch.equal(module[name](x), y) for name, y in zip("qkv", expected, strict=True))
+    assert seen == [40]
+    module["q"](other)
+    assert torch.equal(module["q"](x), expected[0])
+    assert seen == [40] * 3
+    del x, other  # what is remembered goes with its input
+    assert module["q"].last_input.rows is None
 
 
 def test_a_row_of_zeros_stays_one():
@@ -60,7 +92,7 @@ def test_a_layer_is_the_product_of_the_integers(bias, product):
     (weight, of_outputs), (integers, of_rows) = quantized_rows(linear.weight.detach()), quantized_rows(x)
     expected = (integers.double() @ weight.double().t()) * of_rows * of_outputs.t()
     expected += 0 if linear.bias is None else linear.bias.detach()
-    out = Int8Linear(linear)(x.view(3, 100, 96))
+    out = Int8Linear(linear, LastInput())(x.view(3, 100, 96))
     assert out.shape == (3, 100, 24)
     torch.testing.assert_close(out.view(300, 24).double(), expected, rtol=1e-5, atol=1e-5)
     # A step is 1/127 of a row's largest value.
@@ -68,12 +100,12 @@ def test_a_layer_is_the_product_of_the_integers(bias, product):
 
 
 def test_a_row_does_not_depend_on_the_others(product):
-    layer, x = Int8Linear(nn.Linear(64, 16)), rows(40, 64)
+    layer, x = Int8Linear(nn.Linear(64, 16), LastInput()), rows(40, 64)
     assert torch.equal(layer(x)[7:8], layer(x[7:8]))
 
 
 def test_infinite_inputs_give_no_finite_output(product):
-    out = Int8Linear(nn.Linear(32, 8))(torch.full((1, 32), float("inf")))
+    out = Int8Linear(nn.Linear(32, 8), LastInput())(torch.full((1, 32), float("inf")))
     assert not torch.isfinite(out).any()
 
 

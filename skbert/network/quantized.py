@@ -5,7 +5,8 @@ Vector-wise quantization (Dettmers et al., 2022, arXiv:2208.07339), symmetric, w
 1. `quantize` replaces the linear layers of a module; each output's weights become integers from -127 to 127,
    and the largest of them is 127.
 2. In a forward pass the same is done to each token's activations (`quantized_rows`). A scale of each token's
-   own, and not one for all, leaves a text's result independent of the texts that it is batched with.
+   own, and not one for all, leaves a text's result independent of the texts that it is batched with. Layers
+   that read the same states, as queries, keys and values do, quantize them once (`LastInput`).
 3. The product is one of integers, exact; it is multiplied by both scales, and the bias is added.
 
 oneDNN's product of unsigned by signed bytes applies the weights' scales in one go, but without VNNI
@@ -15,6 +16,9 @@ torch's own product of signed bytes.
 
 from __future__ import annotations
 
+import threading
+import weakref
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -23,7 +27,31 @@ from torch import nn
 
 _LEVELS = 127
 _TINY = 1e-30  # scale of a token that is all zeros, times 127
-_ROWS = 256  # tokens quantized at a time, so that what is between the steps stays in the cache
+_BLOCK = 1 << 17  # numbers quantized at a time, so that what is between the steps stays in the cache
+_UNSIGNED = 128  # what makes unsigned bytes of signed ones
+# Between 2**23 and 2**24 a float32 has no digits after the point: adding 1.5 * 2**23 rounds, and leaves the
+# integer in the lowest bits.
+_ROUNDS = 1.5 * 2**23
+
+
+class LastInput(threading.local):
+    """The integers of the input that each thread quantized last, while that input lives."""
+
+    def __init__(self) -> None:
+        self.input: Callable[[], torch.Tensor | None] = lambda: None
+        self.rows: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def quantized(self, x: torch.Tensor, offset: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """`quantized_rows` of the tokens in `x`, which must not have been changed since the last call."""
+        rows = self.rows
+        if rows is None or self.input() is not x:
+            self.rows = rows = quantized_rows(x.flatten(0, -2), offset)
+            self.input = weakref.ref(x, self._forget)
+        return rows
+
+    def _forget(self, input_: Any) -> None:
+        if self.input is input_:
+            self.rows = None
 
 
 class Int8Linear(nn.Module):
@@ -33,30 +61,29 @@ class Int8Linear(nn.Module):
     ----------
     linear : nn.Linear
         Is left as it is.
+    last_input : LastInput
+        Of this layer and of those that may read the same input.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, last_input: LastInput) -> None:
         super().__init__()
         rows, scale = quantized_rows(linear.weight.detach().float())
         bias = linear.bias
-        self.weight = rows  # (n_outputs, n_inputs) int8
         self.scale = scale.squeeze(1)  # (n_outputs,) float32
         self.bias = torch.zeros_like(self.scale) if bias is None else bias.detach().float()
-        self.product = _FastProduct(rows, self.scale) if fast_product_is_exact() else self._product
+        self.product = (_FastProduct if fast_product_is_exact() else _Product)(rows, self.scale)
+        self.last_input = last_input
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_inputs) → (..., n_outputs), float32."""
-        rows, scale = quantized_rows(x.flatten(0, -2))
+        rows, scale = self.last_input.quantized(x, self.product.offset)
         y = self.product(rows)  # (n_tokens, n_outputs)
         torch.addcmul(self.bias, y, scale, out=y)
         return y.unflatten(0, x.shape[:-1])
 
-    def _product(self, rows: torch.Tensor) -> torch.Tensor:
-        return torch._int_mm(rows, self.weight.t()).float().mul_(self.scale)
 
-
-class _FastProduct:
-    """oneDNN's product of unsigned by signed bytes.
+class _Product:
+    """torch's product of signed bytes.
 
     Parameters
     ----------
@@ -64,46 +91,70 @@ class _FastProduct:
     scale : Tensor of shape (n_outputs,), float32
     """
 
+    offset = 0  # of the integers it reads
+
+    def __init__(self, weight: torch.Tensor, scale: torch.Tensor) -> None:
+        self.weight = weight.t()
+        self.scale = scale
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n_tokens, n_inputs) int8 → (n_tokens, n_outputs) float32."""
+        return torch._int_mm(rows, self.weight).float().mul_(self.scale)
+
+
+class _FastProduct:
+    """oneDNN's product of unsigned by signed bytes; its parameters are those of `_Product`."""
+
+    offset = _UNSIGNED
+
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor) -> None:
         self.packed = torch.ops.onednn.qlinear_prepack(weight, None)
         self.scale = scale
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """(n_tokens, n_inputs) int8 → (n_tokens, n_outputs) float32; `rows` is overwritten."""
-        unsigned = rows.view(torch.uint8).add_(128)
+        """(n_tokens, n_inputs) int8 → (n_tokens, n_outputs) float32; what it reads as bytes is unsigned."""
+        unsigned = rows.view(torch.uint8)
         weights = (self.packed, self.scale, self.zeros, None)
         output: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
-        return torch.ops.onednn.qlinear_pointwise(unsigned, 1.0, 128, *weights, *output)
+        return torch.ops.onednn.qlinear_pointwise(unsigned, 1.0, self.offset, *weights, *output)
 
 
-def quantized_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def quantized_rows(x: torch.Tensor, offset: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Integers from -127 to 127 and a scale for each row, whose product is nearest to `x`.
 
     Parameters
     ----------
     x : Tensor of shape (n_rows, width), float32
+    offset : int, default=0
+        Added to the integers, modulo 256: with 128 their bytes are those of unsigned integers.
 
     Returns
     -------
     Tensor of shape (n_rows, width), int8, and Tensor of shape (n_rows, 1), float32
     """
+    width = x.shape[1]
+    n_rows = max(1, _BLOCK // width)
     rows = torch.empty(x.shape, dtype=torch.int8)
     scales = torch.empty(len(x), 1, dtype=torch.float32)
-    for block, target, scale in zip(x.split(_ROWS), rows.split(_ROWS), scales.split(_ROWS), strict=True):
-        wide = block.abs()
-        torch.amax(wide, dim=-1, keepdim=True, out=scale)
+    between = torch.empty(min(n_rows, len(x)), width)
+    rounds = torch.full((1, width), _ROUNDS + offset)
+    for block, target, scale in zip(x.split(n_rows), rows.split(n_rows), scales.split(n_rows), strict=True):
+        wide = between[: len(block)]
+        torch.amax(torch.abs(block, out=wide), dim=-1, keepdim=True, out=scale)
         scale.clamp_(min=_TINY).div_(_LEVELS)
-        target.copy_(torch.mul(block, scale.reciprocal(), out=wide).round_())
+        torch.addcmul(rounds, block, scale.reciprocal(), out=wide)
+        target.copy_(wide.view(torch.int32))
     return rows, scales
 
 
 def quantize(module: nn.Module) -> None:
     """Replace every linear layer in `module` by its quantized form."""
+    last_input = LastInput()
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
-                setattr(parent, name, Int8Linear(child))
+                setattr(parent, name, Int8Linear(child, last_input))
 
 
 @cache
@@ -112,9 +163,9 @@ def fast_product_is_exact() -> bool:
     weight = torch.full((16, 64), _LEVELS, dtype=torch.int8)
     weight[::2] = -_LEVELS
     rows = torch.full((16, 64), _LEVELS, dtype=torch.int8)
-    expected = rows.float() @ weight.float().t()
     scale = torch.ones(16, dtype=torch.float32)
     try:
-        return torch.equal(_FastProduct(weight, scale)(rows), expected)
+        fast = _FastProduct(weight, scale)(rows.bitwise_xor(-_UNSIGNED))
+        return torch.equal(fast, rows.float() @ weight.float().t())
     except (AttributeError, RuntimeError, TypeError):
         return False
