@@ -34,6 +34,7 @@ from common import (
     embedded_checkpoint,
     environment,
     load_dataset,
+    names_of,
     row_subset,
     subset_size,
     summarise,
@@ -88,8 +89,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--quick", action="store_true", help="the 1,000-row part only")
     parser.add_argument("--techniques", action="store_true", help="benchmarks/techniques.py instead")
-    parser.add_argument("--systems", type=_names(SYSTEMS), default=list(SYSTEMS), help="a,b")
-    parser.add_argument("--datasets", type=_names(DATASETS), default=list(DATASETS), help="a,b")
+    parser.add_argument("--systems", type=names_of(SYSTEMS), default=list(SYSTEMS), help="a,b")
+    parser.add_argument("--datasets", type=names_of(DATASETS), default=list(DATASETS), help="a,b")
     parser.add_argument("--rows", type=lambda text: text.split(","), default=list(SIZES), help="100,all")
     parser.add_argument(
         "--seeds",
@@ -99,23 +100,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="torch threads")
     parser.add_argument("--checkpoint", type=Path, help="folder of the pretrained model for the baselines")
     parser.add_argument("--out", type=Path, default=RESULTS, help="results file, resumed if there")
-    parser.add_argument("--redo", type=_names(SYSTEMS), default=[], help="systems to run again")
+    parser.add_argument("--redo", type=names_of(SYSTEMS), default=[], help="systems to run again")
     parser.add_argument("--merge", type=Path, nargs="*", default=[], help="results files to take in first")
     parser.add_argument("--table", action="store_true", help="run nothing, print what the file holds")
     args = parser.parse_args(argv)
     if args.quick:
         args.rows = ["1000"]
     return args
-
-
-def _names(known: Any) -> Any:
-    def names(text: str) -> list[str]:
-        chosen = text.split(",")
-        if unknown := set(chosen) - set(known):
-            raise argparse.ArgumentTypeError(f"unknown: {sorted(unknown)}; known: {list(known)}")
-        return chosen
-
-    return names
 
 
 def plan(args: argparse.Namespace) -> Iterator[Cell]:

@@ -7,6 +7,7 @@ one file. A cell counts as done only while it was run with the settings now aske
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import hashlib
 import importlib.util
@@ -15,7 +16,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -276,3 +277,15 @@ class Store:
 def _as_json(value: Any) -> Any:
     """Return `value` as it comes back from a JSON file (tuples are lists there)."""
     return json.loads(json.dumps(value, default=str))
+
+
+def names_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """A type of argument: some of these names, as in "a,b"."""
+
+    def names(text: str) -> list[str]:
+        chosen = text.split(",")
+        if unknown := set(chosen) - set(known):
+            raise argparse.ArgumentTypeError(f"unknown: {sorted(unknown)}; known: {list(known)}")
+        return chosen
+
+    return names

@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Store, environment
+from common import Store, environment, names_of
 from speed_costs import memory_row, overhead_row, scaling_row, tokenize_row
 from speed_data import Workload, make_checkpoint, real_workload, synthetic_workload
+from speed_profile import profile_row
 from speed_rows import Line, Plan, Row, fit_row, log, predict_row
 from systems import quiet
 
 RESULTS = Path(__file__).parent / "results"
-ROWS = ("fit", "predict", "memory", "tokenize", "overhead", "scaling")
+ROWS = ("fit", "predict", "profile", "memory", "tokenize", "overhead", "scaling")
 REAL = {"sst2": 768, "mrpc": 384, "agnews": 384}  # training texts, about as many tokens each
 SYNTHETIC = {"agnews-like": 16_384, "long-tail": 8_192}
 
@@ -57,7 +58,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", choices=["base", "tiny"], default="base", help="the synthetic model")
     parser.add_argument("--quick", action="store_true", help="one round, fewer texts")
-    parser.add_argument("--only", type=_names(ROWS), default=list(ROWS), help=",".join(ROWS))
+    parser.add_argument("--only", type=names_of(ROWS), default=list(ROWS), help=",".join(ROWS))
     parser.add_argument("--datasets", type=lambda text: text.split(","), help="of the rows fit and memory")
     parser.add_argument("--rounds", type=int, help="pairs (3; 1 with --quick)")
     parser.add_argument("--rows", type=float, default=1.0, help="factor on the number of texts")
@@ -71,16 +72,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args.rounds = args.rounds or (1 if args.quick else 3)
     args.datasets = args.datasets or list(REAL if args.data else SYNTHETIC)
     return args
-
-
-def _names(known: tuple[str, ...]) -> Callable[[str], list[str]]:
-    def names(text: str) -> list[str]:
-        chosen = text.split(",")
-        if unknown := set(chosen) - set(known):
-            raise argparse.ArgumentTypeError(f"unknown: {sorted(unknown)}; known: {list(known)}")
-        return chosen
-
-    return names
 
 
 def make_plan(args: argparse.Namespace, folder: Path) -> Plan:
@@ -125,6 +116,7 @@ def plan_rows(args: argparse.Namespace, plan: Plan) -> Iterator[tuple[str, Calla
     rows: dict[str, list[tuple[str, Callable[[], Row]]]] = {
         "fit": [(f"fit/{name}", partial(fit_row, plan, name)) for name in args.datasets],
         "predict": [("predict", partial(predict_row, plan))],
+        "profile": [("profile", partial(profile_row, plan))],
         "memory": [(f"memory/{last}", partial(memory_row, plan, last))],
         "tokenize": [("tokenize", partial(tokenize_row, plan))],
         "overhead": [(f"overhead/{args.datasets[0]}", partial(overhead_row, plan, args.datasets[0]))],
