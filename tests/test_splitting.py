@@ -89,6 +89,28 @@ def test_a_beginning_has_the_first_ids_of_the_whole(parts, family, needed, token
     assert (len(ids) > needed) == (len(expected) > needed)
 
 
+def test_calls_are_bounded_and_long_texts_go_alone(monkeypatch):
+    monkeypatch.setattr(splitting, "_TEXTS", 8)
+    monkeypatch.setattr(splitting, "_PIECE", 50)
+    draw = np.random.default_rng(0)
+    for _ in range(200):
+        lengths = draw.choice([0, 1, 5, 19, 20, 21, 45, 200], size=draw.integers(0, 30))
+        texts = ["x" * length for length in lengths]
+        calls = list(splitting._calls(texts, 20))
+        assert [text for call in calls for text in call] == texts
+        for call in calls:
+            assert 0 < len(call) <= 8
+            assert len(call) == 1 or max(map(len, call)) <= 20
+            assert len(call) == 1 or sum(map(len, call)) <= 50
+    assert [len(call) for call in splitting._calls(["x"] * 20, 20)] == [8, 8, 4]
+
+
+def test_no_text_has_no_ids(tokenizers):
+    ids, offsets = split(tokenizers["bert"], [], None)
+    assert ids.dtype == np.int32
+    assert (len(ids), offsets.tolist()) == (0, [0])
+
+
 def test_a_surrogate_pair_is_not_cut(tokenizers):
     text = "\ud83d\ude00" * splitting._PIECE
     ids, _ = split(tokenizers["roberta"], [text], None)

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,20 +42,33 @@ def split(tokenizer: Tokenizer, texts: list[str], needed: int | None) -> tuple[n
         The ids of text i are `ids[offsets[i]:offsets[i + 1]]`.
     """
     longest = longest_whole(needed)
-    rows: list[np.ndarray] = []
-    chunk: list[str] = []
-    size = 0
-    for text in texts:
-        if len(text) > longest or len(chunk) == _TEXTS or size + len(text) > _PIECE:
-            rows += _ids(tokenizer, chunk)
-            chunk, size = [], 0
-        if len(text) > longest:
-            rows.append(_ids_of_long(tokenizer, text, needed, longest))
+    parts: list[tuple[np.ndarray, list[int]]] = []  # ids of some texts end to end, and how many each has
+    for call in _calls(texts, longest):
+        if len(call[0]) > longest:
+            ids = _ids_of_long(tokenizer, call[0], needed, longest)
+            parts.append((ids, [len(ids)]))
         else:
-            chunk.append(text)
-            size += len(text)
-    rows += _ids(tokenizer, chunk)
-    return np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+            parts.append(_ids(tokenizer, call))
+    lengths = np.fromiter(chain.from_iterable(own for _, own in parts), dtype=np.int64, count=len(texts))
+    none = np.empty(0, dtype=np.int32)
+    return np.concatenate([none, *(ids for ids, _ in parts)]), np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _calls(texts: list[str], longest: int) -> Iterator[list[str]]:
+    """Cut the texts into calls to the tokenizer; one that is longer than `longest` is a call of its own."""
+    for start in range(0, len(texts), _TEXTS):
+        chunk = texts[start : start + _TEXTS]
+        sizes = list(map(len, chunk))
+        if max(sizes) <= longest and sum(sizes) <= _PIECE:
+            yield chunk
+            continue
+        first = size = 0
+        for i in range(len(chunk)):
+            if i > first and (size + sizes[i] > _PIECE or max(sizes[i - 1 : i + 1]) > longest):
+                yield chunk[first:i]
+                first, size = i, 0
+            size += sizes[i]
+        yield chunk[first:]
 
 
 def longest_whole(needed: int | None) -> int:
@@ -61,12 +76,20 @@ def longest_whole(needed: int | None) -> int:
     return _PIECE if needed is None else min(_PIECE, max(needed * _CHARACTERS_PER_TOKEN, 16 * _CONTEXT))
 
 
-def _ids(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
+def _ids(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, list[int]]:
+    """Ids of texts end to end, and how many each has."""
     try:
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     except TypeError:
         encodings = tokenizer.encode_batch_fast([_repaired(t) for t in texts], add_special_tokens=False)
-    return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+    rows = [encoding.ids for encoding in encodings]
+    lengths = list(map(len, rows))
+    # One array for all: one a text would take longer than the ids in it.
+    return np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=sum(lengths)), lengths
+
+
+def _ids_of_one(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    return _ids(tokenizer, [text])[0]
 
 
 def _repaired(text: str) -> str:
@@ -81,7 +104,7 @@ def _ids_of_long(tokenizer: Tokenizer, text: str, needed: int | None, size: int)
     start = n_ids = 0
     while start < len(text):
         stop = _end_of_piece(text, start, size)
-        left, right = rows.pop(), _ids(tokenizer, [text[start:stop]])[0]
+        left, right = rows.pop(), _ids_of_one(tokenizer, text[start:stop])
         if start > 0:
             left, right = _mended(
                 tokenizer, (left, right), text[start - _CONTEXT : start], text[start : start + _CONTEXT]
@@ -108,7 +131,7 @@ def _mended(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ids left and right of a seam, where they are those of the text as a whole."""
     left, right = rows
-    ends, begins, whole = _ids(tokenizer, [before, after, before + after])
+    ends, begins, whole = (_ids_of_one(tokenizer, part) for part in (before, after, before + after))
     head = _n_equal(ends, whole)  # ids of `before` that do not change when `after` follows
     tail = _n_equal(begins[::-1], whole[head:][::-1])
     lost_left, lost_right = len(ends) - head, len(begins) - tail
