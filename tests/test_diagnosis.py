@@ -76,6 +76,34 @@ def test_a_fit_that_learned_is_not(make_classifier, reviews):
     assert len(set(model.predict(texts))) == 2
 
 
+def test_texts_of_all_classes():
+    codes = np.array([2, 0, 0, 0, 1, 0, 1])
+    assert diagnosis.texts_of_all_classes(codes, 100).tolist() == [1, 4, 0, 2, 6, 3, 5]
+    assert diagnosis.texts_of_all_classes(codes, 3).tolist() == [1, 4, 0]
+    indicator = np.array([[0, 1], [0, 1], [1, 1], [0, 0]])
+    assert diagnosis.texts_of_all_classes(indicator, 3).tolist() == [3, 0, 2]
+
+
+def test_a_rare_class_that_is_told_apart_is_seen(make_classifier, reviews, monkeypatch):
+    """One text in 500 is of it: texts spread over all rows would hardly meet it."""
+    texts, y = ["good film"] * 499 + ["bad film"], ["pos"] * 499 + ["neg"]
+    fitted = make_classifier(epochs=12, head_init="random").fit(*map(list, reviews))
+    assert fitted.predict(["good film", "bad film"]).tolist() == ["pos", "neg"]
+    data = TrainingData(
+        encode(fitted.tokenizer_, Texts(texts), 32), encode_labels(y, len(y)).codes, np.ones(len(y))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollapseWarning)
+        diagnosis.warn_of_collapse(
+            fitted.model_,
+            np.inf,
+            data,
+            encode_labels(y, len(y)),
+            0.0,
+            Runtime(torch.device("cpu"), torch.float32),
+        )
+
+
 @pytest.mark.parametrize("collapsed", [False, True])
 def test_a_few_texts_are_asked_first(collapsed, make_classifier, reviews, monkeypatch):
     texts, y = (
@@ -101,4 +129,4 @@ def test_a_few_texts_are_asked_first(collapsed, make_classifier, reviews, monkey
             diagnosis.warn_of_collapse(*arguments)
     else:
         diagnosis.warn_of_collapse(*arguments)
-    assert asked == ([15, 72] if collapsed else [15])
+    assert asked == ([16, 72] if collapsed else [16])

@@ -1,8 +1,8 @@
 """Did the fit learn anything? Some models fall into predicting one class for every text.
 
 1. `constant_loss` is the training loss of the best prediction that looks at no text: the class frequencies.
-2. Only a fit whose loss ends near it is suspected; its model then predicts some of the training texts, a few
-   first: most models tell those apart, and the others need not be run.
+2. Only a fit whose loss ends near it is suspected; its model then predicts some of the training texts, of
+   every class as many, a few first: most models tell those apart, and the others need not be run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from skbert.training.loop import TrainingData
 
 _SUSPICIOUS = 0.9  # of the constant prediction's loss
-_FEW, _MAX_TEXTS = 16, 500
+_FEW, _MAX_TEXTS = 16, 100
 
 
 def warn_of_collapse(
@@ -33,7 +33,7 @@ def warn_of_collapse(
     label_smoothing: float,
     place: Runtime,
 ) -> None:
-    """Warn if the fitted model predicts the same for all training texts, though their labels differ.
+    """Warn if the fitted model predicts the same for training texts whose labels differ.
 
     Parameters
     ----------
@@ -46,11 +46,10 @@ def warn_of_collapse(
     place : Runtime
     """
     constant = constant_loss(data.targets, data.weights, labels.n_outputs, label_smoothing)
-    rows = np.linspace(0, len(data) - 1, min(len(data), _MAX_TEXTS)).astype(int)
+    rows = texts_of_all_classes(data.targets, _MAX_TEXTS)
     if last_loss < _SUSPICIOUS * constant or not _differ(data.targets[rows]):
         return
-    # Few, spread over all rows; then all.
-    for some in (rows[:: -(-len(rows) // _FEW)], rows):
+    for some in (rows[:_FEW], rows):
         logits = run_model(model, data.encodings.take(some), place)
         predicted = decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
         if _differ(predicted):
@@ -64,6 +63,25 @@ def warn_of_collapse(
             "nothing yet: try more epochs or another learning_rate, or class_weight='balanced'.",
             CollapseWarning,
         )
+
+
+def texts_of_all_classes(targets: np.ndarray, n_texts: int) -> np.ndarray:
+    """Rows of so many texts at most: one of each class, or set of labels, then a second one of each, ...
+
+    Parameters
+    ----------
+    targets : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    n_texts : int
+
+    Returns
+    -------
+    ndarray of int
+    """
+    codes = np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
+    by_class = np.argsort(codes, kind="stable")
+    counts = np.bincount(codes)
+    rank = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)  # of each in its class
+    return by_class[np.argsort(rank, kind="stable")][:n_texts]
 
 
 def constant_loss(targets: np.ndarray, weights: np.ndarray, n_outputs: int, label_smoothing: float) -> float:
