@@ -125,8 +125,8 @@ def test_a_few_texts_are_asked_first(collapsed, make_classifier, reviews, monkey
     data = TrainingData(encodings, labels.codes, np.ones(len(y)))
     arguments = (fitted.model_, np.inf, data, labels, 0.0, Runtime(torch.device("cpu"), torch.float32))
     if collapsed:
-        with pytest.warns(CollapseWarning, match="for all of 72"):
+        with pytest.warns(CollapseWarning, match="for all of 64"):
             diagnosis.warn_of_collapse(*arguments)
     else:
         diagnosis.warn_of_collapse(*arguments)
-    assert asked == ([16, 72] if collapsed else [16])
+    assert asked == ([16, 64] if collapsed else [16])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from skbert.training.loop import TrainingData
 
 _SUSPICIOUS = 0.9  # of the constant prediction's loss
-_FEW, _MAX_TEXTS = 16, 100
+_FEW, _MAX_TEXTS = 16, 64
 
 
 def warn_of_collapse(
