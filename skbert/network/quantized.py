@@ -137,8 +137,8 @@ def quantized_rows(x: torch.Tensor, offset: int = 0) -> tuple[torch.Tensor, torc
     n_rows = max(1, _BLOCK // width)
     rows = torch.empty(x.shape, dtype=torch.int8)
     scales = torch.empty(len(x), 1, dtype=torch.float32)
-    between = torch.empty(min(n_rows, len(x)), width)
-    rounds = torch.full((1, width), _ROUNDS + offset)
+    between = torch.empty(min(n_rows, len(x)), width, dtype=torch.float32)
+    rounds = torch.full((1, width), _ROUNDS + offset, dtype=torch.float32)
     for block, target, scale in zip(x.split(n_rows), rows.split(n_rows), scales.split(n_rows), strict=True):
         wide = between[: len(block)]
         torch.amax(torch.abs(block, out=wide), dim=-1, keepdim=True, out=scale)
