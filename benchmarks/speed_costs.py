@@ -118,7 +118,8 @@ def scaling_row(plan: Plan) -> Row:
         seconds = {int(n): statistics.median(own) for n, own in runs.items()}
         record["seconds"][name] = seconds
         lines.append(_linearity(name, seconds))
-    peaks = {n: _predict_peak(plan, classifier, work) for n, work in works.items()}
+    largest = plan.sizes[-1]
+    peaks = {n: _predict_peak(plan, classifier, plan.short(n)) for n in (largest, 4 * largest)}
     record["peaks"] = peaks
     return record, [*lines, _memory_line(peaks)]
 
@@ -140,7 +141,7 @@ def _predict_peak(plan: Plan, classifier: Any, work: Workload) -> dict[str, Any]
 
 def _memory_line(peaks: dict[int, dict[str, Any]]) -> Line:
     """Bytes that a prediction's peak grows by for a further text, its output left out."""
-    small, large = list(peaks)[-2:]
+    small, large = peaks
     grown = {n: peaks[n]["growth"] - peaks[n]["output"] for n in (small, large)}
     a_text = (grown[large] - grown[small]) / (large - small)
     tokens = peaks[large]["tokens"] / large

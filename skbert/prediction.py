@@ -1,4 +1,4 @@
-"""The methods of a fitted estimator: check → each text once → encode → model → what the method returns.
+"""The methods of a fitted estimator: check → different texts → encode → model → what the method returns.
 
 torch and transformers take seconds to import: the stages that need them are imported where they run, so that
 constructing and cloning an estimator cost nothing.
@@ -12,14 +12,18 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skbert.data.inputs import check_same_columns, check_texts, unique_texts
+from skbert.data.inputs import check_same_columns, check_texts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tokenizers import Tokenizer
 
-    from skbert.data.encoding import LongText
+    from skbert.data.encoding import Encodings, LongText
     from skbert.data.labels import TargetType
     from skbert.network.model import SequenceClassifier
+
+    Finish = Callable[[np.ndarray, TargetType], np.ndarray]  # logits of some texts → what a method returns
 
 
 class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -70,8 +74,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         from skbert.data import outputs
 
-        now = self._as_of_now()
-        return outputs.probabilities(now._run(X, "logits"), now.target_type_)
+        return self._as_of_now()._run(X, "logits", outputs.probabilities)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithm of `predict_proba`, finite also where a probability rounds to zero.
@@ -87,8 +90,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         from skbert.data import outputs
 
-        now = self._as_of_now()
-        return outputs.log_probabilities(now._run(X, "logits"), now.target_type_)
+        return self._as_of_now()._run(X, "logits", outputs.log_probabilities)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits of the classes or labels; for two classes the log-odds of the second.
@@ -104,8 +106,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         from skbert.data import outputs
 
-        now = self._as_of_now()
-        return outputs.decision_values(now._run(X, "logits"), now.target_type_)
+        return self._as_of_now()._run(X, "logits", outputs.decision_values)
 
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.
@@ -131,8 +132,10 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         now.__dict__ = dict(vars(self))
         return now
 
-    def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
-        """Check, encode each different text once, run the model, and give every row its result."""
+    def _run(
+        self, X: Any, output: Literal["logits", "embeddings"], finish: Finish | None = None
+    ) -> np.ndarray:
+        """Check, encode the different texts, run the model, and give every row its result."""
         check_is_fitted(self)
         from skbert import frozen, runtime
         from skbert.caching.cache import LOOK_UPS
@@ -142,10 +145,13 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_same_columns(texts, self.n_features_in_)
         validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
         place = runtime.resolve_runtime(self.device, self.precision, predict=True)
-        unique, inverse = unique_texts(texts)
-        parts = chunks.encode_in_chunks(self.tokenizer_, unique, self.max_length_, self.long_text_, LOOK_UPS)
-        rows = [frozen.run_model(self.model_, part, place, output, self.verbose) for part in parts]
-        return np.concatenate(rows)[inverse]
+
+        def run(encodings: Encodings) -> np.ndarray:
+            rows = frozen.run_model(self.model_, encodings, place, output, self.verbose)
+            return rows if finish is None else finish(rows, self.target_type_)
+
+        parts = chunks.encode_in_chunks(self.tokenizer_, texts, self.max_length_, self.long_text_, LOOK_UPS)
+        return chunks.results_of_rows(parts, len(texts), run)
 
     @property
     def _n_features_out(self) -> int:

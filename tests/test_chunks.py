@@ -21,7 +21,10 @@ def tokenizer(tiny_bert):
 @pytest.mark.parametrize("texts", [TEXTS, Texts(TEXTS.first, TEXTS.first[::-1])])
 def test_chunks_are_the_whole(size, texts, tokenizer, monkeypatch):
     monkeypatch.setattr(chunks, "_TEXTS", size)
-    parts = list(chunks.encode_in_chunks(tokenizer, texts, 12, "windows"))
+    found = list(chunks.encode_in_chunks(tokenizer, texts, 12, "windows"))
+    assert [chunk.places is None for chunk in found] == [True] * (len(found) - 1) + [False]
+    np.testing.assert_array_equal(found[-1].places, np.arange(25))
+    parts = [chunk.encodings for chunk in found]
     whole = encoding.encode(tokenizer, texts, 12, "windows")
     assert [len(part.truncated) for part in parts[:-1]] == [size] * (len(parts) - 1)
     np.testing.assert_array_equal(np.concatenate([part.ids for part in parts]), whole.ids)
@@ -45,6 +48,34 @@ def test_the_next_chunk_is_encoded_meanwhile_and_no_more(tokenizer, monkeypatch)
     parts.close()
 
 
+@pytest.mark.parametrize("window", [1, 4, 9, 100])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_each_different_text_of_a_window_once_and_every_row_its_result(size, window, tokenizer, monkeypatch):
+    monkeypatch.setattr(chunks, "_TEXTS", size)
+    monkeypatch.setattr(chunks, "_ROWS", window)
+    rows = [f"good film {i}" for i in np.random.default_rng(0).integers(0, 6, size=30)]
+    seen = []
+
+    def run(encodings):
+        seen.append(len(encodings))
+        firsts = encodings.ids[encodings.offsets[1:] - 2]  # the last word of each text
+        return np.stack([firsts, firsts * 2], axis=1)
+
+    results = chunks.results_of_rows(chunks.encode_in_chunks(tokenizer, Texts(rows), 12, "head"), 30, run)
+    words = [tokenizer.encode(row, add_special_tokens=False).ids[-1] for row in rows]
+    np.testing.assert_array_equal(results, np.stack([words, np.multiply(words, 2)], axis=1))
+    windows = [rows[start : start + window] for start in range(0, 30, window)]
+    assert sum(seen) == sum(len(set(some)) for some in windows)
+    assert max(seen) <= size
+
+
+def test_what_runs_may_give_one_number_a_text(tokenizer, monkeypatch):
+    monkeypatch.setattr(chunks, "_ROWS", 10)
+    found = chunks.encode_in_chunks(tokenizer, TEXTS, 32, "head")
+    lengths = chunks.results_of_rows(found, 25, lambda encodings: encodings.lengths)
+    np.testing.assert_array_equal(lengths, encoding.encode(tokenizer, TEXTS, 32).lengths)
+
+
 def test_an_error_in_the_thread_is_raised(tokenizer, monkeypatch):
     monkeypatch.setattr(chunks, "_TEXTS", 5)
     bad = Texts([*TEXTS.first[:-1], None])
@@ -60,3 +91,11 @@ def test_predictions_do_not_depend_on_chunks(make_classifier, reviews, monkeypat
     parts = classifier.predict_proba(texts)
     np.testing.assert_allclose(parts, whole, rtol=1e-6, atol=1e-7)
     np.testing.assert_array_equal(parts[-24:], parts[-48:-24])  # equal texts run once, whatever their chunk
+    monkeypatch.setattr(chunks, "_ROWS", 10)
+    for method in ("predict_proba", "predict_log_proba", "decision_function", "transform"):
+        expected = getattr(classifier, method)(texts)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chunks, "_ROWS", 1_000)
+            whole = getattr(classifier, method)(texts)
+        np.testing.assert_allclose(expected, whole, rtol=1e-5, atol=1e-6)
+        assert expected.dtype == whole.dtype

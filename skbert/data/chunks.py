@@ -1,40 +1,101 @@
 """Large inputs, a bounded part at a time: the next part is tokenized while the model works on this one.
 
-1. The texts are cut into chunks. A million texts never hold more than two chunks' tokens.
-2. `encode_in_chunks` encodes each chunk in a thread, one chunk ahead: tokenizers let go of Python's lock, so
+1. The rows are cut into windows, and each different text of a window is kept once.
+2. Those are cut into chunks. A million texts never hold more than two chunks' tokens.
+3. `encode_in_chunks` encodes each chunk in a thread, one chunk ahead: tokenizers let go of Python's lock, so
    that the model does not wait for them.
+4. `results_of_rows` runs the model over each chunk, and gives every row of a window its text's result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from skbert.caching.cache import Cache
 from skbert.data.encoding import Encodings, LongText, encode
-from skbert.data.inputs import Texts
+from skbert.data.inputs import Texts, unique_texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _TEXTS = 16_384  # in a chunk: as good as all to sort by length, and some ten megabytes of tokens
+_ROWS = 131_072  # in a window: what it takes to find equal texts is bounded as well
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some different texts, encoded."""
+
+    encodings: Encodings
+    # Ends a window: where the text of each of its rows stands among the texts since the last end.
+    places: np.ndarray | None
 
 
 def encode_in_chunks(
     tokenizer: Tokenizer, texts: Texts, max_length: int, long_text: LongText, cache: Cache | None = None
-) -> Iterator[Encodings]:
-    """Yield the encodings of successive texts; parameters as in `encode`."""
+) -> Iterator[Chunk]:
+    """Yield the different texts, encoded; parameters as in `encode`."""
+
+    def encoded(chunk: Texts, places: np.ndarray | None) -> Chunk:
+        return Chunk(encode(tokenizer, chunk, max_length, long_text, cache), places)
+
+    jobs = (partial(encoded, *chunk) for chunk in _chunks(texts))
     if len(texts) <= _TEXTS:
-        yield encode(tokenizer, texts, max_length, long_text, cache)
+        yield from (job() for job in jobs)
         return
-    cuts = range(0, len(texts), _TEXTS)
-    chunks = (texts.take(range(start, min(start + _TEXTS, len(texts)))) for start in cuts)
-    jobs = (partial(encode, tokenizer, chunk, max_length, long_text, cache) for chunk in chunks)
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next(jobs))
         for job in jobs:
             ready, coming = coming.result(), thread.submit(job)
             yield ready
         yield coming.result()
+
+
+def _chunks(texts: Texts) -> Iterator[tuple[Texts, np.ndarray | None]]:
+    for start in range(0, len(texts), _ROWS):
+        window = texts if len(texts) <= _ROWS else texts.take(range(start, min(start + _ROWS, len(texts))))
+        unique, places = unique_texts(window)
+        for first in range(0, len(unique), _TEXTS):
+            end = min(first + _TEXTS, len(unique))
+            yield unique.take(range(first, end)), places if end == len(unique) else None
+
+
+def results_of_rows(
+    chunks: Iterable[Chunk], n_rows: int, run: Callable[[Encodings], np.ndarray]
+) -> np.ndarray:
+    """What `run` gives for the text of each row, in the order of the rows.
+
+    Parameters
+    ----------
+    chunks : iterable of Chunk
+    n_rows : int
+    run : callable
+        Encodings → one row of results a text.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, ...)
+        In the shape and dtype of what `run` gives.
+    """
+    results: np.ndarray | None = None
+    parts: list[np.ndarray] = []
+    n_done = 0
+    for chunk in chunks:
+        parts.append(run(chunk.encodings))
+        if chunk.places is None:
+            continue
+        rows = np.concatenate(parts)[chunk.places]
+        if len(rows) == n_rows:
+            return rows
+        if results is None:
+            results = np.empty((n_rows, *rows.shape[1:]), dtype=rows.dtype)
+        results[n_done : n_done + len(rows)] = rows
+        parts, n_done = [], n_done + len(rows)
+    assert results is not None
+    return results
