@@ -118,8 +118,8 @@ def scaling_row(plan: Plan) -> Row:
         seconds = {int(n): statistics.median(own) for n, own in runs.items()}
         record["seconds"][name] = seconds
         lines.append(_linearity(name, seconds))
-    largest = plan.sizes[-1]
-    peaks = {n: _predict_peak(plan, classifier, plan.short(n)) for n in (largest, 4 * largest)}
+    several = 2 * plan.sizes[-1], 8 * plan.sizes[-1]  # windows of rows
+    peaks = {n: _predict_peak(plan, classifier, plan.short(n)) for n in several}
     record["peaks"] = peaks
     return record, [*lines, _memory_line(peaks)]
 

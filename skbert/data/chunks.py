@@ -58,12 +58,18 @@ def encode_in_chunks(
 
 
 def _chunks(texts: Texts) -> Iterator[tuple[Texts, np.ndarray | None]]:
+    if len(texts) <= _ROWS:
+        yield from _chunks_of_window(texts)
+        return
     for start in range(0, len(texts), _ROWS):
-        window = texts if len(texts) <= _ROWS else texts.take(range(start, min(start + _ROWS, len(texts))))
-        unique, places = unique_texts(window)
-        for first in range(0, len(unique), _TEXTS):
-            end = min(first + _TEXTS, len(unique))
-            yield unique.take(range(first, end)), places if end == len(unique) else None
+        yield from _chunks_of_window(texts.take(range(start, min(start + _ROWS, len(texts)))))
+
+
+def _chunks_of_window(window: Texts) -> Iterator[tuple[Texts, np.ndarray | None]]:
+    unique, places = unique_texts(window)
+    for start in range(0, len(unique), _TEXTS):
+        end = min(start + _TEXTS, len(unique))
+        yield unique.take(range(start, end)), places if end == len(unique) else None
 
 
 def results_of_rows(
