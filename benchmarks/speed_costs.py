@@ -85,7 +85,7 @@ def overhead_row(plan: Plan, name: str) -> Row:
     starts = ("random", "auto")
     fit(1, "auto")(0)  # the first in the process
     systems = {f"{start}, {epochs}": fit(epochs, start) for start in starts for epochs in (1, 3)}
-    runs = alternate(systems, max(plan.rounds, 3), log)
+    runs = alternate(systems, max(plan.rounds, 2), log)
     record: dict[str, Any] = {"n_texts": len(work.y_train), "runs": runs, "overhead": {}}
     lines = []
     for start, what in zip(starts, ("head at random", "default head, its pass included"), strict=True):

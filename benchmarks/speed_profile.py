@@ -24,7 +24,7 @@ KINDS = {
     "optimizer": ("adamw", "linalg_vector_norm", "foreach"),
     "copies": ("copy", "index_select", "index_copy", "fill", "cat", "memcpy", "memset"),
 }
-N_TEXTS = 128
+N_TEXTS = 64
 
 
 def profile_row(plan: Plan) -> Row:
@@ -34,7 +34,7 @@ def profile_row(plan: Plan) -> Row:
         work = make().head(N_TEXTS)
         runs[f"fit, {name}"] = partial(fit_skbert, work, 0, plan.device, head_init="random")
     work = plan.predict()
-    texts = work.X_test.iloc[: 2 * N_TEXTS, 0].tolist()
+    texts = work.X_test.iloc[: 4 * N_TEXTS, 0].tolist()
     classifier = fit_skbert(work, 0, plan.device, head_init="random").model
     runs[f"predict_proba, {work.name}"] = partial(classifier.predict_proba, texts)
     if plan.device == "cpu":
