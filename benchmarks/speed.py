@@ -79,7 +79,7 @@ def make_plan(args: argparse.Namespace, folder: Path) -> Plan:
     import transformers
 
     quiet(transformers)
-    scale = args.rows * (0.25 if args.quick else 1.0)
+    scale = args.rows * (0.2 if args.quick else 1.0)
     tiny = make_checkpoint(folder / "tiny", "tiny")
 
     def short(n_texts: int) -> Workload:
