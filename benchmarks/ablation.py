@@ -16,11 +16,12 @@ import statistics
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace, store: Store) -> None:
 
 def measure(technique: Technique, work: Workload, rounds: int) -> dict[str, list[float]]:
     """Seconds with and without the technique, in turn."""
-    timer = fit_seconds if technique.work == "fit" else predict_seconds(work)
+    timer = fit_seconds if technique.work == "fit" else predict_seconds()
 
     def on(_: int) -> float:
         return timer(work, technique.parameters, technique.keeps)
@@ -110,23 +111,12 @@ def measure(technique: Technique, work: Workload, rounds: int) -> dict[str, list
     def off(_: int) -> float:
         with ExitStack() as stack:
             for patch in technique.patches():
-                stack.enter_context(replaced(*patch))
+                stack.enter_context(mock.patch.object(*patch))
             return timer(work, technique.parameters | technique.without, False)
 
     for system in (on, off):
         system(0)
     return alternate({"with": on, "without": off}, rounds, lambda _: None)
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Let an attribute be something else for a while."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def fit_seconds(work: Workload, parameters: dict[str, Any], keeps: bool) -> float:
@@ -141,7 +131,7 @@ def fit_seconds(work: Workload, parameters: dict[str, Any], keeps: bool) -> floa
     return timed(lambda: classifier.fit(as_input(work.X_train), work.y_train), "cpu")
 
 
-def predict_seconds(work: Workload) -> Callable[[Workload, dict[str, Any], bool], float]:
+def predict_seconds() -> Callable[[Workload, dict[str, Any], bool], float]:
     """Return what times a prediction of a classifier, fitted once for each pooling."""
     import skbert
 

@@ -58,9 +58,6 @@ def encode_in_chunks(
 
 
 def _chunks(texts: Texts) -> Iterator[tuple[Texts, np.ndarray | None]]:
-    if len(texts) <= _ROWS:
-        yield from _chunks_of_window(texts)
-        return
     for start in range(0, len(texts), _ROWS):
         yield from _chunks_of_window(texts.take(range(start, min(start + _ROWS, len(texts)))))
 

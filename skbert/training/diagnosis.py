@@ -46,8 +46,10 @@ def warn_of_collapse(
     place : Runtime
     """
     constant = constant_loss(data.targets, data.weights, labels.n_outputs, label_smoothing)
+    if last_loss < _SUSPICIOUS * constant:
+        return
     rows = texts_of_all_classes(data.targets, _MAX_TEXTS)
-    if last_loss < _SUSPICIOUS * constant or not _differ(data.targets[rows]):
+    if not _differ(data.targets[rows]):
         return
     for some in (rows[:_FEW], rows):
         logits = run_model(model, data.encodings.take(some), place)
