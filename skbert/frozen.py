@@ -149,9 +149,9 @@ def _lower_states(
     def fill(indices: np.ndarray) -> None:
         with _lowest_layers_only(working, n_layers) as caught:
             working.embed(collate(encodings, indices).to(place.device))
-        states = caught.pop().squeeze(0)  # (n_tokens, hidden_size)
-        states = states.view(torch.int16) if states.dtype == torch.bfloat16 else states
         tokens = ragged_arange(encodings.offsets[indices], encodings.lengths[indices])
+        states = caught.pop().squeeze(0)[: len(tokens)]  # (n_tokens, hidden_size), without filler
+        states = states.view(torch.int16) if states.dtype == torch.bfloat16 else states
         values[tokens] = states.cpu().numpy()
 
     with torch.inference_mode():

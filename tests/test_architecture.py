@@ -46,6 +46,7 @@ NEVER = {
     "data.weights": {"torch", "transformers", "tokenizers"},
     "network.attention": {"sklearn", "transformers", "tokenizers"},
     "network.dropout": {"sklearn", "transformers"},
+    "network.filler": {"sklearn", "transformers", "skbert.network.model"},
     "network.fingerprints": {"transformers", "sklearn"},
     "network.first_tokens": {"sklearn", "transformers", "skbert.network.model"},
     "network.grouped_attention": {"sklearn", "transformers", "tokenizers"},

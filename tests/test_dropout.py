@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from skbert.network import dropout as dropout_module
 from skbert.network.dropout import Dropout, dropout
 
 
@@ -22,6 +23,27 @@ def test_neighbours_are_independent():
     kept = (dropout(torch.ones(400_000), 0.5, torch.Generator().manual_seed(1)) > 0).double() - 0.5
     for lag in range(1, 9):
         assert abs((kept[lag:] * kept[:-lag]).mean().item()) < 0.0025
+
+
+def test_masks_are_independent_of_each_other():
+    generator = torch.Generator().manual_seed(2)
+    kept = [(dropout(torch.ones(100_000), 0.5, generator) > 0).double() - 0.5 for _ in range(8)]
+    products = torch.stack(kept) @ torch.stack(kept).T / 100_000
+    torch.testing.assert_close(products, torch.eye(8).double() / 4, atol=0.004, rtol=0)
+
+
+def test_every_element_has_the_rate():
+    generator = torch.Generator().manual_seed(3)
+    kept = sum((dropout(torch.ones(64), 0.1, generator) > 0).double() for _ in range(20_000)) / 20_000
+    assert (kept - 0.9).abs().max().item() < 4.5 * (0.9 * 0.1 / 20_000) ** 0.5
+
+
+def test_masks_longer_than_a_stretch_of_the_pool(monkeypatch):
+    monkeypatch.setattr(dropout_module, "_STRETCH", 1000)
+    kept = (dropout(torch.ones(400_000), 0.5, torch.Generator().manual_seed(4)) > 0).double() - 0.5
+    assert abs(kept.mean().item()) < 0.004
+    for lag in (1, 4000):
+        assert abs((kept[lag:] * kept[:-lag]).mean().item()) < 0.002
 
 
 def test_same_generator_same_mask_and_the_global_one_untouched():

@@ -48,6 +48,7 @@ class Packing:
         self.firsts = lengths.cumsum(0) - lengths  # (n_texts,) where each text begins
         self.max_length = max_length
         self.generator = generator
+        self.n_filler = 0  # rows after the tokens that belong to no text (`filler.py`)
         texts = torch.repeat_interleave(
             torch.arange(self.n_texts, device=lengths.device), lengths, output_size=len(positions)
         )
@@ -84,7 +85,7 @@ class Packing:
         """The groups for `GroupedAttention`; made once a batch."""
         key = (n_heads, dtype, window, first)
         if key not in self._layouts:
-            self._layouts[key] = make_layout(self.lengths.numpy(), *key)
+            self._layouts[key] = make_layout(self.lengths.numpy(), *key, n_filler=self.n_filler)
         return self._layouts[key]
 
 
@@ -131,6 +132,7 @@ def packed_attention(
     Parameters
     ----------
     query, key, value : Tensor of shape (1, n_heads, n_tokens, head_size)
+        Filler counts as tokens.
     attention_mask : None
         transformers makes no mask for an attention function that it has no mask builder for.
     packing : Packing

@@ -1,17 +1,24 @@
 """Dropout that draws from a generator of its own.
 
 torch's dropout can only draw from the process-wide generator, so that two fits in one process disturb each
-other and the user's own random numbers. On a CPU it also costs a draw per element. Here each mask element is
-16 random bits, four to a draw; the probability is therefore rounded to a multiple of 1/65536, and the scale
-is that of the rounded probability, so that the expectation is exact.
+other and the user's own random numbers. On a CPU it also costs a draw per element. Here
+
+1. each mask element is 16 random bits, four to a word; the probability is therefore rounded to a multiple of
+   1/65536, and the scale is that of the rounded probability, so that the expectation is exact;
+2. the words are a stretch of one pool XOR a stretch of another, from places that the generator draws: every
+   mask has fresh bits, any two masks are independent, and there are 10¹¹ of them, for two draws each.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 from torch import nn
 
 _LEVELS = 1 << 16
+_POOL = 1 << 19  # words; two pools of 4 MiB
+_STRETCH = _POOL // 2  # the longest
 
 
 class Dropout(nn.Module):
@@ -48,11 +55,28 @@ def scaled_mask(x: torch.Tensor, p: float, generator: torch.Generator | None) ->
     """A mask for `x`: zero with probability `p`, else the scale."""
     if x.device.type != "cpu" or generator is None:
         return torch.empty_like(x).bernoulli_(1.0 - p, generator=generator).div_(1.0 - p)
-    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64)
-    # The full range of int64: without bounds the sign bit would always be zero.
-    draws.random_(-(2**63), None, generator=generator)
+    bits = _random_words((x.numel() + 3) // 4, generator).view(torch.int16)
     threshold = min(round(p * _LEVELS), _LEVELS - 1)
     # Compared into the dtype of the result: a mask of bool and its conversion take nine times as long.
     mask = torch.empty(x.shape, dtype=x.dtype)
-    torch.ge(draws.view(torch.int16)[: x.numel()].view(x.shape), threshold - _LEVELS // 2, out=mask)
+    torch.ge(bits[: x.numel()].view(x.shape), threshold - _LEVELS // 2, out=mask)
     return mask.mul_(_LEVELS / (_LEVELS - threshold))
+
+
+def _random_words(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Random bits, (n,) int64."""
+    words = torch.empty(n, dtype=torch.int64)
+    for part in words.split(_STRETCH):
+        starts = torch.randint(_POOL - len(part) + 1, (2,), generator=generator).tolist()
+        stretches = (pool[start : start + len(part)] for pool, start in zip(_pools(), starts, strict=True))
+        torch.bitwise_xor(*stretches, out=part)
+    return words
+
+
+@cache
+def _pools() -> tuple[torch.Tensor, ...]:
+    # The full range of int64: without bounds the sign bit would always be zero.
+    words = torch.empty(2, _POOL, dtype=torch.int64).random_(
+        -(2**63), None, generator=torch.Generator().manual_seed(0)
+    )
+    return tuple(words)

@@ -45,7 +45,7 @@ class Layout:
     groups: list[Group]
     queries: torch.Tensor  # row of the batch at each row of the layout
     keys: torch.Tensor
-    from_queries: torch.Tensor  # row of the layout at each row of the batch
+    from_queries: torch.Tensor  # row of the layout at each row of the batch; filler: the one after the last
     from_keys: torch.Tensor
     filled: torch.Tensor  # rows of queries that are no token
 
@@ -63,11 +63,18 @@ class Layout:
 
 
 def make_layout(
-    lengths: np.ndarray, n_heads: int, dtype: torch.dtype, window: int | None, first: bool = False
+    lengths: np.ndarray,
+    n_heads: int,
+    dtype: torch.dtype,
+    window: int | None,
+    first: bool = False,
+    *,
+    n_filler: int = 0,
 ) -> Layout:
     """Choose groups for texts of these lengths; tokens at a distance of `window` or more are masked.
 
     With `first` there is one query a text, its first token's; the queries' rows are those of (text, head).
+    `n_filler` rows after the tokens belong to no text, and find zeros.
     """
     step = _VECTOR // dtype.itemsize
     starts = np.cumsum(lengths) - lengths
@@ -81,7 +88,7 @@ def make_layout(
         )
         bias = _bias(lengths[texts], n_queries, n_keys, window, dtype)
         groups.append(Group(len(texts) * n_heads, n_queries, n_keys, bias))
-    n_rows = int(lengths.sum()) * n_heads
+    n_rows = (int(lengths.sum()) + n_filler) * n_heads
     n_asking = len(lengths) * n_heads if first else n_rows
     (queries, are_queries), (keys, are_keys) = (
         (np.concatenate([side[0] for side in column]), np.concatenate([side[1] for side in column]))
@@ -120,7 +127,7 @@ def _rows(starts: np.ndarray, lengths: np.ndarray, n: int, n_heads: int) -> tupl
 
 
 def _inverse(rows: np.ndarray, real: np.ndarray, n_rows: int) -> torch.Tensor:
-    inverse = np.empty(n_rows, dtype=np.int64)
+    inverse = np.full(n_rows, len(rows), dtype=np.int64)  # filler: the row of zeros after the others
     places = np.flatnonzero(real)
     inverse[rows[places]] = places
     return torch.from_numpy(inverse)
@@ -144,6 +151,13 @@ def _bias(
     return bias[:, None]
 
 
+def _and_a_zero_row(like: torch.Tensor) -> torch.Tensor:
+    """Rows as those of `like`, not set, and one of zeros."""
+    rows = like.new_empty(len(like) + 1, like.shape[1])
+    rows[-1] = 0.0
+    return rows
+
+
 class GroupedAttention(torch.autograd.Function):
     """Softmax attention with dropout on the weights, each text to itself.
 
@@ -165,7 +179,7 @@ class GroupedAttention(torch.autograd.Function):
         width = query.shape[-1]
         q = query.reshape(-1, width).index_select(0, layout.queries).mul_(scale)
         k, v = (x.reshape(-1, width).index_select(0, layout.keys) for x in (key, value))
-        out = torch.empty_like(q)
+        out = _and_a_zero_row(q)
         kept: list[torch.Tensor | None] = []
         for group, (q_g, out_g, k_g, v_g) in zip(layout.groups, layout.slices((q, out), (k, v)), strict=True):
             scores = torch.bmm(q_g, k_g.transpose(1, 2))
@@ -187,7 +201,7 @@ class GroupedAttention(torch.autograd.Function):
         layout: Layout = ctx.layout
         g = gradient.reshape(-1, q.shape[-1]).index_select(0, layout.queries)
         g.index_fill_(0, layout.filled, 0.0)
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        dq, dk, dv = (_and_a_zero_row(x) for x in (q, k, v))
         slices = layout.slices((q, g, dq), (k, v, dk, dv))
         for i, (q_g, g_g, dq_g, k_g, v_g, dk_g, dv_g) in enumerate(slices):
             weights, dropped, mask = kept[3 * i : 3 * i + 3]

@@ -22,6 +22,7 @@ from skbert.data.batching import Batch
 from skbert.exceptions import InputError
 from skbert.network.attention import Packing
 from skbert.network.dropout import Dropout
+from skbert.network.filler import fill, filler_size
 from skbert.network.first_tokens import narrow_last_layer, widen_last_layer
 from skbert.network.head import BarePooler, HiddenLayer
 from skbert.runtime import DrawsFrom
@@ -126,8 +127,11 @@ class SequenceClassifier(nn.Module):
             assert batch.frozen is not None
             return batch.frozen
         packing = Packing(batch.lengths, batch.positions, batch.max_length, self.generator)
-        encode = self._encode_packed if self.architecture.packed else self._encode_padded
-        states = encode(batch, packing)  # (n_tokens or n_texts, hidden_size)
+        if self.architecture.packed:
+            packing.n_filler = filler_size(len(batch.positions), batch.positions.device, self.encoder.dtype)
+            states = self._encode_packed(batch, packing)  # (n_tokens or n_texts, hidden_size)
+        else:
+            states = self._encode_padded(batch, packing)
         if self.pooling != "cls":
             pool = mean_of_texts if self.pooling == "mean" else maximum_of_texts
             vectors = pool(states.to(self.head.weight.dtype), packing, batch.lengths)
@@ -147,9 +151,9 @@ class SequenceClassifier(nn.Module):
         return pooled.to(self.head.weight.dtype)
 
     def _encode_packed(self, batch: Batch, packing: Packing) -> torch.Tensor:
-        inputs = self._inputs(batch)
-        output = self.encoder(**{k: v[None] for k, v in inputs.items()}, packing=packing)
-        return output.last_hidden_state.squeeze(0)
+        inputs = {name: fill(values, packing.n_filler)[None] for name, values in self._inputs(batch).items()}
+        output = self.encoder(**inputs, packing=packing)
+        return output.last_hidden_state.squeeze(0)[: len(batch.positions)]
 
     def _encode_padded(self, batch: Batch, packing: Packing) -> torch.Tensor:
         inputs = {name: packing.pad(values) for name, values in self._inputs(batch).items()}
