@@ -126,7 +126,7 @@ def fit_texts(
         choose_trained(model, parameters, lora, generators)
         ranks.copy_first(list(model.parameters()))
         rows, validation.encodings = start_above(
-            model, parameters["freeze"], lora, (training, validation.encodings), frozen, start.new_model
+            model, parameters["freeze"], lora, (training, validation.encodings), frozen, start
         )
         finish = partial(assemble, start, head_init, settings.learning_rate, training, validation)
         loss = make_loss(data.labels.target_type, parameters["label_smoothing"])
@@ -203,7 +203,7 @@ def assemble(
     moments: Moments | None = None,
 ) -> FittedModel:
     """A fitted model from where a training ended: its weights in a fresh copy of what it started from."""
-    model = start.new_model()
+    model = start.new_model(shared=True)
     model.load_state_dict(result.weights, assign=True)
     return FittedModel(
         model=model.eval().requires_grad_(False),

@@ -200,6 +200,8 @@ def run_model(
     vectors = FrozenLayers(model.encoder, place, LOOK_UPS).vectors(model, encodings)
     if output == "logits":
         with torch.inference_mode():
-            working = inference.replica(model, place)
+            # The head is as wide in bfloat16 as in float32.
+            same = place.master_dtype == model.head.weight.dtype
+            working = model if same else inference.replica(model, place)
             vectors = working.classify(torch.from_numpy(vectors)).numpy()
     return encodings.mean_of_texts(vectors)

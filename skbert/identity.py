@@ -178,7 +178,7 @@ def _of_weights(start: Start) -> str:
     """Of its settings and all weights, but for a head that the fit itself gives its first weights."""
     digest = hashlib.sha256()
     own = ("head.", "hidden.") if start.head_init is None else ()
-    model = start.new_model()
+    model = start.new_model(shared=True)
     config, *others = model.rebuild[1]
     config = {name: value for name, value in config.items() if name not in _NOT_OF_A_MODEL}
     _update(digest, canonical([config, others, model.pooling, model.dropout.p]))

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import weakref
 from typing import Any, Literal
@@ -19,7 +18,7 @@ import torch
 from skbert.data.batching import collate, longest_first
 from skbert.data.encoding import Encodings
 from skbert.network.memory import Parts
-from skbert.network.model import SequenceClassifier, narrow
+from skbert.network.model import SequenceClassifier, narrow, twin
 from skbert.network.quantized import quantize
 from skbert.runtime import Runtime, wide_dtype
 
@@ -87,7 +86,7 @@ def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
         if kept is not None and kept[0] == key:
             return kept[1]
         _latest.clear()
-        working = copy.deepcopy(model).to(runtime.device, runtime.master_dtype)
+        working = twin(model).to(runtime.device, runtime.master_dtype)
         narrow(working, runtime.dtype)
         if runtime.int8:
             quantize(working.encoder)

@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skbert import inference
-from skbert.network.model import SequenceClassifier, reset_head
+from skbert.network.model import SequenceClassifier, reset_head, twin
 from skbert.pretrained import checkpoints
 from skbert.runtime import Generators
 from skbert.training import probing
@@ -31,7 +30,9 @@ if TYPE_CHECKING:
 class Start:
     """A model to train, and what belongs to it."""
 
-    new_model: Callable[[], SequenceClassifier]  # on the CPU; another one at every call
+    new_model: Callable[
+        ..., SequenceClassifier
+    ]  # on the CPU; another one at every call; its parameter is `shared`
     tokenizer: Tokenizer
     name: str  # of the checkpoint, for messages
     max_positions: int
@@ -46,9 +47,9 @@ def from_checkpoint(parameters: Mapping[str, Any], n_outputs: int) -> Start:
     checkpoint = checkpoints.load(parameters["model"], parameters["revision"])
     pooling = parameters["pooling"]
 
-    def new_model() -> SequenceClassifier:
+    def new_model(*, shared: bool = False) -> SequenceClassifier:
         return SequenceClassifier(
-            checkpoint.new_encoder(),
+            checkpoint.new_encoder(shared=shared),
             checkpoint.architecture,
             checkpoint.pooling if pooling == "auto" else pooling,
             n_outputs,
@@ -72,7 +73,7 @@ def from_fitted(
 ) -> Start:
     """Start from a fitted model, which is left as it is."""
     positions = checkpoints.max_positions(model.encoder.config, model.architecture)
-    new_model = partial(copy.deepcopy, model)
+    new_model = partial(twin, model)
     return Start(new_model, tokenizer, name, positions, model.hidden_size, model.encoder, head_init, moments)
 
 

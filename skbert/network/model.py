@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
 import torch
 from torch import nn
@@ -176,6 +177,14 @@ class SequenceClassifier(nn.Module):
             wanted["token_type_ids"] = batch.segments.clamp(max=self.architecture.n_segments - 1)
         return wanted
 
+    @torch.inference_mode(False)  # or the copy could not be trained, nor watched for changes
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # As any module: `__reduce__` would build the encoder anew, with weights of chance to begin with.
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # Weights as numpy arrays in float32 on the CPU: a model trained on a GPU loads where there is none,
         # and the pickle names no class of transformers or torch.
@@ -223,6 +232,14 @@ def reset_head(model: SequenceClassifier, generator: torch.Generator) -> None:
             cast(HiddenLayer, layer).reset(generator)
         model.head.weight.normal_(0.0, 0.02, generator=generator)
         model.head.bias.zero_()
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def twin(module: Module, *, shared: bool = False) -> Module:
+    """A copy of a module; its weights, if `shared`, are the module's own, to be read or replaced only."""
+    return copy.deepcopy(module, {id(p): p for p in module.parameters()} if shared else None)
 
 
 def narrow(model: SequenceClassifier, dtype: torch.dtype) -> None:

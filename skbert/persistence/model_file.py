@@ -48,7 +48,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) ->
     if only_changes:
         checkpoint = checkpoints.load(estimator.model, estimator.revision)
         content["base"] = estimator.checkpoint_
-        arrays = delta.changes(arrays, delta.weights_of(checkpoint.new_encoder()))
+        arrays = delta.changes(arrays, delta.weights_of(checkpoint.new_encoder(shared=True)))
     text = json.dumps(content, separators=(",", ":"))
     metadata = {"sha256": tensorfile.checksum(text), "skbert": text}
     tensorfile.replace_file(path, lambda file: tensorfile.write(file, arrays, metadata))
@@ -176,7 +176,9 @@ def _with_checkpoint(
             "by name or folder, as load(path, checkpoint=...)."
         )
     dtypes = {name: tensorfile.dtype_of(about) for name, about in content["arrays"].items()}
-    return delta.whole(arrays, delta.weights_of(checkpoints.load(checkpoint).new_encoder()), dtypes)
+    return delta.whole(
+        arrays, delta.weights_of(checkpoints.load(checkpoint).new_encoder(shared=True)), dtypes
+    )
 
 
 def _check_arrays(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 import re
@@ -21,7 +20,7 @@ import torch
 
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
-from skbert.network.model import Architecture
+from skbert.network.model import Architecture, twin
 from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import FILES, VOCABULARIES, locate
 
@@ -51,9 +50,12 @@ class Checkpoint:
         """Width of the encoder's states."""
         return self.encoder.config.hidden_size
 
-    def new_encoder(self) -> Any:
-        """A copy of the encoder, to be trained; float32, on the CPU."""
-        return copy.deepcopy(self.encoder)
+    def new_encoder(self, *, shared: bool = False) -> Any:
+        """A copy of the encoder; float32, on the CPU.
+
+        With `shared` its weights are the checkpoint's own, to be read or replaced, but never changed.
+        """
+        return twin(self.encoder, shared=shared)
 
     def rebuild(self) -> tuple[Any, tuple[Any, ...]]:
         """What a pickled model stores to build its encoder again: plain values, no weights."""

@@ -16,9 +16,8 @@ costs what looking embeddings up does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from skbert.network.model import SequenceClassifier, embedding_parts, encoder_la
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+    from skbert.starting import Start
     from skbert.training.loop import TrainingData
 
 
@@ -39,7 +39,7 @@ def start_above(
     lora: LoraConfig | None,
     given: tuple[TrainingData, Encodings | None],
     frozen: FrozenLayers,
-    new_model: Callable[[], SequenceClassifier],
+    start: Start,
 ) -> tuple[TrainingData, Encodings | None]:
     """Let the model start above its frozen part, if the rule says so.
 
@@ -54,8 +54,8 @@ def start_above(
     given : tuple of TrainingData and Encodings or None
         What the training will see: the training texts, and those to validate on.
     frozen : FrozenLayers
-    new_model : callable
-        Makes another model with the weights that this one starts with.
+    start : Start
+        What the model was made from.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def start_above(
     seen = [data.encodings] if held_out is None else [data.encodings, held_out]
     if not _is_worth(model, what, lora, seen, frozen):
         return given
-    plain = cache(new_model)  # made only if something must be computed
+    plain = cache(partial(start.new_model, shared=True))  # made only if something must be computed
     if what == "encoder":
         model.starts_at = "vectors"
         rows = [list(frozen.vectors(model, e, plain)[:, None]) for e in seen]  # of each text (1, hidden_size)
