@@ -31,6 +31,20 @@ def test_encoders_are_copies(tiny_bert):
     assert checkpoint.new_encoder().embeddings.word_embeddings.weight.any()
 
 
+def test_an_encoder_with_shared_weights_can_be_given_others(tiny_bert):
+    checkpoint = checkpoints.load(tiny_bert)
+    own = dict(checkpoint.encoder.named_parameters())
+    before = {name: weight.detach().clone() for name, weight in own.items()}
+    reader = checkpoint.new_encoder(shared=True)
+    assert reader is not checkpoint.encoder
+    assert all(weight is own[name] for name, weight in reader.named_parameters())
+    reader.load_state_dict({n: torch.zeros_like(w) for n, w in reader.state_dict().items()}, assign=True)
+    reader.pooler = None
+    assert not any(weight.any() for weight in reader.parameters())
+    assert checkpoint.encoder.pooler is not None
+    assert all(torch.equal(weight, before[name]) for name, weight in own.items())
+
+
 def test_a_changed_folder_is_read_again(folder):
     before = checkpoints.load(folder)
     shutil.rmtree(folder)

@@ -160,6 +160,25 @@ def test_pickle_keeps_every_bit(family, tiny_checkpoints):
     assert torch.equal(again(batch), model(batch))
 
 
+@pytest.mark.parametrize("family", ["bert", "modernbert", "deberta-v2"])
+def test_a_copy_is_a_model_of_its_own(family, tiny_checkpoints):
+    model, tokenizer = build(tiny_checkpoints(family, layers=2))
+    set_dropout(model, 0.2, torch.Generator().manual_seed(0))
+    model.eval()
+    encodings = encode(tokenizer, SINGLE, 64)
+    batch = collate(encodings, np.arange(len(encodings)))
+    before = model(batch).detach()
+    with torch.inference_mode():  # in which a copy could not be trained
+        twin = copy.deepcopy(model)
+    twin.train()(batch).sum().backward()
+    with torch.no_grad():
+        for weight in twin.parameters():
+            weight.zero_()
+    assert not model.training
+    assert all(weight.grad is None for weight in model.parameters())
+    assert torch.equal(model(batch), before)
+
+
 def test_pickle_holds_no_torch_storage_and_no_class_of_transformers(tiny_bert):
     payload = pickle.dumps(build(tiny_bert)[0])
     assert b"transformers." not in payload
