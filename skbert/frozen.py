@@ -199,9 +199,19 @@ def run_model(
         return inference.run_model(model, encodings, place, output, verbose)
     vectors = FrozenLayers(model.encoder, place, LOOK_UPS).vectors(model, encodings)
     if output == "logits":
-        with torch.inference_mode():
-            # The head is as wide in bfloat16 as in float32.
-            same = place.master_dtype == model.head.weight.dtype
-            working = model if same else inference.replica(model, place)
-            vectors = working.classify(torch.from_numpy(vectors)).numpy()
+        vectors = _classify(model, torch.from_numpy(vectors), encodings, place)
     return encodings.mean_of_texts(vectors)
+
+
+def _classify(
+    model: SequenceClassifier, vectors: torch.Tensor, encodings: Encodings, place: Runtime
+) -> np.ndarray:
+    """Logits of vectors in the batches that the texts would be in: a row's place can decide its last bit."""
+    # The head is as wide in bfloat16 as in float32.
+    same = place.master_dtype == model.head.weight.dtype
+    working = model if same else inference.replica(model, place)
+    logits = np.empty((len(vectors), model.head.out_features), dtype=wide_dtype(place))
+    with torch.inference_mode():
+        for indices in longest_first(encodings.lengths, place.predict_tokens):
+            logits[indices] = working.classify(vectors[indices]).numpy()
+    return logits

@@ -86,9 +86,10 @@ def test_texts_of_all_classes():
 
 def test_a_rare_class_that_is_told_apart_is_seen(make_classifier, reviews, monkeypatch):
     """One text in 500 is of it: texts spread over all rows would hardly meet it."""
-    texts, y = ["good film"] * 499 + ["bad film"], ["pos"] * 499 + ["neg"]
+    bad, good = reviews[0][:2]
+    texts, y = [good] * 499 + [bad], ["pos"] * 499 + ["neg"]
     fitted = make_classifier(epochs=12, head_init="random").fit(*map(list, reviews))
-    assert fitted.predict(["good film", "bad film"]).tolist() == ["pos", "neg"]
+    assert fitted.predict([good, bad]).tolist() == ["pos", "neg"]
     data = TrainingData(
         encode(fitted.tokenizer_, Texts(texts), 32), encode_labels(y, len(y)).codes, np.ones(len(y))
     )
