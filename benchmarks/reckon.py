@@ -93,8 +93,12 @@ def table(rates: dict[str, float], plan: argparse.Namespace) -> str:
     head = " | ".join(f"{devices} devices" if devices > 1 else "1 device" for devices in plan.devices)
     lines = [f"| hours | {head} |", "|---" * (len(columns) + 1) + "|"]
     for work in columns[0]:
-        lines.append(f"| {work} | " + " | ".join(f"{column[work]:,.2f}" for column in columns) + " |")
+        lines.append(f"| {work} | " + " | ".join(_text_of(column[work]) for column in columns) + " |")
     return "\n".join(lines)
+
+
+def _text_of(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 0.1 else f"{hours:.2g}"
 
 
 def read_arguments() -> argparse.Namespace:
