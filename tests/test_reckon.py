@@ -22,6 +22,13 @@ def test_table_of_the_page_is_what_is_printed():
     assert f"({training} tokens a second in training, {prediction} in prediction)" in page
 
 
+def test_table_of_assumed_rates_is_what_is_printed():
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    command = "--training-rate 700000 --prediction-rate 2500000"
+    assert f"python benchmarks/reckon.py {command}`" in " ".join(page.split())
+    assert "\n".join(reckon(*command.split())[1:]) in page
+
+
 def test_hours():
     # 3600 texts of 10 tokens, at 10 tokens a second: 3600 seconds an epoch; prediction twice as fast.
     sizes = ["--texts", "3600", "--length", "10", "--epochs", "2", "--devices", "1,4"]
