@@ -414,6 +414,19 @@ def test_a_read_only_folder_still_gives_what_it_has(tmp_path, make_classifier, r
     assert skbert.cache_info("tokens")[:2] == (12, 12)
 
 
+def test_a_folder_gets_what_earlier_fits_left_in_memory(tmp_path, make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    make_classifier(freeze="encoder").fit(texts[:8], labels[:8])
+    make_classifier(freeze="encoder", memory=tmp_path).fit(texts[:12], labels[:12])
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.rows")}
+    skbert.clear_caches()
+    for _ in range(2):  # from the folder, then from memory
+        make_classifier(freeze="encoder", memory=tmp_path).fit(texts[:12], labels[:12])
+    for kind in ("tokens", "vectors"):
+        assert (skbert.cache_info(kind).misses, skbert.cache_info(kind).hits > 0) == (0, True)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.rows")} == written  # nothing twice
+
+
 def test_nothing_on_disk_unless_asked_for(tmp_path, monkeypatch, make_classifier, reviews):
     monkeypatch.chdir(tmp_path)
     for memory in (None, joblib.Memory(location=None, verbose=0)):

@@ -76,6 +76,9 @@ class Cache:
         """
         found = dict(zip(keys, STORE.find(space, keys), strict=True))
         missing = {key: place for place, key in enumerate(keys) if found[key] is None}
+        if self.grows and self.folder is not None:
+            in_memory = {key: row for key, row in found.items() if row is not None}
+            self._to_disk(space, in_memory, like, rows_per_block)
         if missing and self.folder is not None:
             found |= self._from_disk(space, missing, like)
         places = np.array(list(missing.values()), dtype=np.int64)
@@ -96,18 +99,32 @@ class Cache:
         assert self.folder is not None
         found: dict[bytes, np.ndarray] = {}
         for read in self.folder.find(space, set(missing), like):
-            values = np.concatenate(list(read.values()))
-            offsets = np.concatenate([[0], np.cumsum([len(row) for row in read.values()])])
+            values, offsets = _end_to_end(list(read.values()))
             STORE.add(space, list(read), values, offsets)
             found |= rows_by_key(list(read), values, offsets)
         for key in found:
             del missing[key]
         return found
 
+    def _to_disk(
+        self, space: str, in_memory: dict[bytes, np.ndarray], like: np.ndarray, rows_per_block: int
+    ) -> None:
+        """Write what memory has from a fit without this folder, as the folder is for other processes too."""
+        assert self.folder is not None
+        lacking = self.folder.lacking(space, in_memory, like)
+        for start in range(0, len(lacking), rows_per_block):
+            chunk = lacking[start : start + rows_per_block]
+            self.folder.add(space, chunk, *_end_to_end([in_memory[key] for key in chunk]))
+
 
 def rows_by_key(keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) -> dict[bytes, np.ndarray]:
     """Cut rows that lie end to end."""
     return {k: values[a:b] for k, a, b in zip(keys, offsets[:-1], offsets[1:], strict=True)}
+
+
+def _end_to_end(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in one array, and the offsets between them."""
+    return np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])])
 
 
 LOOK_UPS = Cache(grows=False)

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -96,6 +96,16 @@ class Folder:
             return {}
         bounds = zip(index.keys, index.offsets[:-1], index.offsets[1:], strict=True)
         return {key: values[a:b] for key, a, b in bounds if key in wanted}
+
+    def lacking(self, space: str, keys: Iterable[bytes], like: np.ndarray) -> list[bytes]:
+        """Those of the keys that no block has, in their order; none if writing failed before."""
+        left = {} if "write" in self._said else dict.fromkeys(keys)
+        for file in self._blocks_of(space) if left else ():
+            with self._lock:
+                index = self._index(file, space, like)
+            for key in index.keys if index else ():
+                left.pop(key, None)
+        return list(left)
 
     def add(self, space: str, keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) -> None:
         """Write a block, unless writing failed before."""
