@@ -125,7 +125,7 @@ PARAMETERS = [name for name in SIGNATURE if name != "self"]
 
 def _cases(table):
     return [
-        pytest.param(name, value, id=f"{name}-{value!r}"[:60])
+        pytest.param(name, value, id=f"{name}-{value!r}"[:60].split(" at 0x")[0])
         for name, values in table.items()
         for value in values
     ]

@@ -187,7 +187,7 @@ def test_pairs_of_named_columns(make_classifier, reviews, tmp_path):
         {"learning_rate": np.float32(1e-3), "epochs": np.int32(1), "dropout": 0.1 + 0.2},
         {"freeze": "encoder", "layer_decay": 0.9, "label_smoothing": 0.1},
     ],
-    ids=str,
+    ids=", ".join,
 )
 def test_parameters_of_every_type(parameters, make_classifier, reviews, tmp_path, capsys):
     texts, labels = map(list, reviews)
