@@ -21,10 +21,24 @@ Each error is both an `SkbertError` and the built-in that people already catch::
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-# Before Python 3.14 `catch_warnings` is of the whole process: two threads that leave it in another order than
-# they entered leave filters changed. So this is held where it is used, here and in scikit-learn's checks.
-warning_filters = threading.RLock()
+from joblib import parallel_config
+
+_filters_lock = threading.RLock()
+
+
+@contextmanager
+def holding_warning_filters() -> Iterator[None]:
+    """For code that changes the filters of warnings, ours or scikit-learn's: one thread at a time.
+
+    Before Python 3.14 `catch_warnings` is of the whole process: two threads that leave it in another order
+    than they entered leave filters changed. What runs in here uses joblib in this thread alone: a worker of
+    Dask that waits for tasks of its own begins another fit meanwhile, which would wait for this one.
+    """
+    with _filters_lock, parallel_config("sequential"):
+        yield
 
 
 class SkbertError(Exception):

@@ -1,5 +1,8 @@
 """Held-out texts, early stopping, and the best epoch's weights."""
 
+import threading
+
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,6 +91,20 @@ def test_callable_scorers(make_classifier, reviews):
     for scoring in (lambda estimator, X, y: 0.5, make_scorer(lambda a, b: 0.5)):
         classifier = make_classifier(epochs=1, scoring=scoring).fit(texts, y, X_val=texts, y_val=y)
         assert classifier.validation_scores_ == [0.5]
+
+
+def test_scorers_use_joblib_in_their_own_thread(make_classifier, reviews):
+    """They run while the filters of warnings are held, which a fit in another thread may wait for."""
+    texts, y = reviews
+    threads = []
+
+    def scoring(estimator, X, y):
+        threads.extend(joblib.Parallel()(joblib.delayed(threading.get_ident)() for _ in range(8)))
+        return 0.5
+
+    with joblib.parallel_config("threading", n_jobs=2):
+        make_classifier(epochs=1, scoring=scoring).fit(texts, y, X_val=texts, y_val=y)
+    assert set(threads) == {threading.get_ident()}
 
 
 def test_validation_texts_of_a_pipeline(make_classifier, reviews):

@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from skbert.data.inputs import Texts, check_same_columns, check_texts
-from skbert.exceptions import InputError, warning_filters
+from skbert.exceptions import InputError, holding_warning_filters
 
 TargetType = Literal["binary", "multiclass", "multilabel-indicator"]
 
@@ -50,7 +50,7 @@ def as_input_error() -> Iterator[None]:
     """Keep scikit-learn's words about labels and weights, but make them skbert's error."""
     try:
         # Up to scikit-learn 1.8, dispatching functions refuse lists.
-        with warning_filters, config_context(array_api_dispatch=False):
+        with holding_warning_filters(), config_context(array_api_dispatch=False):
             yield
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):

@@ -23,7 +23,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from skbert.data.outputs import log_probabilities
-from skbert.exceptions import warning_filters
+from skbert.exceptions import holding_warning_filters
 from skbert.network.model import SequenceClassifier
 
 _MAX_ROWS = 20_000  # bounds the cost of the start on large data
@@ -135,7 +135,7 @@ def _inverse_penalty(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> 
 def _logistic_regression(
     X: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float
 ) -> LogisticRegression:
-    with warning_filters, warnings.catch_warnings():
+    with holding_warning_filters(), warnings.catch_warnings():
         # A start that has not converged is still a start: training goes on from it. And whether there are
         # many classes for so few texts was said, if at all, when y was checked.
         warnings.simplefilter("ignore", UserWarning)

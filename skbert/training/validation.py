@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from skbert.data import outputs
 from skbert.data.encoding import Encodings
 from skbert.data.labels import Labels
-from skbert.exceptions import InputError, warning_filters
+from skbert.exceptions import InputError, holding_warning_filters
 from skbert.inference import run_working_model
 from skbert.runtime import Runtime
 from skbert.training.ranks import current
@@ -113,7 +113,7 @@ class Validation(NoValidation):
         assert self.encodings is not None
         logits = run_working_model(model.eval(), self.encodings, self.runtime)
         try:
-            with warning_filters:
+            with holding_warning_filters():
                 score = float(self._scorer(HeldOutPredictions(self.labels, logits), None, self.y))
         except Exception as error:
             raise InputError(
