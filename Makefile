@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 CODE := skbert tests benchmarks docs/examples
 
-.PHONY: help demo test test-clusters stress audit lint format bench bench-speed bench-search bench-gpu clean
+.PHONY: help demo test test-clusters test-oldest stress audit lint format bench bench-speed bench-search bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +37,18 @@ test: $(VENV)/.ready ## run the tests
 # Dask and Ray, each with processes of their own: a minute or two.
 test-clusters: $(VENV)/.ready ## run the tests that start clusters
 	$(BIN)/python -m pytest -m slow tests/test_clusters.py
+
+# The oldest versions that pyproject.toml allows, in an environment of their own. torch is the build that the
+# index has, on Linux one for CUDA: several GB. TORCH=2.13.0 takes another version.
+TORCH ?= 2.10.0
+OLDEST := .venv-oldest
+test-oldest: ## run the tests with the oldest versions
+	$(PYTHON) -m venv $(OLDEST)
+	sed 's/^torch==.*/torch==$(TORCH)/' constraints-oldest.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --quiet \
+	--constraint $(OLDEST)/constraints.txt torch --editable '.[offline,test]'
+	$(OLDEST)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(OLDEST)/bin/python -m pytest -m slow tests/test_clusters.py
 
 # Tests that count something, with their full counts, and those that take long.
 stress: $(VENV)/.ready ## run the long tests, and print their figures
@@ -83,5 +95,5 @@ bench-gpu: $(VENV)/.ready-bench ## compare speeds on a CUDA GPU
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py --device cuda
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find skbert tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -94,14 +94,31 @@ def test_one_version_everywhere():
     assert re.search(r"^## \[(\d.*?)\]", read("CHANGELOG.md"), flags=re.MULTILINE)[1] == version
 
 
-def test_constraints_pin_every_requirement():
+def pins(constraints):
+    """Versions by package."""
+    lines = [line for line in read(constraints).splitlines() if line and line[0] != "#"]
+    return {name: Version(version) for name, version in (line.split("==") for line in lines)}
+
+
+def requirements(extras):
+    """What skbert needs, and what these extras do."""
     project = tomllib.loads(read("pyproject.toml"))["project"]
-    lines = [line for line in read("constraints.txt").splitlines() if line and line[0] != "#"]
-    pins = dict(line.split("==") for line in lines)
-    extras = project["optional-dependencies"].values()
-    for requirement in map(Requirement, chain(project["dependencies"], *extras)):
-        if requirement.name != project["name"]:
-            assert Version(pins[requirement.name]) in requirement.specifier
+    lists = [project["optional-dependencies"][extra] for extra in extras]
+    found = map(Requirement, chain(project["dependencies"], *lists))
+    return [requirement for requirement in found if requirement.name != project["name"]]
+
+
+def test_constraints_pin_every_requirement():
+    versions = pins("constraints.txt")
+    for requirement in requirements(("bench", "dask", "dev", "lora", "offline", "ray", "test")):
+        assert versions[requirement.name] in requirement.specifier
+
+
+def test_oldest_constraints_are_the_bounds_of_every_requirement():
+    versions = pins("constraints-oldest.txt")
+    for requirement in requirements(("dask", "lora", "offline", "ray", "test")):
+        lowest = [s.version for s in requirement.specifier if s.operator in (">=", "==")]
+        assert [versions[requirement.name]] == [Version(version) for version in lowest], requirement.name
 
 
 def test_makefile_installs_the_pinned_torch():
