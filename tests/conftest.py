@@ -79,6 +79,17 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def caches_as_new():
+    """Leave no cached rows and no other limit to the files that this process runs next."""
+    import skbert
+
+    limit = skbert.cache_info().maxsize
+    yield
+    skbert.set_cache_limit(limit)
+    skbert.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoints(tmp_path_factory):
     """Return a function that gives the folder (str) of a family's tiny checkpoint, built once.
