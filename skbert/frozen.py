@@ -191,8 +191,8 @@ def run_model(
 ) -> np.ndarray:
     """What `inference.run_model` gives; vectors that a fit of the head alone has kept are not computed again.
 
-    On a CPU only, where the texts that share its batch were not seen to change a vector's bits: it should
-    make no difference to a prediction whether its vector was known.
+    On a CPU only, where the texts that share its batch were not seen to change a vector's bits
+    (`network/filler.py`): it should make no difference to a prediction whether its vector was known.
     """
     known = LOOK_UPS.helps("vectors", len(encodings)) and fingerprints.knows_all(model.encoder)
     if place.device.type != "cpu" or place.int8 or not known:

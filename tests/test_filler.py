@@ -8,8 +8,8 @@ from test_model import PAIRS, SINGLE, build
 
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
-from skbert.network import model as model_module
-from skbert.network.filler import fill, filler_size
+from skbert.network import filler
+from skbert.network.filler import apply, fill, filler_size
 from skbert.network.model import narrow, set_dropout
 
 CPU = torch.device("cpu")
@@ -30,11 +30,27 @@ def test_few_tokens_fill_a_tile():
     assert [n + filler_size(n, CPU, torch.bfloat16) for n in (1, 16, 17, 250)] == [16, 16, 32, 256]
 
 
-@pytest.mark.parametrize(
-    ("device", "dtype"), [("cpu", torch.float32), ("cpu", torch.float64), ("cuda", torch.bfloat16)]
-)
-def test_only_where_sizes_cost_time(device, dtype):
-    assert filler_size(1001, torch.device(device), dtype) == 0
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_fours_where_nothing_needs_a_gradient(dtype):
+    assert filler_size(1001, CPU, dtype) == 0
+    with torch.inference_mode():
+        assert [filler_size(n, CPU, dtype) for n in (1, 4, 1001, 1002)] == [3, 0, 3, 2]
+
+
+def test_not_on_other_devices():
+    assert filler_size(1001, torch.device("cuda"), torch.bfloat16) == 0
+    with torch.no_grad():
+        assert filler_size(1001, torch.device("cuda"), torch.float32) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_of_texts(dtype):
+    rows = torch.arange(6, dtype=dtype).view(3, 2)
+    seen = []
+    with torch.inference_mode():
+        doubled = apply(lambda x: seen.append(x) or 2 * x, rows)
+    assert torch.equal(doubled, 2 * rows)
+    assert len(seen[0]) == (4 if dtype == torch.float32 else 3)
 
 
 def test_fill():
@@ -45,7 +61,7 @@ def test_fill():
 
 def run(folder, pooling, n_filler, monkeypatch, texts):
     """Logits and gradients of a batch with so much filler."""
-    monkeypatch.setattr(model_module, "filler_size", lambda *_: n_filler)
+    monkeypatch.setattr(filler, "filler_size", lambda *_: n_filler)
     model, tokenizer = build(folder, pooling)
     model.to(torch.float64)
     encodings = encode(tokenizer, texts, 64)

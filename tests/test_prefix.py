@@ -66,7 +66,7 @@ def test_the_fit_is_that_without_a_cache(family, what, make_classifier, reviews,
     cached = fit(make_classifier, reviews, 2**29, **parameters)
     # With all layers frozen one fit runs the last of them for first tokens alone, the other for all tokens:
     # a rounding more, which AdamW scales up where gradients are tiny.
-    assert_same_fit(cached, plain, 1e-5 if what == 2 else 1e-6)
+    assert_same_fit(cached, plain, 1e-4 if what == 2 else 1e-6)
     kind = "vectors" if what == "encoder" else "states"
     assert (skbert.cache_info(kind).hits > 0) == (family in PACKED or what == "encoder")
 

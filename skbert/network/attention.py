@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from skbert.network.filler import fill
 from skbert.network.grouped_attention import GroupedAttention, Layout, make_layout
 from skbert.network.run_attention import run_attention
 
@@ -148,8 +149,8 @@ def packed_attention(
     # (n_tokens, n_heads, head_size). Indexing with [0] would make its gradient a copy into zeros.
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     if q.device.type == "cpu":  # its fused kernel refuses dropout, and is slower on what is masked
-        if _runs_are_enough(q, k, v, packing, dropout, sliding_window):
-            return run_attention(q, k, v, packing.lengths.numpy(), scale).unsqueeze(0), None
+        if _runs_are_enough(q, k, v, dropout):
+            return run_attention(q, k, v, packing.lengths.numpy(), scale, sliding_window).unsqueeze(0), None
         layout = packing.layout(q.shape[1], q.dtype, sliding_window)
         out = GroupedAttention.apply(q, k, v, layout, scale, dropout, packing.generator)
         return out.unsqueeze(0), None
@@ -173,6 +174,7 @@ def first_token_attention(
     Parameters
     ----------
     query : Tensor of shape (1, n_texts, n_heads * head_size)
+        Filler may follow (on a CPU), and gives zeros.
     key, value : Tensor of shape (1, n_tokens, n_heads * head_size)
     n_heads : int
     packing : Packing
@@ -181,27 +183,25 @@ def first_token_attention(
 
     Returns
     -------
-    Tensor of shape (1, n_texts, n_heads * head_size)
+    Tensor of the shape of `query`
     """
     q, k, v = (x.squeeze(0).unflatten(1, (n_heads, -1)) for x in (query, key, value))
+    n_filler, q = len(q) - packing.n_texts, q[: packing.n_texts]
     scale = q.shape[-1] ** -0.5
     if q.device.type == "cpu":
-        if _runs_are_enough(q, k, v, packing, dropout, None):
+        if _runs_are_enough(q, k, v, dropout):
             out = run_attention(q, k, v, packing.lengths.numpy(), scale)
         else:
             layout = packing.layout(n_heads, q.dtype, None, first=True)
             out = GroupedAttention.apply(q, k, v, layout, scale, dropout, packing.generator)
-        return out.flatten(1).unsqueeze(0)
+        return fill(out.flatten(1), n_filler).unsqueeze(0)
     k, v = (packing.pad(x).transpose(1, 2) for x in (k, v))  # (n_texts, n_heads, max_length, head_size)
     mask = packing.attention_mask(None)
     out = F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
     return out.flatten(1).unsqueeze(0)
 
 
-def _runs_are_enough(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, dropout: float, window: int | None
-) -> bool:
-    """Whether texts can be attended to without gradient, dropout and mask; in bfloat16 whole vectors win."""
-    masked = window is not None and window < packing.max_length
+def _runs_are_enough(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) -> bool:
+    """Whether texts can be attended to without gradient and dropout; in bfloat16 whole vectors win."""
     plain = dropout == 0.0 and q.dtype != torch.bfloat16
-    return plain and not masked and not any(x.requires_grad for x in (q, k, v))
+    return plain and not any(x.requires_grad for x in (q, k, v))

@@ -1,32 +1,56 @@
-"""Batches of sizes that recur, where a size that is new costs time.
+"""Rows of zeros after those of a batch, where the number of rows matters to a CPU's products.
 
-On a CPU, oneDNN makes a kernel for each size of a bfloat16 product, which takes several times as long as the
-product itself, and keeps the latest thousand. A packed batch has as many tokens as its texts have together: a
-number that hardly ever recurs. So
+1. To their speed: oneDNN makes a kernel for each size of a bfloat16 product, which takes several times as
+   long as the product itself, and keeps the latest thousand. A packed batch has as many tokens as its texts
+   have together: a number that hardly ever recurs. So it is filled up to one of sixteen sizes per power of
+   two, by a thirtieth on average.
+2. To their last bits: kernels take four rows at a time, and may round those that are left over differently
+   (on processors with AVX2 but not AVX-512 MKL does: in float64, and in float32 where there are fewer than
+   four). So where nothing needs a gradient rows are filled up to a multiple of four: what a text comes to
+   does not depend on the texts beside it, and so results not on what a cache holds
+   (tests/test_neighbours.py). A step of a fit is compared with nothing, and does without.
 
-1. such a batch is filled up to one of sixteen sizes per power of two, by a thirtieth on average;
-2. attention gives zeros for the filler, and what comes out for it is cut off, so that its gradients are zero;
-3. everything else works row by row, and does not notice.
+Attention gives zeros for the filler, and what comes out for it is cut off, so that its gradients are zero.
+Everything else works row by row, and does not notice.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
 _STEPS = 16  # sizes per power of two
 _LEAST = 16  # rows of a tile
+_AT_A_TIME = 4  # rows
 
 
-def filler_size(n_tokens: int, device: torch.device, dtype: torch.dtype) -> int:
-    """Tokens to be added to a batch of `n_tokens`, for products in `dtype`."""
-    if device.type != "cpu" or dtype != torch.bfloat16:
+def filler_size(n_rows: int, device: torch.device, dtype: torch.dtype) -> int:
+    """Rows to be added to a batch of `n_rows`, for products in `dtype`."""
+    if device.type != "cpu":
         return 0
-    step = max(_LEAST, 2 ** (n_tokens.bit_length() - 1) // _STEPS)
-    return -n_tokens % step
+    if dtype == torch.bfloat16:
+        return -n_rows % max(_LEAST, 2 ** (n_rows.bit_length() - 1) // _STEPS)
+    return 0 if torch.is_grad_enabled() else -n_rows % _AT_A_TIME
 
 
 def fill(values: torch.Tensor, n_filler: int) -> torch.Tensor:
-    """(n_tokens, ...) → (n_tokens + n_filler, ...), zeros in the last rows."""
+    """(n_rows, ...) → (n_rows + n_filler, ...), zeros in the last rows."""
     if n_filler == 0:
         return values
     return torch.cat([values, values.new_zeros(n_filler, *values.shape[1:])])
+
+
+def filled(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of which there is one for each text, and as much filler as there should be.
+
+    In bfloat16 that is none: their number recurs, as a fit's is the size of a mini-batch.
+    """
+    return (
+        rows if rows.dtype == torch.bfloat16 else fill(rows, filler_size(len(rows), rows.device, rows.dtype))
+    )
+
+
+def apply(function: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+    """`function` of `rows`, one for each text."""
+    return function(filled(rows))[: len(rows)]

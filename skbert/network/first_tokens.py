@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from skbert.network.attention import Packing, first_token_attention
+from skbert.network.filler import filled
 
 
 def narrow_last_layer(layers: nn.ModuleList) -> bool:
@@ -41,7 +42,7 @@ def widen_last_layer(layers: nn.ModuleList) -> None:
 def _bert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packing, **__: Any) -> torch.Tensor:
     """BERT, RoBERTa, XLM-R, ELECTRA: (1, n_tokens, width) → (1, n_texts, width)."""
     own = layer.attention.self
-    first = states[:, packing.firsts]  # (1, n_texts, width)
+    first = filled(states.squeeze(0)[packing.firsts])[None]  # (1, n_texts and filler, width)
     context = first_token_attention(
         own.query(first),
         own.key(states),
@@ -51,12 +52,12 @@ def _bert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packing, **_
         own.dropout.p if own.training else 0.0,
     )
     attended = layer.attention.output(context, first)
-    return layer.output(layer.intermediate(attended), attended)
+    return layer.output(layer.intermediate(attended), attended)[:, : packing.n_texts]
 
 
 def _distilbert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packing, **__: Any) -> torch.Tensor:
     own = layer.attention
-    first = states[:, packing.firsts]
+    first = filled(states.squeeze(0)[packing.firsts])[None]
     context = first_token_attention(
         own.q_lin(first),
         own.k_lin(states),
@@ -66,4 +67,4 @@ def _distilbert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packin
         own.dropout.p if own.training else 0.0,
     )
     attended = layer.sa_layer_norm(own.out_lin(context) + first)
-    return layer.output_layer_norm(layer.ffn(attended) + attended)
+    return layer.output_layer_norm(layer.ffn(attended) + attended)[:, : packing.n_texts]

@@ -21,9 +21,9 @@ from torch import nn
 
 from skbert.data.batching import Batch
 from skbert.exceptions import InputError
+from skbert.network import filler
 from skbert.network.attention import Packing
 from skbert.network.dropout import Dropout
-from skbert.network.filler import fill, filler_size
 from skbert.network.first_tokens import narrow_last_layer, widen_last_layer
 from skbert.network.head import BarePooler, HiddenLayer
 from skbert.runtime import DrawsFrom
@@ -110,7 +110,7 @@ class SequenceClassifier(nn.Module):
 
     def classify(self, vectors: torch.Tensor) -> torch.Tensor:
         """Logits of pooled vectors, (n_texts, hidden_size) → (n_texts, n_outputs)."""
-        return self.head(self.dropout(self.hidden(vectors)))
+        return filler.apply(lambda rows: self.head(self.dropout(self.hidden(rows))), vectors)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for what trains; frozen parts stay in eval mode, and so without dropout."""
@@ -129,7 +129,9 @@ class SequenceClassifier(nn.Module):
             return batch.frozen
         packing = Packing(batch.lengths, batch.positions, batch.max_length, self.generator)
         if self.architecture.packed:
-            packing.n_filler = filler_size(len(batch.positions), batch.positions.device, self.encoder.dtype)
+            packing.n_filler = filler.filler_size(
+                len(batch.positions), batch.positions.device, self.encoder.dtype
+            )
             states = self._encode_packed(batch, packing)  # (n_tokens or n_texts, hidden_size)
         else:
             states = self._encode_padded(batch, packing)
@@ -148,11 +150,14 @@ class SequenceClassifier(nn.Module):
         return self
 
     def _apply_pooler(self, vectors: torch.Tensor) -> torch.Tensor:
-        pooled = vectors if self.pooler is None else self.pooler(vectors[:, None])
-        return pooled.to(self.head.weight.dtype)
+        if self.pooler is not None:
+            vectors = filler.apply(self.pooler, vectors[:, None])
+        return vectors.to(self.head.weight.dtype)
 
     def _encode_packed(self, batch: Batch, packing: Packing) -> torch.Tensor:
-        inputs = {name: fill(values, packing.n_filler)[None] for name, values in self._inputs(batch).items()}
+        inputs = {
+            name: filler.fill(values, packing.n_filler)[None] for name, values in self._inputs(batch).items()
+        }
         output = self.encoder(**inputs, packing=packing)
         return output.last_hidden_state.squeeze(0)[: len(batch.positions)]
 

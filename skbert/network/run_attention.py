@@ -1,11 +1,12 @@
-"""Attention on a CPU where nothing needs a gradient: runs of texts of equal length, as views.
+"""Attention on a CPU where nothing needs a gradient: runs of texts of equal length, without gaps.
 
 Predictions take texts longest first, so that texts of equal length are neighbours in a batch.
 
 1. `equal_runs` cuts the texts of a batch into such runs.
-2. In a run, queries, keys and values are views of (n_texts, n_heads, length, head_size): no gap to mask, and
-   no copy into another layout and back.
+2. In a run, queries, keys and values are (n_texts, n_heads, length, head_size): no gap to mask.
 3. Short texts take the plain products, long ones torch's fused kernel, which never writes their scores out.
+4. The products are of contiguous matrices, also in a run of one text, where views would do: kernels for other
+   strides round differently, and a text's result shall not depend on the texts beside it (`filler.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ def equal_runs(lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
 
 
 def run_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: np.ndarray, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: np.ndarray,
+    scale: float,
+    window: int | None = None,
 ) -> torch.Tensor:
     """Softmax attention of each text to itself.
 
@@ -40,6 +46,8 @@ def run_attention(
     lengths : ndarray of shape (n_texts,), int64
     scale : float
         Factor of the scores.
+    window : int, default=None
+        Tokens at this distance or further are not attended to.
 
     Returns
     -------
@@ -54,9 +62,32 @@ def run_attention(
         # (n_texts, n_heads, tokens, head_size)
         q, target = (x[asking].unflatten(0, (count, n)).transpose(1, 2) for x in (query, out))
         k, v = (x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (key, value))
-        if length >= _LONG:
-            target.copy_(F.scaled_dot_product_attention(q, k, v, scale=scale))
-        else:
-            scores = torch.matmul(q * scale, k.transpose(2, 3))
-            target.copy_(torch.matmul(torch.softmax(scores, dim=-1), v))
+        attend = _fused if length >= _LONG else _plain
+        target.copy_(attend(q, k, v, scale, _bias(length, window, query.dtype)))
+    out[asking.stop :] = 0.0  # filler
     return out
+
+
+def _fused(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, bias: torch.Tensor | None
+) -> torch.Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+
+
+def _plain(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, bias: torch.Tensor | None
+) -> torch.Tensor:
+    q, k, v = (q * scale).contiguous(), k.contiguous(), v.contiguous()
+    scores = torch.matmul(q, k.transpose(2, 3))
+    if bias is not None:
+        scores += bias
+    return torch.matmul(torch.softmax(scores, dim=-1), v)
+
+
+def _bias(length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """Zero for tokens nearer than `window`, -inf for others, (length, length); None if all are near."""
+    if window is None or window >= length:
+        return None
+    places = torch.arange(length)
+    far = (places[:, None] - places).abs() >= max(window, 1)  # a token always sees itself
+    return torch.zeros(length, length, dtype=dtype).masked_fill_(far, float("-inf"))

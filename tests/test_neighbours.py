@@ -1,0 +1,129 @@
+"""What a text comes to on a CPU, to the last bit, whatever is beside it and whatever a cache holds.
+
+Only where torch's own products allow it: where the rows of a product with a multiple of four rows do not
+depend on how many there are. On another processor these tests are skipped, and say so.
+"""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES
+from test_first_tokens import build
+from torch.nn.functional import linear
+
+import skbert
+from skbert.data.batching import collate
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
+from skbert.network.run_attention import run_attention
+from skbert.pretrained import checkpoints
+
+PACKED = [family for family in FAMILIES if family != "deberta-v2"]
+WORDS = "good bad film cat dog red blue money rain story poor very happy sad day new".split()
+
+
+def some_texts():
+    """Texts of 0 to 50 words, some of one length; their number is no multiple of four."""
+    draw = np.random.default_rng(0)
+    return [" ".join(draw.choice(WORDS, n)) for n in [*draw.integers(0, 50, 21), 0, 1, 1, 9, 9, 9]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _products_row_by_row():
+    for dtype in (torch.float32, torch.float64):
+        draw = torch.Generator().manual_seed(0)
+        rows, weights = (torch.randn(n, 64, generator=draw, dtype=dtype) for n in (1024, 64))
+        same = [
+            torch.equal(linear(rows, weights[:n_outputs])[-n:], linear(rows[-n:], weights[:n_outputs]))
+            for n_outputs, n in product((2, 3, 32, 37, 64), (4, 8, 12, 20, 28, 60, 100))
+        ]
+        texts = rows.view(16, 64, 64)
+        same += [torch.equal((texts @ texts.mT)[-1:], texts[-1:] @ texts[-1:].mT)]
+        if not all(same):
+            pytest.skip("on this processor a row of a product depends on the others")
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def _threads(request):
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+@pytest.mark.parametrize("family", PACKED)
+def test_vectors_and_logits_in_batches_of_any_size(family, pooling, dtype, tiny_checkpoints):
+    folder = tiny_checkpoints(family, layers=2)
+    model = build(folder, pooling)[0].to(dtype)
+    tokenizer = checkpoints.new_tokenizer(checkpoints.load(folder).tokenizer_json)
+    encodings = encode(tokenizer, Texts(some_texts()), 60)
+    longest_first = np.argsort(-encodings.lengths, kind="stable")
+
+    @torch.inference_mode()
+    def outputs(batches):
+        of_texts = {}
+        for rows in batches:
+            vectors = model.embed(collate(encodings, rows))
+            of_texts |= dict(
+                zip(rows.tolist(), zip(vectors, model.classify(vectors), strict=True), strict=True)
+            )
+        return [
+            torch.stack(column) for column in zip(*(of_texts[i] for i in range(len(encodings))), strict=True)
+        ]
+
+    expected = outputs([longest_first])
+    for size in (1, 2, 3, 5, 8):
+        found = outputs(np.split(longest_first, range(size, len(longest_first), size)))
+        assert all(map(torch.equal, found, expected)), size
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("length", [1, 5, 9, 24, 33, 100])
+def test_attention_in_runs_of_any_length(length, dtype, window):
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(7 * length, 12, 32, generator=draw, dtype=dtype) for _ in range(3))
+    together = run_attention(q, k, v, np.full(7, length), 0.2, window)
+    for i in range(7):
+        rows = slice(i * length, (i + 1) * length)
+        assert torch.equal(
+            run_attention(q[rows], k[rows], v[rows], np.array([length]), 0.2, window), together[rows]
+        )
+
+
+@pytest.mark.parametrize("parameters", [{"pooling": "cls"}, {"pooling": "mean", "head_layers": 1}], ids=str)
+def test_predictions_of_one_text_at_a_time(parameters, make_classifier, reviews):
+    texts = some_texts()
+    model = make_classifier(max_length=60, **parameters).fit(*map(list, reviews))
+    for predict in (model.predict_proba, model.transform, model.decision_function):
+        np.testing.assert_array_equal(np.concatenate([predict([text]) for text in texts]), predict(texts))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"freeze": "encoder"}, {"freeze": 1}, {"freeze": 1, "long_text": "windows", "max_length": 8}],
+    ids=str,
+)
+def test_a_fit_whatever_the_cache_holds(parameters, precision, make_classifier, reviews, tiny_checkpoints):
+    """Nothing, a single text, every second text, or all: alone in their batches, some would be."""
+    texts, labels = map(list, reviews)
+    folder = tiny_checkpoints("bert", layers=2)
+
+    def fitted(rows):
+        skbert.clear_caches()
+        make = lambda: make_classifier(model=folder, precision=precision, **parameters)  # noqa: E731
+        if len(rows):
+            make().fit([texts[i] for i in rows], [labels[i] for i in rows])
+        return make().fit(texts, labels)
+
+    expected = fitted([])
+    for rows in ([0, 1, 2], [0, *range(1, 24, 2)], range(24)):
+        found = fitted(rows)
+        assert found.loss_curve_ == expected.loss_curve_
+        for name, weight in expected.model_.state_dict().items():
+            assert torch.equal(found.model_.state_dict()[name], weight), name
