@@ -20,15 +20,27 @@ def test_runs_are_neighbours_of_equal_length():
     assert runs == [(0, 2, 100), (2, 1, 7), (3, 3, 3), (6, 1, 7)]
 
 
+@pytest.mark.parametrize("window", [None, 0, 1, 5, 100])
 @pytest.mark.parametrize("long", [1, 50, 1000])  # all fused, as they are, none fused
-def test_each_text_attends_to_itself(long, monkeypatch):
+def test_each_text_attends_to_itself(long, window, monkeypatch):
     monkeypatch.setattr(run_attention, "_LONG", long)
     inputs = make_inputs()
-    out = run_attention.run_attention(*inputs, LENGTHS, 0.5)
+    out = run_attention.run_attention(*inputs, LENGTHS, 0.5, window)
     for start, n in zip(np.cumsum(LENGTHS) - LENGTHS, LENGTHS, strict=True):
         q, k, v = (x[start : start + n].transpose(0, 1) for x in inputs)
-        expected = ((0.5 * q @ k.transpose(1, 2)).softmax(-1) @ v).transpose(0, 1)
-        torch.testing.assert_close(out[start : start + n], expected)
+        scores = 0.5 * q @ k.transpose(1, 2)
+        if window is not None:
+            places = torch.arange(int(n))
+            distance = (places[:, None] - places).abs()
+            scores[:, (distance > 0) & (distance >= window)] = -torch.inf
+        torch.testing.assert_close(out[start : start + n], (scores.softmax(-1) @ v).transpose(0, 1))
+
+
+def test_filler_gives_zeros():
+    filled = [torch.cat([x, torch.ones(3, 2, 8, dtype=x.dtype)]) for x in make_inputs()]
+    out = run_attention.run_attention(*filled, LENGTHS, 0.5)
+    assert torch.equal(out[:-3], run_attention.run_attention(*make_inputs(), LENGTHS, 0.5))
+    assert torch.equal(out[-3:], torch.zeros(3, 2, 8, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("needs_gradient", [False, True])
