@@ -98,14 +98,15 @@ class BertClassifier(
         Epochs without a better validation score before the fit ends.
     scoring : str or callable, default=None
         Validation score, higher is better: a name of scikit-learn's scorers or a callable
-        ``(estimator, X, y)``; None is accuracy. The estimator that a callable is given predicts the
-        validation texts.
+        ``(estimator, X, y)``; None is accuracy. A callable is given None as X, and an estimator whose
+        predictions are those of the validation texts.
     warm_start : bool, default=False
         Whether `fit` on a fitted estimator goes on from its weights, with the classes it has; the optimizer
         and the learning rate's schedule start anew.
     class_weight : dict or "balanced", default=None
         Weight of each class; "balanced" weighs classes by the inverse of their frequency. For an indicator
-        matrix: the weight of each label, by column, where it is 1; "balanced" is the ratio of zeros to ones.
+        matrix: the weight of each label, by column, where it is 1; "balanced" is the ratio of zeros to ones
+        (1 for a label that is the same for all texts).
     random_state : int, RandomState instance or None, default=None
         Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
         number of threads gives the same model. Global random generators are left as they were.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import validate_data
 
+from skbert.data.columns import check_same_names, column_names
 from skbert.data.inputs import Texts, check_same_columns, check_texts
 from skbert.exceptions import InputError
 from skbert.persistence import unfinished
@@ -98,14 +98,15 @@ class LearningMixin(BaseEstimator):
 
         self._validate_params()
         texts = check_texts(X)
-        names = _column_names(X)
         going_on = self.warm_start and hasattr(self, "model_")
+        names = column_names(X, self if going_on else None)
         if going_on:
             labels = encode_known_labels(y, len(texts), self._known_labels())
         else:
             labels = encode_labels(y, len(texts))
         weights = row_weights(labels, sample_weight, self.class_weight)
         held_out = check_held_out(X_val, y_val, texts, labels)
+        check_same_names(X_val, names)
         if not going_on:
             # A checkpoint that is not there is named now, before seconds go into importing torch.
             locate(self.model, self.revision)
@@ -162,7 +163,7 @@ class LearningMixin(BaseEstimator):
         self._validate_params()
         self._check_can_go_on()
         texts = check_texts(X)
-        names = _column_names(X)
+        names = column_names(X, self if hasattr(self, "model_") else None)
         known = self._known_labels() if hasattr(self, "model_") else known_labels(classes, y)
         _check_same_classes(classes, known)
         labels = encode_known_labels(y, len(texts), known)
@@ -250,7 +251,7 @@ class LearningMixin(BaseEstimator):
                 n: (adapter.b.numpy(), adapter.a.numpy()) for n, adapter in fitted.adapters.items()
             },
             "checkpoint_": display_name(self.model, self.revision),
-            "max_length_": self.max_length,
+            "max_length_": int(self.max_length),
             "long_text_": self.long_text,
             "loss_curve_": curve,
             "validation_scores_": scores,
@@ -287,10 +288,3 @@ def _check_same_classes(classes: Any, known: Labels) -> None:
             f"classes={np.asarray(classes).tolist()} are not those of the first call to partial_fit, "
             f"{known.classes.tolist()}. Pass the same ones, or none."
         )
-
-
-def _column_names(X: Any) -> dict[str, np.ndarray]:
-    """`feature_names_in_` as scikit-learn reads it off X; raises for names of mixed types."""
-    holder = BaseEstimator()
-    validate_data(holder, X, skip_check_array=True, ensure_2d=False)
-    return vars(holder)

@@ -86,6 +86,7 @@ def start_head(
 ) -> str:
     """Give a new head its first weights; returns how: "linear_probe" or "random"."""
     reset_head(model, generators.weights)
+    probing.start_constant_labels(model, data.targets, data.weights)
     if head_init == "random":
         return "random"
     rows = probing.choose_rows(len(data), generators.probe)

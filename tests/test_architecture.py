@@ -36,6 +36,7 @@ NEVER = {
     "caching.disk": {"torch", "transformers", "sklearn", "pickle", "joblib"},
     "caching.store": {"torch", "transformers", "sklearn", "skbert"},
     "data.batching": {"sklearn", "transformers", "tokenizers"},
+    "data.columns": {"torch", "transformers"},
     "data.chunks": {"torch", "transformers", "sklearn"},
     "data.encoding": {"torch", "transformers", "sklearn"},
     "data.inputs": {"torch", "transformers", "sklearn"},

@@ -17,7 +17,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from skbert import BertClassifier, CheckpointError, InputError, NonFiniteLossError, TruncationWarning
+from skbert import (
+    BertClassifier,
+    CheckpointError,
+    InputError,
+    NonFiniteLossError,
+    SkbertWarning,
+    TruncationWarning,
+)
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
 
@@ -209,10 +216,16 @@ def test_multilabel_weights_and_validation(make_classifier, topics):
     assert means[0] < means[1] < means[2]
 
 
-def test_a_label_that_never_occurs(make_classifier, topics):
+@pytest.mark.parametrize("head_init", ["random", "linear_probe"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_a_label_that_never_occurs_is_not_predicted(head_init, class_weight, make_classifier, topics):
     texts, Y = topics
-    with pytest.raises(InputError, match=r"columns \[1\]"):
-        make_classifier().fit(texts, Y * [1, 0, 1])
+    settings = {"head_init": head_init, "class_weight": class_weight, "epochs": 1}
+    constant = np.c_[Y, np.ones(len(Y), dtype=int)] * [1, 0, 1, 1]
+    with pytest.warns(SkbertWarning, match=r"columns \[1\] of y never occur") as caught:
+        classifier = make_classifier(**settings).fit(texts, constant)
+    assert caught[0].filename == __file__
+    assert (classifier.predict(texts)[:, [1, 3]] == [0, 1]).all()
 
 
 def hidden_telling_word(n=30):

@@ -363,7 +363,7 @@ BAD_LABELS = {
     "continuous": (list(np.linspace(0, 1, 24)), "continuous"),
     "one class": (["a"] * 24, "class"),
     "mixed": (["a", 1, 2] * 8, None),
-    "a label that never occurs": (np.tile([[0, 1], [0, 1]], (12, 1)), "never occur"),
+    "labels that are the same everywhere": (np.tile([[0, 1], [0, 1]], (12, 1)), "same for all"),
     "multi-output": (np.tile([[0, 1, 2]], (24, 1)), None),
     "3-D": (np.zeros((24, 2, 2)), None),
     "lists": ([["a"], ["a", "b"]] * 12, None),

@@ -36,6 +36,11 @@ def test_constant_loss_of_an_indicator(smoothing):
     assert constant_loss(targets, weights, 2, smoothing) == pytest.approx(found, rel=1e-4)
 
 
+def test_labels_without_weight_count_for_nothing():
+    targets, weights = np.array([[0, 1], [1, 1]]), np.array([[1.0, 0], [1, 0]])
+    assert constant_loss(targets, weights, 2, 0.0) == pytest.approx(np.log(2))
+
+
 def _least_loss(target_type, targets, weights, n_outputs, smoothing):
     logits = torch.zeros(n_outputs, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=200)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_array, csr_matrix
 
-from skbert import InputError
+from skbert import InputError, SkbertWarning
 from skbert.data.labels import check_validation_labels, encode_labels
 
 KINDS = {
@@ -59,8 +59,15 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         (np.array(["a", 1], dtype=object), "mixes str"),
         (pd.Series(["a", 1], dtype=object), "mixes str"),
         ([0.5, 1.7], "continuous"),
-        (np.array([[0, 1], [0, 1]]), r"columns \[0\]"),
+        (np.array([[0, 1], [0, 1]]), "same for all 2 texts"),
         (np.array([[0, 1], [1, 2]]), "2-D"),
+        (np.array([[-1, 1], [1, -1]]), r"values \[-1, 1\].*0 and 1"),
+        (csr_array([[0, 2], [2, 2]]), r"values \[0, 2\].*0 and 1"),
+        (np.array([[1.0, 0.0], [np.nan, 1.0]]), "NaN .* at row 1"),
+        (np.array([[1.0, 0.0], [np.inf, 1.0]]), "infinity at row 1"),
+        ([["a", "b"], ["b"]], r"list, .*\['a', 'b'\].*MultiLabelBinarizer"),
+        ([{"a"}, {"b"}], "set, .*MultiLabelBinarizer"),
+        (pd.Series([("a", "b"), ()]), "tuple, .*MultiLabelBinarizer"),
     ],
 )
 def test_bad_labels(y, said):
@@ -92,6 +99,18 @@ def test_indicator_matrices(make):
     assert labels.codes.tolist() == INDICATOR.tolist()
     assert labels.classes.tolist() == [0, 1, 2]
     assert labels.values(np.array([1])).tolist() == [[0, 1, 0]]
+
+
+def test_a_label_that_never_occurs_is_said():
+    with pytest.warns(SkbertWarning, match=r"columns \[1\] of y never occur"):
+        labels = encode_labels(INDICATOR * [1, 0, 1], 4)
+    assert labels.codes.tolist() == (INDICATOR * [1, 0, 1]).tolist()
+
+
+def test_validation_labels_that_are_no_indicator():
+    labels = encode_labels(INDICATOR, 4)
+    with pytest.raises(InputError, match=r"y_val is a matrix of the values \[-1, 1\]"):
+        check_validation_labels(INDICATOR * 2 - 1, 4, labels)
 
 
 def test_validation_labels_of_another_form():

@@ -37,7 +37,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import get_tags
 
-from skbert import BertClassifier, TruncationWarning
+from skbert import BertClassifier, SkbertWarning, TruncationWarning
 
 since_1_8 = pytest.mark.skipif(
     tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8), reason="needs scikit-learn 1.8"
@@ -261,6 +261,28 @@ def test_embeddings_in_a_feature_union(make_classifier, reviews):
     union = FeatureUnion([("bert", make_classifier()), ("words", TfidfVectorizer())])
     pipeline = make_pipeline(union, LogisticRegression()).fit(texts, labels)
     assert pipeline.predict(texts).shape == (24,)
+
+
+def test_cross_validation_where_a_label_is_missing_from_a_fold(make_classifier, reviews):
+    """As scikit-learn's own classifiers do: each fold is fitted, and the label is not predicted."""
+    texts = list(reviews[0])
+    labels = np.zeros((24, 3), dtype=int)
+    labels[:, 0] = [label == "pos" for label in reviews[1]]
+    labels[3, 1] = labels[20, 2] = 1
+    with pytest.warns(SkbertWarning, match="never occur"):
+        found = cross_validate(
+            make_classifier(),
+            texts,
+            labels,
+            cv=3,
+            scoring="f1_micro",
+            return_estimator=True,
+            error_score="raise",
+        )
+    assert np.isfinite(found["test_score"]).all()
+    first, _, last = found["estimator"]  # of folds whose training texts lack the second and the third label
+    assert not first.predict(texts)[:, 1].any()
+    assert not last.predict(texts)[:, 2].any()
 
 
 # --- Metadata routing, output containers, representation, tags ---

@@ -93,6 +93,29 @@ def test_callable_scorers(make_classifier, reviews):
         assert classifier.validation_scores_ == [0.5]
 
 
+@pytest.mark.parametrize("method", ["predict_proba", "predict_log_proba", "decision_function"])
+def test_a_callable_scorer_is_given_the_predictions(method, make_classifier, reviews):
+    texts, y = reviews
+
+    def scoring(estimator, X, y):
+        assert X is None
+        return float(getattr(estimator, method)(X).flat[3])
+
+    classifier = make_classifier(epochs=1, scoring=scoring).fit(texts, y, X_val=texts, y_val=y)
+    expected = getattr(classifier, method)(list(texts)).flat[3]
+    assert classifier.validation_scores_ == [pytest.approx(float(expected), abs=1e-6)]
+
+
+def test_columns_of_other_names(make_classifier, reviews):
+    texts, y = map(list, reviews)
+    pairs = pd.DataFrame({"a": texts, "b": texts})
+    with pytest.raises(InputError, match=r"X_val has the columns \['b', 'a'\], but X has \['a', 'b'\]"):
+        make_classifier().fit(pairs, y, X_val=pairs[["b", "a"]], y_val=y)
+    nameless = make_classifier(epochs=1).fit(pairs, y, X_val=pairs.to_numpy(), y_val=y)
+    named = make_classifier(epochs=1).fit(pairs, y, X_val=pairs, y_val=y)
+    assert nameless.validation_scores_ == named.validation_scores_
+
+
 def test_scorers_use_joblib_in_their_own_thread(make_classifier, reviews):
     """They run while the filters of warnings are held, which a fit in another thread may wait for."""
     texts, y = reviews
@@ -123,9 +146,11 @@ BAD = {
     "length": (["a"], ["pos", "neg"], {}, "inconsistent numbers"),
     "unseen class": (["a", "b"], ["pos", "other"], {}, "other"),
     "no labels": (["a", "b"], None, {}, "y_val"),
-    "no texts": (None, ["pos", "neg"], {}, "collection of texts"),
+    "no texts": (None, ["pos", "neg"], {}, "without X_val"),
     "pairs": ([("a", "b")], ["pos"], {}, "features"),
-    "bad cell": (["a", 3], ["pos", "neg"], {}, "row 1"),
+    "bad cell": (["a", 3], ["pos", "neg"], {}, "X_val has 3 .* row 1"),
+    "missing label": (["a", "b"], ["pos", None], {}, "y_val contains NaN .* row 1"),
+    "scorer of one class": (["a", "b"], ["pos", "neg"], {"scoring": "f1"}, "f1_macro"),
     "scorer of no name": (["a", "b"], ["pos", "neg"], {"scoring": "no_such_score"}, "scoring"),
     "scorer that fails": (["a"], ["pos"], {"scoring": lambda e, X, y: 1 / 0}, "failed"),
     "scorer of NaN": (["a"], ["pos"], {"scoring": lambda e, X, y: float("nan")}, "NaN"),
@@ -174,3 +199,15 @@ def test_every_class_stays_in_training(seed):
     assert set(codes[training]) == {0, 1, 2, 3}
     assert len(validation) == 4
     assert not complete
+
+
+def test_training_keeps_a_text_of_every_label():
+    codes = np.zeros((40, 4), dtype=int)
+    codes[:20, 0] = codes[7, 1] = codes[30, 2] = 1  # the last label never occurs
+    for seed in range(20):
+        training, validation, complete = hold_out(codes, 0.25, seed)
+        assert sorted([*training, *validation]) == list(range(40))
+        assert len(validation) == 10
+        assert codes[training].any(axis=0).tolist() == [True, True, True, False]
+        assert not complete
+    assert hold_out(codes[:20, [0, 3]], 0.25, 0)[2]  # complete, as far as labels occur

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.utils import compute_sample_weight
 
-from skbert import InputError
+from skbert import InputError, SkbertWarning
 from skbert.data.labels import encode_labels
 from skbert.data.weights import row_weights
 
@@ -61,6 +61,20 @@ def test_weights_of_an_indicator():
     np.testing.assert_allclose(balanced[0], [3, 1, 1 / 3])
     with pytest.raises(InputError, match=r"class_weight names \[3\]"):
         row_weights(labels, None, {3: 1.0})
+    with pytest.raises(InputError, match="could not convert"):
+        row_weights(labels, None, {0: "much"})
+
+
+def test_balanced_leaves_labels_alone_that_are_the_same_everywhere():
+    with pytest.warns(SkbertWarning, match="never occur"):
+        labels = encode_labels(INDICATOR * [0, 1, 1], 4)
+    weighted = row_weights(labels, [1, 1, 0.1, 0.1], "balanced")
+    assert (weighted[:, 0] == [1, 1, 0.1, 0.1]).all()
+
+
+def test_balanced_weighs_a_label_of_all_texts_as_one_without():
+    labels = encode_labels(np.c_[INDICATOR, np.ones(4, dtype=int)], 4)
+    assert row_weights(labels, [1, 2, 0.1, 0.3], "balanced")[:, 3].tolist() == [1, 2, 0.1, 0.3]
 
 
 def test_one_class_is_enough_where_training_goes_on():

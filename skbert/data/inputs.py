@@ -49,13 +49,15 @@ class Texts:
         return Texts([self.first[i] for i in chosen], second)
 
 
-def check_texts(X: Any) -> Texts:
+def check_texts(X: Any, name: str = "X") -> Texts:
     """Check X and return its texts.
 
     Parameters
     ----------
     X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
         Texts, or pairs of texts in two columns.
+    name : str, default="X"
+        What the caller calls it.
 
     Returns
     -------
@@ -68,25 +70,25 @@ def check_texts(X: Any) -> Texts:
     InputTypeError
         If X is one string, or a cell is not a `str`; the first bad row is named.
     """
-    columns = _columns(X)
+    columns = _columns(X, name)
     if len(columns) not in (1, 2):
-        raise InputError(f"X has {len(columns)} columns. {_EXPECTED}; select or join columns first.")
+        raise InputError(f"{name} has {len(columns)} columns. {_EXPECTED}; select or join columns first.")
     if len(columns[0]) == 0:
         raise InputError(
-            f"Found array with 0 sample(s) (shape={_shape(X)}) while a minimum of 1 is required: X is "
-            "empty. Pass at least one text."
+            f"Found array with 0 sample(s) (shape={_shape(X)}) while a minimum of 1 is required: {name} "
+            "is empty. Pass at least one text."
         )
     for number, column in enumerate(columns):
-        _check_cells(column, number if len(columns) == 2 else None)
+        _check_cells(column, number if len(columns) == 2 else None, name)
     return Texts(*columns)
 
 
-def check_same_columns(texts: Texts, n_features_in: int) -> None:
+def check_same_columns(texts: Texts, n_features_in: int, name: str = "X") -> None:
     """Refuse pairs where single texts were fitted, and the reverse."""
     if texts.n_columns != n_features_in:
         raise InputError(
-            f"X has {texts.n_columns} features, but BertClassifier is expecting {n_features_in} features "
-            f"as input: it was fitted on {_KINDS[n_features_in]} and is now given "
+            f"{name} has {texts.n_columns} features, but BertClassifier is expecting {n_features_in} "
+            f"features as input: it was fitted on {_KINDS[n_features_in]} and is now given "
             f"{_KINDS[texts.n_columns]}."
         )
 
@@ -115,17 +117,17 @@ def unique_texts(texts: Texts) -> tuple[Texts, np.ndarray]:
 _KINDS = {1: "single texts (one column)", 2: "pairs of texts (two columns)"}
 
 
-def _columns(X: Any) -> list[list[Any]]:
+def _columns(X: Any, name: str) -> list[list[Any]]:
     """Split a container of any kind into its columns, cells untouched."""
     if isinstance(X, str | bytes) or X is None or np.isscalar(X):
         raise InputTypeError(
-            f"X is a single {type(X).__name__}, not a collection of texts. {_EXPECTED}; "
+            f"{name} is a single {type(X).__name__}, not a collection of texts. {_EXPECTED}; "
             "for one text pass a list: [text]."
         )
     if isinstance(X, dict | set | frozenset):
-        raise InputTypeError(f"X is a {type(X).__name__}, which has no order of rows. {_EXPECTED}.")
+        raise InputTypeError(f"{name} is a {type(X).__name__}, which has no order of rows. {_EXPECTED}.")
     if hasattr(X, "toarray"):
-        raise InputTypeError(f"X is a sparse {type(X).__name__} of numbers. {_EXPECTED}.")
+        raise InputTypeError(f"{name} is a sparse {type(X).__name__} of numbers. {_EXPECTED}.")
     if isinstance(X, np.ma.MaskedArray):
         cells = np.array(X.data, dtype=object)
         cells[np.ma.getmaskarray(X)] = None
@@ -135,17 +137,17 @@ def _columns(X: Any) -> list[list[Any]]:
     if hasattr(X, "iloc"):
         return [X.astype(object).tolist()]
     if isinstance(X, list | tuple):
-        return _columns_of_rows(X)
+        return _columns_of_rows(X, name)
     if hasattr(X, "__array__") or hasattr(X, "__array_interface__"):
-        return _columns_of_array(np.asarray(X))
+        return _columns_of_array(np.asarray(X), name)
     if isinstance(X, Sequence):
-        return _columns_of_rows(list(X))
-    raise InputTypeError(f"X is a {type(X).__name__}. {_EXPECTED}; for an iterator pass list(X).")
+        return _columns_of_rows(list(X), name)
+    raise InputTypeError(f"{name} is a {type(X).__name__}. {_EXPECTED}; for an iterator pass list(X).")
 
 
-def _columns_of_array(array: np.ndarray) -> list[list[Any]]:
+def _columns_of_array(array: np.ndarray, name: str) -> list[list[Any]]:
     if array.ndim == 0:
-        raise InputError(f"X is a 0-dimensional array (one value). {_EXPECTED}.")
+        raise InputError(f"{name} is a 0-dimensional array (one value). {_EXPECTED}.")
     if array.ndim == 1:
         return [array.tolist()]
     if array.ndim == 2:
@@ -153,7 +155,7 @@ def _columns_of_array(array: np.ndarray) -> list[list[Any]]:
     raise InputError(f"Found array with dim {array.ndim}. {_EXPECTED}.")
 
 
-def _columns_of_rows(rows: Sequence[Any]) -> list[list[Any]]:
+def _columns_of_rows(rows: Sequence[Any], name: str) -> list[list[Any]]:
     """A list of str is one column; a list of equally long tuples or lists is that many columns."""
     if len(rows) == 0 or not isinstance(rows[0], list | tuple | np.ndarray):
         return [list(rows)]
@@ -161,13 +163,13 @@ def _columns_of_rows(rows: Sequence[Any]) -> list[list[Any]]:
     for number, row in enumerate(rows):
         if not isinstance(row, list | tuple | np.ndarray) or len(row) != width:
             raise InputTypeError(
-                f"Row {number} of X is {_describe(row)}, but row 0 is a {type(rows[0]).__name__} of "
+                f"Row {number} of {name} is {_describe(row)}, but row 0 is a {type(rows[0]).__name__} of "
                 f"{width}. {_EXPECTED}; all rows must have the same form."
             )
     return [[row[i] for row in rows] for i in range(width)]
 
 
-def _check_cells(column: list[Any], number: int | None) -> None:
+def _check_cells(column: list[Any], number: int | None, name: str) -> None:
     # One pass at C speed for the usual case; the slow loop only finds which row to name.
     if set(map(type, column)) == {str}:
         return
@@ -175,7 +177,7 @@ def _check_cells(column: list[Any], number: int | None) -> None:
         if not isinstance(cell, str):
             where = f"row {row}" if number is None else f"row {row}, column {number}"
             raise InputTypeError(
-                f"X has {_describe(cell)} at {where}, where a str is expected. {_remedy(cell)}"
+                f"{name} has {_describe(cell)} at {where}, where a str is expected. {_remedy(cell)}"
             )
 
 

@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from skbert.data.inputs import Texts, check_same_columns, check_texts
-from skbert.exceptions import InputError, holding_warning_filters
+from skbert.exceptions import InputError, holding_warning_filters, warn
 
 TargetType = Literal["binary", "multiclass", "multilabel-indicator"]
 
@@ -75,8 +75,13 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     Raises
     ------
     InputError
-        If y is missing, of another length, has missing values, is not a classification target, holds
-        fewer than two classes, or has a label that never occurs.
+        If y is missing, of another length, has missing values, is not a classification target, or holds
+        nothing to tell apart: fewer than two classes, or labels that are the same for every text.
+
+    Warns
+    -----
+    SkbertWarning
+        If a label of an indicator matrix never occurs, as a rare one does not in every fold.
     """
     if y is None:
         raise InputError(
@@ -84,12 +89,7 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
         )
     values = _checked_values(y, n_texts, "(texts in X, labels in y)")
     if values.ndim == 2:
-        absent = np.flatnonzero(~values.any(axis=0))
-        if len(absent):
-            raise InputError(
-                f"The labels in columns {absent[:5].tolist()} of y never occur, so there is nothing to learn "
-                "about them. Leave these columns out."
-            )
+        _check_there_is_something_to_learn(values)
         return Labels(values, np.arange(values.shape[1]), "multilabel-indicator")
     classes, codes = np.unique(values, return_inverse=True)
     if len(classes) < 2:
@@ -99,6 +99,20 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
         )
     kind: TargetType = "binary" if len(classes) == 2 else "multiclass"
     return Labels(codes.reshape(-1).astype(np.int64), classes, kind)
+
+
+def _check_there_is_something_to_learn(indicator: np.ndarray) -> None:
+    absent = np.flatnonzero(~indicator.any(axis=0))
+    if len(absent) + indicator.all(axis=0).sum() == indicator.shape[1]:
+        raise InputError(
+            f"Each of the {indicator.shape[1]} labels in y is the same for all {len(indicator)} texts, so "
+            "there is nothing to tell apart. Pass texts with the labels and without them."
+        )
+    if len(absent):
+        warn(
+            f"The labels in columns {absent[:5].tolist()} of y never occur: all that can be learned about "
+            "them is to predict 0. Leave these columns out, or add texts of theirs."
+        )
 
 
 def known_labels(classes: Any, y: Any) -> Labels:
@@ -164,8 +178,10 @@ def check_held_out(X: Any, y: Any, texts: Texts, labels: Labels) -> tuple[Texts,
     """Texts and labels to validate on, if there are any: of the same form as those to train on."""
     if X is None and y is None:
         return None
-    held_out = check_texts(X)
-    check_same_columns(held_out, texts.n_columns)
+    if X is None:
+        raise InputError("y_val was given without X_val. Pass the validation texts as X_val.")
+    held_out = check_texts(X, "X_val")
+    check_same_columns(held_out, texts.n_columns, "X_val")
     return held_out, check_validation_labels(y, len(held_out), labels)
 
 
@@ -179,7 +195,7 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
     """
     if y is None:
         raise InputError("X_val was given without y_val. Pass the labels of the validation texts as y_val.")
-    values = _checked_values(y, n_texts, "(texts in X_val, labels in y_val)")
+    values = _checked_values(y, n_texts, "(texts in X_val, labels in y_val)", "y_val")
     if values.shape[1:] != labels.codes.shape[1:]:
         raise InputError(
             f"y_val has the shape {values.shape}, but y {labels.codes.shape}. Both must hold one label per "
@@ -194,9 +210,9 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
     return values
 
 
-def _checked_values(y: Any, n_texts: int, what: str) -> np.ndarray:
+def _checked_values(y: Any, n_texts: int, what: str, name: str = "y") -> np.ndarray:
     with as_input_error():
-        values = _label_values(y)
+        values = _label_values(y, name)
     if len(values) != n_texts:
         raise InputError(
             f"Found input variables with inconsistent numbers of samples: [{n_texts}, {len(values)}] {what}."
@@ -204,36 +220,66 @@ def _checked_values(y: Any, n_texts: int, what: str) -> np.ndarray:
     return values
 
 
-def _label_values(y: Any) -> np.ndarray:
+def _label_values(y: Any, name: str = "y") -> np.ndarray:
     """Comparable label values (1-D) or an indicator matrix, or an error that says what is wrong with y."""
+    _check_no_tag_lists(y, name)
     missing = _first_missing(y)
     if missing is not None:
         raise InputError(
-            f"Input y contains NaN (a missing label) at row {missing}. Drop the rows without a label."
+            f"Input {name} contains NaN (a missing label) at row {missing}. Drop the rows without a label."
         )
     if len({isinstance(label, str) for label in _loose_labels(y)}) == 2:
         raise InputError(
-            "y mixes str labels with labels of other types, so their order is undefined. "
+            f"{name} mixes str labels with labels of other types, so their order is undefined. "
             "Convert all of them with str()."
         )
     if not hasattr(y, "toarray"):
-        array = np.asarray(y)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            row = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
-            raise InputError(f"Input y contains infinity at row {row}. Labels must be finite.")
+        _check_finite(np.asarray(y), name)
     if hasattr(y, "iloc") and type_of_target(np.asarray(y.iloc[:1])) == "unknown":
         y = y.astype(object).to_numpy()
-    target = type_of_target(y, input_name="y")
+    target = type_of_target(y, input_name=name)
     if target == "multilabel-indicator":
-        return np.asarray(y.toarray() if hasattr(y, "toarray") else y).astype(np.int64)
+        return _checked_indicator(np.asarray(y.toarray() if hasattr(y, "toarray") else y), name)
     if target in ("multiclass-multioutput", "continuous-multioutput"):
         raise InputError(
-            f"y is a 2-D target ({target}). Expected one label per text, a 1-D array; or, for several labels "
-            "per text, an indicator matrix of 0 and 1 (see scikit-learn's MultiLabelBinarizer)."
+            f"{name} is a 2-D target ({target}). Expected one label per text, a 1-D array; or, for several "
+            "labels per text, an indicator matrix of 0 and 1 (see scikit-learn's MultiLabelBinarizer)."
         )
     values = column_or_1d(np.asarray(y), warn=True)
     check_classification_targets(values)
     return values
+
+
+def _checked_indicator(matrix: np.ndarray, name: str) -> np.ndarray:
+    """The matrix, if it is one of 0 and 1: scikit-learn calls any matrix of two values an indicator."""
+    found = np.unique(matrix)
+    if not np.isin(found, (0, 1)).all():
+        raise InputError(
+            f"{name} is a matrix of the values {found[:5].tolist()}. Expected an indicator matrix of 0 and "
+            "1: 1 where a text has a label."
+        )
+    return matrix.astype(np.int64)
+
+
+def _check_finite(labels: np.ndarray, name: str) -> None:
+    if labels.dtype.kind != "f" or np.isfinite(labels).all():
+        return
+    row = int(np.flatnonzero(~np.isfinite(labels).reshape(len(labels), -1).all(axis=1))[0])
+    what = "NaN (a missing label)" if np.isnan(labels[row]).any() else "infinity"
+    raise InputError(f"Input {name} contains {what} at row {row}. Labels must be finite.")
+
+
+def _check_no_tag_lists(y: Any, name: str) -> None:
+    """Refuse a list of the labels of each text, which numpy would only call inhomogeneous."""
+    rows = _loose_labels(y)
+    lists = [isinstance(row, list | tuple | np.ndarray) for row in rows]
+    ragged = all(lists) and len({len(row) for row in rows}) > 1
+    if ragged or any(isinstance(row, set | frozenset) for row in rows):
+        raise InputError(
+            f"{name} holds the labels of each text as a {type(rows[0]).__name__}, for example "
+            f"{str(rows[0])[:60]} at row 0. Expected an indicator matrix: "
+            f"MultiLabelBinarizer().fit_transform({name}), of sklearn.preprocessing."
+        )
 
 
 def _loose_labels(y: Any) -> list[Any]:

@@ -21,7 +21,7 @@ def row_weights(labels: Labels, sample_weight: Any, class_weight: Any, *, min_cl
     sample_weight : array-like of shape (n_samples,) or None
     class_weight : dict, "balanced" or None
         For an indicator matrix: the weight of a label where it is 1, by column; "balanced" is the ratio of
-        its zeros to its ones.
+        its zeros to its ones, and 1 where it has only one of them.
     min_classes : int, default=2
         Classes that must keep a weight above zero.
 
@@ -77,16 +77,17 @@ def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np
     """Weight of each label of each text, (n_samples, n_labels): 1 where the label is 0."""
     ones = np.ones(len(labels.classes))
     if class_weight == "balanced":
-        positive = weights @ labels.codes
-        with np.errstate(divide="ignore"):
-            ones = (weights.sum() - positive) / positive
+        positive, negative = weights @ labels.codes, weights @ (1 - labels.codes)
+        both = (positive > 0) & (negative > 0)  # of a label that is the same for all texts there is no ratio
+        ones[both] = negative[both] / positive[both]
     elif class_weight is not None:
         unknown = set(class_weight) - set(labels.classes.tolist())
         if unknown:
             raise InputError(
                 f"class_weight names {sorted(unknown, key=str)}, but y has the columns 0 to {len(ones) - 1}."
             )
-        ones = np.array([class_weight.get(label, 1.0) for label in labels.classes.tolist()], dtype=float)
+        with as_input_error():
+            ones = np.array([class_weight.get(label, 1.0) for label in labels.classes.tolist()], dtype=float)
     return np.where(labels.codes == 1, _checked_class_weights(ones, labels), 1.0)
 
 

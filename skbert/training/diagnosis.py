@@ -96,10 +96,11 @@ def constant_loss(targets: np.ndarray, weights: np.ndarray, n_outputs: int, labe
     label_smoothing : float
     """
     if targets.ndim == 2:
-        ones = (weights * targets).sum(axis=0) / weights.sum(axis=0)
+        of_labels = weights.sum(axis=0)
+        counted = of_labels > 0
+        ones = (weights * targets).sum(axis=0)[counted] / of_labels[counted]
         p = ones * (1 - label_smoothing) + label_smoothing / 2
-        of_labels = _entropy_terms(p) + _entropy_terms(1 - p)
-        return float(np.average(of_labels, weights=weights.sum(axis=0)))
+        return float(np.average(_entropy_terms(p) + _entropy_terms(1 - p), weights=of_labels[counted]))
     frequencies = np.bincount(targets, weights=weights, minlength=n_outputs) / weights.sum()
     smooth = frequencies * (1 - label_smoothing) + label_smoothing / n_outputs
     return float(_entropy_terms(smooth).sum())

@@ -77,6 +77,24 @@ def generalizes(
     return bool(np.average(probe - constant, weights=weights[held]) > 0)
 
 
+def start_constant_labels(model: SequenceClassifier, codes: np.ndarray, weights: np.ndarray) -> None:
+    """Let labels that are the same for all texts begin at their smoothed frequency: few steps would not do.
+
+    Parameters
+    ----------
+    model : SequenceClassifier
+    codes, weights : ndarray of shape (n_samples, n_outputs)
+        Class codes, of shape (n_samples,), have no such labels.
+    """
+    if codes.ndim == 1:
+        return
+    constant = np.flatnonzero(codes.min(axis=0) == codes.max(axis=0))
+    if len(constant):
+        log_odds = _frequencies(codes[:, constant], weights[:, constant], len(constant))
+        with torch.no_grad():
+            model.head.bias[constant] = torch.from_numpy(log_odds).to(model.head.bias.dtype)
+
+
 def start_head(
     model: SequenceClassifier, embeddings: np.ndarray, codes: np.ndarray, weights: np.ndarray
 ) -> None:
@@ -129,7 +147,8 @@ def fit_probe(
 def _inverse_penalty(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> float:
     """C for embeddings of a mean norm of one: 30 over the rows of a class, or over the ones of a label."""
     counted = weights * codes if codes.ndim == 2 else weights
-    return _ROWS_PER_CLASS * n_outputs / float(counted.sum())
+    # class_weight may have taken all weight from the ones.
+    return _ROWS_PER_CLASS * n_outputs / float(counted.sum() or weights.sum())
 
 
 def _logistic_regression(

@@ -116,9 +116,11 @@ class Validation(NoValidation):
             with holding_warning_filters():
                 score = float(self._scorer(HeldOutPredictions(self.labels, logits), None, self.y))
         except Exception as error:
+            remedy = "Expected a name or a callable that gives one number for (estimator, None, y)."
+            if "pos_label" in str(error):
+                remedy = "Take a scorer of both classes, such as 'f1_macro', or make_scorer with a pos_label."
             raise InputError(
-                f"scoring={self._scorer!r} failed on the validation texts ({error}). Expected a name or a "
-                "callable that gives one number for (estimator, X, y)."
+                f"scoring={self._scorer!r} failed on the validation texts ({error}). {remedy}"
             ) from error
         if math.isnan(score):
             raise InputError(
@@ -151,6 +153,10 @@ class HeldOutPredictions(ClassifierMixin, BaseEstimator):
         """Probabilities of the held-out texts."""
         return outputs.probabilities(self.logits, self.labels.target_type)
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Log-probabilities of the held-out texts."""
+        return outputs.log_probabilities(self.logits, self.labels.target_type)
+
     def decision_function(self, X: Any) -> np.ndarray:
         """Log-odds or logits of the held-out texts."""
         return outputs.decision_values(self.logits, self.labels.target_type)
@@ -165,7 +171,8 @@ def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray,
     Parameters
     ----------
     codes : ndarray of shape (n_samples,) or (n_samples, n_labels)
-        An indicator matrix is split at random.
+        An indicator matrix is split at random, less one text of each label, which stays in training if that
+        leaves enough.
     fraction : float
         Of the rows for validation.
     seed : int
@@ -210,8 +217,12 @@ def _hold_out_of_indicator(
             "one side would be empty. Use another fraction, more texts, or early_stopping=False."
         )
     order = np.random.default_rng(seed).permutation(len(codes))
+    # One text of each label goes to the end of the queue: training should see what validation asks for.
+    occurring = np.flatnonzero(codes.any(axis=0))
+    last = np.isin(order, order[codes[order][:, occurring].argmax(axis=0)])
+    order = np.concatenate([order[~last], order[last]])
     training, validation = np.sort(order[n_validation:]), np.sort(order[:n_validation])
-    return training, validation, bool(codes[validation].any(axis=0).all())
+    return training, validation, bool(codes[validation][:, occurring].any(axis=0).all())
 
 
 def _best(scores: list[float]) -> int:

@@ -1,0 +1,45 @@
+"""Names of the text columns: read off X, and the same in all data that a model goes on with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from skbert.exceptions import InputError
+
+
+def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.ndarray]:
+    """`feature_names_in_` as scikit-learn reads it off X, if X has names.
+
+    Parameters
+    ----------
+    X : array-like of str
+    fitted : estimator, default=None
+        One that goes on with X: its own names stay.
+
+    Returns
+    -------
+    dict
+        Empty, or of that attribute alone.
+
+    Raises
+    ------
+    ValueError
+        If the names are of mixed types, or not those that `fitted` has; in scikit-learn's words.
+    """
+    holder = BaseEstimator() if fitted is None else fitted
+    validate_data(holder, X, skip_check_array=True, ensure_2d=False, reset=fitted is None)
+    return {name: value for name, value in vars(holder).items() if name == "feature_names_in_"}
+
+
+def check_same_names(X_val: Any, names: dict[str, np.ndarray]) -> None:
+    """Refuse validation texts whose columns have other names, or another order, than those of X."""
+    expected = names.get("feature_names_in_")
+    if expected is not None and list(getattr(X_val, "columns", expected)) != list(expected):
+        raise InputError(
+            f"X_val has the columns {list(X_val.columns)}, but X has {list(expected)}. Pass the same "
+            "columns, in the same order."
+        )

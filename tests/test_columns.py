@@ -1,0 +1,35 @@
+"""Names of text columns, and who refuses others."""
+
+import pandas as pd
+import pytest
+
+from skbert.data.columns import check_same_names, column_names
+
+PAIRS = pd.DataFrame({"a": ["good", "bad"] * 4, "b": ["film", "book"] * 4})
+LABELS = ["pos", "neg"] * 4
+
+
+def test_names_of_a_frame_alone():
+    assert column_names(PAIRS)["feature_names_in_"].tolist() == ["a", "b"]
+    assert column_names(PAIRS.to_numpy()) == column_names(["good"]) == column_names(PAIRS["a"]) == {}
+    with pytest.raises(TypeError, match="feature names"):
+        column_names(PAIRS.rename(columns={"a": 1}))
+
+
+def test_columns_without_names_go_with_any():
+    check_same_names(PAIRS.to_numpy(), column_names(PAIRS))
+    check_same_names(PAIRS[["b", "a"]], column_names(PAIRS.to_numpy()))
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "warm start"])
+def test_a_model_does_not_go_on_with_swapped_columns(method, make_classifier):
+    classifier = make_classifier(warm_start=method == "warm start")
+    go_on = classifier.fit if classifier.warm_start else classifier.partial_fit
+    go_on(PAIRS, LABELS, *([] if classifier.warm_start else [["neg", "pos"]]))
+    before = dict(vars(classifier))
+    with pytest.raises(ValueError, match="should match those that were passed during fit"):
+        go_on(PAIRS[["b", "a"]], LABELS)
+    assert vars(classifier) == before
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        go_on(PAIRS.to_numpy(), LABELS)
+    assert classifier.feature_names_in_.tolist() == ["a", "b"]
