@@ -40,6 +40,7 @@ class LearningMixin(BaseEstimator):
     pooling: str
     head_layers: int
     lora: Any
+    freeze: Any
     checkpoint: str | PathLike[str] | None
     warm_start: bool
     class_weight: Any
@@ -122,7 +123,7 @@ class LearningMixin(BaseEstimator):
                 "one file holds. Set it to None, or fit in one process."
             )
         with unfinished.opened(self.checkpoint) as folder:
-            fitted = fit_texts(data, self.get_params(deep=False), seed, start, watch, folder=folder)
+            fitted = fit_texts(data, self._settings(), seed, start, watch, folder=folder)
             self._keep(self._attributes(fitted, data) | names)
         return self
 
@@ -157,7 +158,7 @@ class LearningMixin(BaseEstimator):
             If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
             here: `early_stopping`, `lora`, `class_weight` "balanced", `checkpoint`.
         """
-        from skbert.data.labels import encode_known_labels, known_labels
+        from skbert.data.labels import check_same_classes, encode_known_labels, known_labels
         from skbert.data.weights import row_weights
 
         self._validate_params()
@@ -165,7 +166,7 @@ class LearningMixin(BaseEstimator):
         texts = check_texts(X)
         names = column_names(X, self if hasattr(self, "model_") else None)
         known = self._known_labels() if hasattr(self, "model_") else known_labels(classes, y)
-        _check_same_classes(classes, known)
+        check_same_classes(classes, known)
         labels = encode_known_labels(y, len(texts), known)
         weights = row_weights(labels, sample_weight, self.class_weight, min_classes=1)
         start = self._go_on(texts, getattr(self, "_moments", None)) if hasattr(self, "model_") else None
@@ -175,11 +176,26 @@ class LearningMixin(BaseEstimator):
         steps = start.moments.steps if start and start.moments else 0
         seed = (int(check_random_state(self.random_state).randint(2**31 - 1)) + steps) % 2**31
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
-        parameters = self.get_params(deep=False) | {"epochs": 1}
+        parameters = self._settings() | {"epochs": 1}
         fitted = fit_texts(data, parameters, seed, start, watch, going_on=True)
         earlier = getattr(self, "loss_curve_", [])
         self._keep(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
         return self
+
+    def _validate_params(self) -> None:
+        """As scikit-learn does it, which takes True for the number 1."""
+        super()._validate_params()
+        for name, expected in (
+            ("freeze", "a number of layers, 'embeddings', 'encoder' or 'gradual'"),
+            ("lora", "a rank, such as 8, or a peft.LoraConfig"),
+        ):
+            if getattr(self, name) is True:
+                raise InputError(f"{name}=True. Expected {expected}.")
+
+    def _settings(self) -> dict[str, Any]:
+        """All parameters, also of a subclass that takes fewer; an int is one of Python where it is kept."""
+        settings = {name: getattr(self, name) for name in self._parameter_constraints}
+        return settings | {"max_length": int(self.max_length)}
 
     def _check_can_go_on(self) -> None:
         for name, bad in (("early_stopping", True), ("class_weight", "balanced")):
@@ -251,7 +267,7 @@ class LearningMixin(BaseEstimator):
                 n: (adapter.b.numpy(), adapter.a.numpy()) for n, adapter in fitted.adapters.items()
             },
             "checkpoint_": display_name(self.model, self.revision),
-            "max_length_": int(self.max_length),
+            "max_length_": self._settings()["max_length"],
             "long_text_": self.long_text,
             "loss_curve_": curve,
             "validation_scores_": scores,
@@ -280,11 +296,3 @@ def _history(losses: list[float], scores: list[float] | None) -> list[dict[str, 
     if scores is None:
         return rows
     return [row | {"validation_score": score} for row, score in zip(rows, scores, strict=True)]
-
-
-def _check_same_classes(classes: Any, known: Labels) -> None:
-    if classes is not None and not np.array_equal(np.unique(classes), known.classes):
-        raise InputError(
-            f"classes={np.asarray(classes).tolist()} are not those of the first call to partial_fit, "
-            f"{known.classes.tolist()}. Pass the same ones, or none."
-        )

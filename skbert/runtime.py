@@ -65,11 +65,15 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
     Raises
     ------
     InputError
-        If the device does not exist on this machine, or cannot work in `precision`.
+        If the device does not exist on this machine, or cannot work in `precision`; or if one of the two is
+        none, as may be after `set_params` on a fitted model.
     """
+    if not isinstance(precision, str) or precision not in {"auto", "int8", *_DTYPES}:
+        known = ", ".join(map(repr, ("auto", "int8", *_DTYPES)))
+        raise InputError(f"precision={precision!r} is not a precision. Expected one of {known}.")
     workers.settle()
     if precision == "int8":
-        if device != "auto" and _named_device(device).type != "cpu":
+        if device != "auto" and _parsed(device).type != "cpu":
             raise InputError(
                 f"precision='int8' predicts on a CPU, but device={str(device)!r}. Set device='auto' (fit "
                 "then takes a GPU where there is one) or 'cpu'; or precision='auto'."
@@ -94,13 +98,17 @@ def _own_gpu() -> torch.device:
     return torch.device("cuda", workers.gpu_of_this_process(found, current))
 
 
-def _named_device(name: str | torch.device) -> torch.device:
+def _parsed(name: str | torch.device) -> torch.device:
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
+        return torch.device(name)
+    except (RuntimeError, TypeError) as error:
         raise InputError(
             f"device={name!r} is not a device. Expected 'auto', 'cpu', 'cuda', 'cuda:1', ..."
         ) from error
+
+
+def _named_device(name: str | torch.device) -> torch.device:
+    device = _parsed(name)
     if device.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= found:
@@ -108,8 +116,14 @@ def _named_device(name: str | torch.device) -> torch.device:
                 f"device={name!r} was asked for, but torch {torch.__version__} finds {found} CUDA devices "
                 f"here, on {platform.node()}. Use device='auto' or 'cpu'."
             )
-        if device.index is None:
-            device = _own_gpu()
+        return _own_gpu() if device.index is None else device
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:  # of a type that each backend chooses
+        raise InputError(
+            f"device={name!r} was asked for, but torch {torch.__version__} cannot use it here, on "
+            f"{platform.node()} ({str(error)[:200]}). Use device='auto' or 'cpu'."
+        ) from error
     return device
 
 

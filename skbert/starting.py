@@ -95,5 +95,4 @@ def start_head(
     seen = (embeddings, data.targets[rows], data.weights[rows])
     if head_init == "auto" and not probing.generalizes(*seen, model.head.out_features, generators.probe):
         return "random"
-    probing.start_head(model, *seen)
-    return "linear_probe"
+    return "linear_probe" if probing.start_head(model, *seen) else "random"

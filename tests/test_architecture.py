@@ -42,6 +42,7 @@ NEVER = {
     "data.inputs": {"torch", "transformers", "sklearn"},
     "data.labels": {"torch", "transformers", "tokenizers"},
     "data.outputs": {"transformers", "tokenizers", "sklearn"},
+    "data.targets": {"torch", "transformers", "tokenizers"},
     "data.tokens": {"torch", "transformers", "sklearn"},
     "data.splitting": {"torch", "transformers", "sklearn"},
     "data.weights": {"torch", "transformers", "tokenizers"},

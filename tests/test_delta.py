@@ -5,7 +5,7 @@ import pytest
 import torch
 from checkpoints import FAMILIES, build_checkpoint
 
-from skbert import BertClassifier, PersistenceError
+from skbert import BertClassifier, CheckpointError, PersistenceError
 from skbert.persistence import delta
 
 CASES = {
@@ -67,6 +67,14 @@ def test_the_caller_names_the_checkpoint(folder, make_classifier, reviews, tmp_p
     with pytest.raises(PersistenceError, match=rf"changed of '{model.checkpoint_}'.*checkpoint=") as caught:
         BertClassifier.load(tmp_path / "small")
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_checkpoint_that_is_not_there_is_not_taken_for_a_bad_file(
+    folder, make_classifier, reviews, tmp_path
+):
+    make_classifier(model=folder).fit(*reviews).save(tmp_path / "small", only_changes=True)
+    with pytest.raises(CheckpointError, match="pass its folder as model="):
+        BertClassifier.load(tmp_path / "small", checkpoint="nobody/none")
 
 
 def test_another_checkpoint_is_refused(folder, tiny_bert, make_classifier, reviews, tmp_path):

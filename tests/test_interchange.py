@@ -327,6 +327,16 @@ def test_it_can_be_fitted_anew(tmp_path, reviews):
     assert BertClassifier.from_pretrained(str(tmp_path), max_length=16).max_length_ == 16
 
 
+def test_only_the_head_of_what_was_not_fitted_is_saved(tmp_path, reviews):
+    build_classifier("bert", tmp_path, ["b", "a"])
+    classifier = BertClassifier.from_pretrained(tmp_path, device="cpu", precision="float32")
+    classifier.save(tmp_path / "small", only_changes=True)
+    classifier.save(tmp_path / "whole")
+    assert (tmp_path / "small").stat().st_size < 0.5 * (tmp_path / "whole").stat().st_size
+    again = BertClassifier.load(tmp_path / "small", checkpoint=tmp_path)
+    np.testing.assert_array_equal(again.predict_proba(TEXTS), classifier.predict_proba(TEXTS))
+
+
 def test_bfloat16(tmp_path):
     build_classifier("modernbert", tmp_path, ["a", "b"], classifier_pooling="mean")
     wide, narrow = (

@@ -33,6 +33,13 @@ def test_classes_and_codes_as_np_unique(kind):
     assert labels.n_outputs == len(classes)
 
 
+@pytest.mark.parametrize("container", [list, tuple])
+def test_labels_of_a_list_keep_a_nul_at_their_end(container):
+    labels = encode_labels(container(["a\0", "a", "b"]), 3)
+    assert labels.classes.tolist() == ["a", "a\0", "b"]
+    assert labels.codes.tolist() == [1, 0, 2]
+
+
 def test_a_thousand_classes():
     labels = encode_labels(np.arange(2000) % 1000, 2000)
     assert labels.n_outputs == 1000
@@ -44,6 +51,8 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
 
     with pytest.warns(DataConversionWarning):
         assert encode_labels(np.array([[0], [1]]), 2).codes.tolist() == [0, 1]
+    with pytest.warns(DataConversionWarning):
+        assert encode_labels(csr_matrix([[0], [1]]), 2).codes.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +76,8 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         (np.array([[1.0, 0.0], [np.inf, 1.0]]), "infinity at row 1"),
         ([["a", "b"], ["b"]], r"list, .*\['a', 'b'\].*MultiLabelBinarizer"),
         ([{"a"}, {"b"}], "set, .*MultiLabelBinarizer"),
+        (pd.DataFrame([[1, 0], [pd.NA, 1]]).astype("Int64"), "NaN .* at row 1"),
+        (np.array([["a", "b"], ["b", "c"]], dtype=object), "2-D.*MultiLabelBinarizer"),
         (pd.Series([("a", "b"), ()]), "tuple, .*MultiLabelBinarizer"),
     ],
 )
@@ -90,7 +101,10 @@ INDICATOR = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
         csr_matrix,
         csr_array,
         lambda y: y.astype(bool),
+        lambda y: y.astype(object),
         lambda y: pd.DataFrame(y, columns=list("abc")),
+        lambda y: pd.DataFrame(y).astype("Int64"),
+        lambda y: pd.DataFrame(y).astype("boolean"),
     ],
 )
 def test_indicator_matrices(make):

@@ -78,7 +78,8 @@ REFUSED_LATER = {
     "model": ["./no/such/folder", Path("no/such/folder"), "nobody/no-such-model", "not a name!", ""],
     "max_length": [129, 100_000],
     "device": ["gpu", "cuda:99", ""],
-    "freeze": [2, 100],
+    "freeze": [2, 100, True],
+    "lora": [True],
     "checkpoint": ["", Path(__file__), Path(__file__) / "folder"],
     "memory": [__file__],
     "class_weight": [{"neutral": 2.0}, {"neg": 0.0, "pos": 0.0}, {"neg": -1.0}, {"neg": np.nan}],
@@ -319,3 +320,19 @@ def test_refit_after_set_params_is_a_new_fit(make_classifier, reviews):
         changed.fit(texts, labels).decision_function(texts), fresh.decision_function(texts)
     )
     assert changed.n_iter_ == 3
+
+
+class Narrow(BertClassifier):
+    """A subclass whose users are to choose two of the parameters."""
+
+    def __init__(self, model, *, epochs=1):
+        super().__init__(model, epochs=epochs, max_length=32, device="cpu", random_state=0)
+
+
+def test_a_subclass_may_take_fewer_parameters(tiny_bert, reviews):
+    texts, labels = map(list, reviews)
+    narrow = clone(Narrow(tiny_bert, epochs=2)).fit(texts, labels)
+    settings = {"epochs": 2, "max_length": 32, "device": "cpu", "random_state": 0}
+    plain = BertClassifier(tiny_bert, **settings).fit(texts, labels)
+    np.testing.assert_array_equal(narrow.predict_proba(texts), plain.predict_proba(texts))
+    assert list(narrow.get_params()) == ["epochs", "model"]

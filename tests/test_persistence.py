@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import pickle
 import subprocess
 import sys
 from hashlib import sha256
@@ -185,6 +186,7 @@ def test_pairs_of_named_columns(make_classifier, reviews, tmp_path):
         {"class_weight": "balanced", "random_state": np.random.RandomState(3)},
         {"random_state": None, "verbose": True, "max_grad_norm": None},
         {"learning_rate": np.float32(1e-3), "epochs": np.int32(1), "dropout": 0.1 + 0.2},
+        {"max_length": np.int64(16), "batch_size": np.int16(4), "verbose": np.int64(0)},
         {"freeze": "encoder", "layer_decay": 0.9, "label_smoothing": 0.1},
     ],
     ids=", ".join,
@@ -369,6 +371,14 @@ def test_errors_are_of_both_trees():
     assert issubclass(PersistenceError, ValueError)
 
 
+def test_what_load_would_refuse_is_not_saved(fitted, tmp_path):
+    altered = pickle.loads(pickle.dumps(fitted))
+    altered.max_length_ = 16.0
+    with pytest.raises(PersistenceError, match="not those of a fit"):
+        altered.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         BertClassifier.load(tmp_path / "model")
@@ -455,7 +465,12 @@ def test_files_of_others(tmp_path, tiny_bert, fitted):
     import joblib
 
     pickled, zipped = tmp_path / "model.joblib", tmp_path / "model.pt"
-    joblib.dump(fitted, pickled)
+    for compress in (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)):
+        joblib.dump(fitted, pickled, compress=compress)
+        with pytest.raises(
+            PersistenceError, match=r"like a pickle or a joblib file, which joblib\.load reads"
+        ):
+            BertClassifier.load(pickled)
     torch.save(fitted.model_.state_dict(), zipped)
     for path in (pickled, zipped, Path(tiny_bert) / "model.safetensors", Path(tiny_bert) / "config.json"):
         with pytest.raises(PersistenceError, match=r"cannot be loaded|not a whole"):

@@ -31,7 +31,7 @@ def make_data(n_classes):
 def test_head_gives_the_probes_probabilities(n_classes, tiny_bert):
     embeddings, codes, weights = make_data(n_classes)
     model = make_model(tiny_bert, n_classes)
-    start_head(model, embeddings, codes, weights)
+    assert start_head(model, embeddings, codes, weights)
     ours = probabilities(model.head(torch.from_numpy(embeddings)).numpy(), "multiclass")
     norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights)
     strength = 30 / (weights.sum() / n_classes)
@@ -52,7 +52,7 @@ def test_one_class_leaves_the_random_head(tiny_bert):
     embeddings, _, weights = make_data(2)
     model = make_model(tiny_bert, 2)
     before = model.head.weight.clone()
-    start_head(model, embeddings, np.zeros(90, dtype=int), weights)
+    assert not start_head(model, embeddings, np.zeros(90, dtype=int), weights)
     assert torch.equal(model.head.weight, before)
 
 

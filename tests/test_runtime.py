@@ -52,6 +52,22 @@ def test_a_name_that_is_no_device(device):
         resolve_runtime(device, "auto")
 
 
+@pytest.mark.parametrize("parameters", [{"precision": "half"}, {"precision": None}, {"device": None}])
+def test_what_was_set_on_a_fitted_model_is_checked(parameters, make_classifier, reviews):
+    classifier = make_classifier(epochs=1).fit(*reviews).set_params(**parameters)
+    name, value = next(iter(parameters.items()))
+    with pytest.raises(InputError, match=f"{name}={value!r} is not a .* Expected .*'auto'"):
+        classifier.predict(["good"])
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_a_device_that_torch_was_not_built_for(device):
+    if torch.empty(0).device.type == device or getattr(torch, device).is_available():
+        pytest.skip("it is there")
+    with pytest.raises(InputError, match=f"device='{device}' was asked for, .* Use device='auto' or 'cpu'"):
+        resolve_runtime(device, "float32")
+
+
 def test_a_gpu_that_is_not_there():
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(InputError, match=r"finds \d+ CUDA devices.*device='auto'"):

@@ -211,3 +211,11 @@ def test_training_keeps_a_text_of_every_label():
         assert codes[training].any(axis=0).tolist() == [True, True, True, False]
         assert not complete
     assert hold_out(codes[:20, [0, 3]], 0.25, 0)[2]  # complete, as far as labels occur
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_fraction_leaves_a_rare_class_in_training(seed):
+    codes = np.array([0] * 98 + [1] * 2)
+    training, validation, complete = hold_out(codes, 0.9, seed)
+    assert (len(training), len(validation), complete) == (10, 90, True)
+    assert set(codes[training]) == {0, 1}

@@ -1,4 +1,4 @@
-"""From whatever a user passes as y to class codes.
+"""From the labels in y (`targets.py`) to class codes.
 
 1. y is one label per text ("binary", "multiclass"), or an indicator matrix ("multilabel-indicator"), in the
    words of scikit-learn's `type_of_target`.
@@ -10,18 +10,14 @@ What each text weighs is in `weights.py`; the way back, from logits to labels, i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from sklearn import config_context
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import column_or_1d
 
 from skbert.data.inputs import Texts, check_same_columns, check_texts
-from skbert.exceptions import InputError, holding_warning_filters, warn
+from skbert.data.targets import as_input_error, label_values
+from skbert.exceptions import InputError, warn
 
 TargetType = Literal["binary", "multiclass", "multilabel-indicator"]
 
@@ -43,19 +39,6 @@ class Labels:
         """The labels of some rows, as the user gave them."""
         chosen = self.codes[rows]
         return chosen if self.target_type == "multilabel-indicator" else self.classes[chosen]
-
-
-@contextmanager
-def as_input_error() -> Iterator[None]:
-    """Keep scikit-learn's words about labels and weights, but make them skbert's error."""
-    try:
-        # Up to scikit-learn 1.8, dispatching functions refuse lists.
-        with holding_warning_filters(), config_context(array_api_dispatch=False):
-            yield
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(str(error)) from error
 
 
 def encode_labels(y: Any, n_texts: int) -> Labels:
@@ -126,7 +109,7 @@ def known_labels(classes: Any, y: Any) -> Labels:
         Labels of the first texts.
     """
     with as_input_error():
-        values = _label_values(y)
+        values = label_values(y)
         if values.ndim == 2:
             found = np.arange(values.shape[1])
             if classes is not None and not np.array_equal(np.unique(classes), found):
@@ -137,10 +120,19 @@ def known_labels(classes: Any, y: Any) -> Labels:
             return Labels(values[:0], found, "multilabel-indicator")
         if classes is None:
             raise InputError("classes must be passed on the first call to partial_fit: all labels to come.")
-        found = np.unique(_label_values(classes))
+        found = np.unique(label_values(classes))
     if len(found) < 2:
         raise InputError(f"classes={found.tolist()}; expected at least two classes.")
     return Labels(np.empty(0, np.int64), found, "binary" if len(found) == 2 else "multiclass")
+
+
+def check_same_classes(classes: Any, known: Labels) -> None:
+    """Refuse other classes than the first call of `partial_fit` named; None is none."""
+    if classes is not None and not np.array_equal(np.unique(classes), known.classes):
+        raise InputError(
+            f"classes={np.asarray(classes).tolist()} are not those of the first call to partial_fit, "
+            f"{known.classes.tolist()}. Pass the same ones, or none."
+        )
 
 
 def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
@@ -212,89 +204,9 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
 
 def _checked_values(y: Any, n_texts: int, what: str, name: str = "y") -> np.ndarray:
     with as_input_error():
-        values = _label_values(y, name)
+        values = label_values(y, name)
     if len(values) != n_texts:
         raise InputError(
             f"Found input variables with inconsistent numbers of samples: [{n_texts}, {len(values)}] {what}."
         )
     return values
-
-
-def _label_values(y: Any, name: str = "y") -> np.ndarray:
-    """Comparable label values (1-D) or an indicator matrix, or an error that says what is wrong with y."""
-    _check_no_tag_lists(y, name)
-    missing = _first_missing(y)
-    if missing is not None:
-        raise InputError(
-            f"Input {name} contains NaN (a missing label) at row {missing}. Drop the rows without a label."
-        )
-    if len({isinstance(label, str) for label in _loose_labels(y)}) == 2:
-        raise InputError(
-            f"{name} mixes str labels with labels of other types, so their order is undefined. "
-            "Convert all of them with str()."
-        )
-    if not hasattr(y, "toarray"):
-        _check_finite(np.asarray(y), name)
-    if hasattr(y, "iloc") and type_of_target(np.asarray(y.iloc[:1])) == "unknown":
-        y = y.astype(object).to_numpy()
-    target = type_of_target(y, input_name=name)
-    if target == "multilabel-indicator":
-        return _checked_indicator(np.asarray(y.toarray() if hasattr(y, "toarray") else y), name)
-    if target in ("multiclass-multioutput", "continuous-multioutput"):
-        raise InputError(
-            f"{name} is a 2-D target ({target}). Expected one label per text, a 1-D array; or, for several "
-            "labels per text, an indicator matrix of 0 and 1 (see scikit-learn's MultiLabelBinarizer)."
-        )
-    values = column_or_1d(np.asarray(y), warn=True)
-    check_classification_targets(values)
-    return values
-
-
-def _checked_indicator(matrix: np.ndarray, name: str) -> np.ndarray:
-    """The matrix, if it is one of 0 and 1: scikit-learn calls any matrix of two values an indicator."""
-    found = np.unique(matrix)
-    if not np.isin(found, (0, 1)).all():
-        raise InputError(
-            f"{name} is a matrix of the values {found[:5].tolist()}. Expected an indicator matrix of 0 and "
-            "1: 1 where a text has a label."
-        )
-    return matrix.astype(np.int64)
-
-
-def _check_finite(labels: np.ndarray, name: str) -> None:
-    if labels.dtype.kind != "f" or np.isfinite(labels).all():
-        return
-    row = int(np.flatnonzero(~np.isfinite(labels).reshape(len(labels), -1).all(axis=1))[0])
-    what = "NaN (a missing label)" if np.isnan(labels[row]).any() else "infinity"
-    raise InputError(f"Input {name} contains {what} at row {row}. Labels must be finite.")
-
-
-def _check_no_tag_lists(y: Any, name: str) -> None:
-    """Refuse a list of the labels of each text, which numpy would only call inhomogeneous."""
-    rows = _loose_labels(y)
-    lists = [isinstance(row, list | tuple | np.ndarray) for row in rows]
-    ragged = all(lists) and len({len(row) for row in rows}) > 1
-    if ragged or any(isinstance(row, set | frozenset) for row in rows):
-        raise InputError(
-            f"{name} holds the labels of each text as a {type(rows[0]).__name__}, for example "
-            f"{str(rows[0])[:60]} at row 0. Expected an indicator matrix: "
-            f"MultiLabelBinarizer().fit_transform({name}), of sklearn.preprocessing."
-        )
-
-
-def _loose_labels(y: Any) -> list[Any]:
-    """Labels that no dtype holds together: those of a list, or of a 1-D object array or Series."""
-    if isinstance(y, list | tuple):
-        return list(y)
-    is_object = str(getattr(y, "dtype", "")) == "object" and getattr(y, "ndim", 1) == 1
-    return np.asarray(y).tolist() if is_object else []
-
-
-def _first_missing(y: Any) -> int | None:
-    import pandas as pd
-
-    if getattr(y, "ndim", 1) != 1 or hasattr(y, "toarray"):
-        return None
-    flags = np.asarray(pd.isna(np.asarray(y) if not hasattr(y, "iloc") else y))
-    rows = np.flatnonzero(flags.reshape(-1)) if flags.ndim else np.array([], dtype=int)
-    return int(rows[0]) if len(rows) else None

@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 
-from skbert.data.labels import Labels, as_input_error
+from skbert.data.labels import Labels
+from skbert.data.targets import as_input_error
 from skbert.exceptions import InputError
 
 

@@ -26,10 +26,11 @@ from tokenizers import Tokenizer
 import skbert
 from skbert.data.encoding import LongText
 from skbert.data.labels import TargetType
-from skbert.exceptions import PersistenceError
+from skbert.exceptions import CheckpointError, PersistenceError
 from skbert.persistence import blueprint, delta, tensorfile
 from skbert.persistence.codec import Decoder, encode
 from skbert.pretrained import checkpoints
+from skbert.pretrained.sources import display_name
 
 Estimator = TypeVar("Estimator")
 
@@ -47,7 +48,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) ->
     content, arrays = _take_apart(estimator)
     if only_changes:
         checkpoint = checkpoints.load(estimator.model, estimator.revision)
-        content["base"] = estimator.checkpoint_
+        content["base"] = getattr(estimator, "checkpoint_", display_name(estimator.model, estimator.revision))
         arrays = delta.changes(arrays, delta.weights_of(checkpoint.new_encoder(shared=True)))
     text = json.dumps(content, separators=(",", ":"))
     metadata = {"sha256": tensorfile.checksum(text), "skbert": text}
@@ -70,6 +71,8 @@ def load(
             arrays = _with_checkpoint(content, arrays, checkpoint)
         _check_arrays(content, arrays)
         return _put_together(cls, content, arrays, size)
+    except CheckpointError:
+        raise
     except PersistenceError as error:
         raise PersistenceError(f"{os.fspath(path)!r} cannot be loaded: {error}") from error
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -112,13 +115,14 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def _check_readable(cls: type, content: dict[str, Any]) -> None:
     """Whether `load` would take it: what it would not must not be written."""
     _check_names(cls, content["attributes"])
-    decoder = Decoder(_ALLOWANCE)
+    decoder, values = Decoder(_ALLOWANCE), {}
     for part in ("parameters", "attributes"):
         for name, encoded in content[part].items():
             try:
-                _decode(decoder, encoded)
+                values[name] = _decode(decoder, encoded)
             except PersistenceError as error:
                 raise PersistenceError(f"{name} cannot be saved: {error}") from error
+    _check_attributes(values)
 
 
 def _versions() -> dict[str, str]:

@@ -47,6 +47,12 @@ _DTYPES = {
     "U8": "|u1",
     "BOOL": "|b1",
 }
+# How pickles begin (protocols 2 to 5), and what joblib makes of them by zlib, gzip, bz2, xz and lz4.
+_OF_JOBLIB = (
+    *(bytes([0x80, protocol]) for protocol in range(2, 6)),
+    *(bytes([0x78, level]) for level in (0x01, 0x5E, 0x9C, 0xDA)),
+    *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22\x4d\x18"),
+)
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
 
@@ -134,8 +140,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            length = int.from_bytes(_take(file, 8), "little")
+            start = _take(file, 8)
+            length = int.from_bytes(start, "little")
             if length > min(size - 8, MAX_HEADER):
+                if start.startswith(_OF_JOBLIB):
+                    raise _RefusedError("it begins like a pickle or a joblib file, which joblib.load reads")
                 raise _RefusedError(f"its header is said to be {length} bytes long, the file has {size}")
             entries = _parse(_take(file, length))
             metadata = entries.pop(_METADATA, {})
@@ -173,7 +182,10 @@ def replace_file(
         raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")
     temporary = temporary or target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temporary, flags, 0o666)  # less the umask
+    try:
+        descriptor = os.open(temporary, flags, 0o666)  # less the umask
+    except OSError as error:  # it is the caller's name that should be read in it
+        raise OSError(error.errno, f"{error.strerror} (to write a file there)", os.fspath(path)) from error
     try:
         with open(descriptor, "wb") as file:
             write_to(file)

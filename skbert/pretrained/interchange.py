@@ -219,7 +219,7 @@ def from_pretrained(
         n_features_in_=2 if pairs else 1,
         model_=_as_skbert(classifier, checkpoint, order),
         tokenizer_=checkpoints.new_tokenizer(checkpoint.tokenizer_json),
-        max_length_=estimator.max_length,
+        max_length_=int(estimator.max_length),
         long_text_=estimator.long_text,
     )
     return estimator

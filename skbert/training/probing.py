@@ -97,7 +97,7 @@ def start_constant_labels(model: SequenceClassifier, codes: np.ndarray, weights:
 
 def start_head(
     model: SequenceClassifier, embeddings: np.ndarray, codes: np.ndarray, weights: np.ndarray
-) -> None:
+) -> bool:
     """Set the head's weights to those of a logistic regression on `embeddings`.
 
     Parameters
@@ -107,13 +107,19 @@ def start_head(
         Pooled vectors of the frozen encoder.
     codes, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         Class codes, or an indicator matrix.
+
+    Returns
+    -------
+    bool
+        False if the rows hold one class, so that there is nothing to separate: the head is as it was.
     """
-    if len(np.unique(codes)) < 2:  # the rows of the probe hold one class: there is nothing to separate
-        return
+    if len(np.unique(codes)) < 2:
+        return False
     coefficients, intercepts = fit_probe(embeddings, codes, weights, model.head.out_features)
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(coefficients))
         model.head.bias.copy_(torch.from_numpy(intercepts))
+    return True
 
 
 def fit_probe(

@@ -194,11 +194,12 @@ def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray,
             "another fraction, more texts, or early_stopping=False."
         )
     rows = np.arange(n_rows)
+    training = rows[:0]
     if counts.min() > 1 and len(classes) <= n_validation <= n_rows - len(classes):
         training, validation = train_test_split(
             rows, test_size=n_validation, stratify=codes, random_state=seed
         )
-    else:
+    if len(np.unique(codes[training])) < len(classes):  # a rare one may be on the larger side alone
         order = np.random.default_rng(seed).permutation(n_rows)
         one_of_each = order[np.unique(codes[order], return_index=True)[1]]
         validation = order[~np.isin(order, one_of_each)][:n_validation]

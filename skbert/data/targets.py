@@ -1,0 +1,142 @@
+"""From whatever a user passes as y to an array: one label per text, or an indicator matrix of 0 and 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from sklearn import config_context
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import column_or_1d
+
+from skbert.exceptions import InputError, holding_warning_filters
+
+
+@contextmanager
+def as_input_error() -> Iterator[None]:
+    """Keep scikit-learn's words about labels and weights, but make them skbert's error."""
+    try:
+        # Up to scikit-learn 1.8, dispatching functions refuse lists.
+        with holding_warning_filters(), config_context(array_api_dispatch=False):
+            yield
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(str(error)) from error
+
+
+def label_values(y: Any, name: str = "y") -> np.ndarray:
+    """Comparable label values (1-D) or an indicator matrix, or an error that says what is wrong with y.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_labels)
+    name : str, default="y"
+        What the caller calls it.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), or (n_samples, n_labels) of int64
+
+    Raises
+    ------
+    InputError
+        Or a ValueError in scikit-learn's words; see `as_input_error`.
+    """
+    _check_no_tag_lists(y, name)
+    y = _plain(y, name)
+    missing = _first_missing(y)
+    if missing is not None:
+        raise InputError(
+            f"Input {name} contains NaN (a missing label) at row {missing}. Drop the rows without a label."
+        )
+    if len({isinstance(label, str) for label in _loose_labels(y)}) == 2:
+        raise InputError(
+            f"{name} mixes str labels with labels of other types, so their order is undefined. "
+            "Convert all of them with str()."
+        )
+    _check_finite(np.asarray(y), name)
+    if hasattr(y, "iloc") and type_of_target(np.asarray(y.iloc[:1])) == "unknown":
+        y = y.astype(object).to_numpy()
+    target = type_of_target(y, input_name=name)
+    if target == "multilabel-indicator":
+        return _checked_indicator(np.asarray(y), name)
+    if target in ("multiclass-multioutput", "continuous-multioutput"):
+        raise InputError(
+            f"{name} is a 2-D target ({target}). Expected one label per text, a 1-D array; or, for several "
+            "labels per text, an indicator matrix of 0 and 1 (see scikit-learn's MultiLabelBinarizer)."
+        )
+    values = column_or_1d(np.asarray(y), warn=True)
+    check_classification_targets(values)
+    return values
+
+
+def _plain(y: Any, name: str) -> Any:
+    """A sparse matrix as a dense one, objects in a table as numbers, and labels that end with NUL whole."""
+    if hasattr(y, "toarray"):
+        return y.toarray()
+    if isinstance(y, list | tuple) and any(isinstance(label, str) and label[-1:] == "\0" for label in y):
+        return np.array(y, dtype=object)
+    table = np.asarray(y) if getattr(y, "ndim", 1) == 2 else np.empty((0, 0))
+    if table.dtype != object or table.shape[1] == 1:
+        return y
+    import pandas as pd
+
+    rows = np.flatnonzero(pd.isna(table).any(axis=1))
+    if len(rows):
+        raise InputError(
+            f"Input {name} contains NaN (a missing label) at row {rows[0]}. Drop the rows without a label."
+        )
+    return table if any(isinstance(value, str) for value in table.flat) else table.astype(float)
+
+
+def _checked_indicator(matrix: np.ndarray, name: str) -> np.ndarray:
+    """The matrix, if it is one of 0 and 1: scikit-learn calls any matrix of two values an indicator."""
+    found = np.unique(matrix)
+    if not np.isin(found, (0, 1)).all():
+        raise InputError(
+            f"{name} is a matrix of the values {found[:5].tolist()}. Expected an indicator matrix of 0 and "
+            "1: 1 where a text has a label."
+        )
+    return matrix.astype(np.int64)
+
+
+def _check_finite(labels: np.ndarray, name: str) -> None:
+    if labels.dtype.kind != "f" or np.isfinite(labels).all():
+        return
+    row = int(np.flatnonzero(~np.isfinite(labels).reshape(len(labels), -1).all(axis=1))[0])
+    what = "NaN (a missing label)" if np.isnan(labels[row]).any() else "infinity"
+    raise InputError(f"Input {name} contains {what} at row {row}. Labels must be finite.")
+
+
+def _check_no_tag_lists(y: Any, name: str) -> None:
+    """Refuse a list of the labels of each text, which numpy would only call inhomogeneous."""
+    rows = _loose_labels(y)
+    lists = [isinstance(row, list | tuple | np.ndarray) for row in rows]
+    ragged = all(lists) and len({len(row) for row in rows}) > 1
+    if ragged or any(isinstance(row, set | frozenset) for row in rows):
+        raise InputError(
+            f"{name} holds the labels of each text as a {type(rows[0]).__name__}, for example "
+            f"{str(rows[0])[:60]} at row 0. Expected an indicator matrix: "
+            f"MultiLabelBinarizer().fit_transform({name}), of sklearn.preprocessing."
+        )
+
+
+def _loose_labels(y: Any) -> list[Any]:
+    """Labels that no dtype holds together: those of a list, or of a 1-D object array or Series."""
+    if isinstance(y, list | tuple):
+        return list(y)
+    is_object = str(getattr(y, "dtype", "")) == "object" and getattr(y, "ndim", 1) == 1
+    return np.asarray(y).tolist() if is_object else []
+
+
+def _first_missing(y: Any) -> int | None:
+    import pandas as pd
+
+    if getattr(y, "ndim", 1) != 1 or hasattr(y, "toarray"):
+        return None
+    flags = np.asarray(pd.isna(np.asarray(y) if not hasattr(y, "iloc") else y))
+    rows = np.flatnonzero(flags.reshape(-1)) if flags.ndim else np.array([], dtype=int)
+    return int(rows[0]) if len(rows) else None
