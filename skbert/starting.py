@@ -13,8 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skbert import inference
+from skbert.exceptions import InputError
 from skbert.network.model import SequenceClassifier, reset_head, twin
 from skbert.pretrained import checkpoints
+from skbert.pretrained.traits import max_positions
 from skbert.runtime import Generators
 from skbert.training import probing
 
@@ -45,13 +47,19 @@ class Start:
 def from_checkpoint(parameters: Mapping[str, Any], n_outputs: int) -> Start:
     """Start from the checkpoint that `model` and `revision` name."""
     checkpoint = checkpoints.load(parameters["model"], parameters["revision"])
-    pooling = parameters["pooling"]
+    pooling = checkpoint.pooling if parameters["pooling"] == "auto" else parameters["pooling"]
+    if pooling == "cls" and checkpoint.reads_forward:
+        raise InputError(
+            f"{checkpoint.name} reads from left to right: its first token sees nothing of a text, so that "
+            "pooling='cls' could learn nothing. Set pooling='mean', or take an encoder, such as BERT, "
+            "RoBERTa or ModernBERT."
+        )
 
     def new_model(*, shared: bool = False) -> SequenceClassifier:
         return SequenceClassifier(
             checkpoint.new_encoder(shared=shared),
             checkpoint.architecture,
-            checkpoint.pooling if pooling == "auto" else pooling,
+            pooling,
             n_outputs,
             checkpoint.head_dropout,
             checkpoint.rebuild(),
@@ -72,7 +80,7 @@ def from_fitted(
     model: SequenceClassifier, tokenizer: Tokenizer, name: str, head_init: str, moments: Moments | None
 ) -> Start:
     """Start from a fitted model, which is left as it is."""
-    positions = checkpoints.max_positions(model.encoder.config, model.architecture)
+    positions = max_positions(model.encoder.config, model.architecture)
     new_model = partial(twin, model)
     return Start(new_model, tokenizer, name, positions, model.hidden_size, model.encoder, head_init, moments)
 

@@ -187,6 +187,8 @@ def as_sentence_transformer(folder, pooling="mean"):
         "word_embedding_dimension": 32,
         "pooling_mode_cls_token": pooling == "cls",
         "pooling_mode_mean_tokens": pooling == "mean",
+        "pooling_mode_max_tokens": pooling == "max",
+        "pooling_mode_lasttoken": pooling == "lasttoken",
     }
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
     return folder

@@ -131,6 +131,29 @@ def test_gradual_thawing_from_the_top(epochs, expected, tiny_checkpoints):
         assert trained(model.head) == {True}
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradual_thawing_begins_with_the_head_alone(family, tiny_checkpoints):
+    """Poolers and the norms above the top layer wait, and so do DeBERTa's embeddings of distances."""
+    model = make(tiny_checkpoints(family, layers=2))
+    thawing = GradualThawing(model)
+    thawing.fit_begin(3, 10)
+    thawing.epoch_begin(0)
+    head = set(model.head.parameters())
+    assert {p for p in model.parameters() if p.requires_grad} == head
+    thawing.epoch_begin(2)
+    assert trained(model) == {True}
+
+
+@pytest.mark.parametrize("what", [2, "embeddings"])
+def test_embeddings_of_distances_are_embeddings(what, tiny_checkpoints, make_classifier, reviews):
+    folder = tiny_checkpoints("deberta-v2", layers=2)
+    start = dict(checkpoints.load(folder).new_encoder().named_parameters())
+    fitted = fit(make_classifier, reviews, model=folder, freeze=what).model_.encoder
+    moved = {name for name, p in fitted.named_parameters() if not torch.equal(p, start[name])}
+    assert not [name for name in moved if "embeddings" in name or name.startswith("encoder.LayerNorm")]
+    assert bool(moved) == (what == "embeddings")  # two layers are all that there are
+
+
 def test_gradual_thawing_in_a_fit(tiny_checkpoints, make_classifier, reviews):
     """What is frozen in an epoch does not move in it, decay included; in the end everything has."""
     from skbert.data.inputs import check_texts

@@ -5,12 +5,16 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, drop_tensors
 
-from skbert import CheckpointError
+from skbert import BertClassifier, CheckpointError, InputError
 from skbert.pretrained import checkpoints
+
+TEXTS = ["good film", "a bad and dull story"]
 
 
 @pytest.fixture
@@ -123,10 +127,93 @@ def test_positions_leave_room_for_the_offset(family, tiny_checkpoints):
     assert checkpoint.architecture.position_offset == (2 if "roberta" in family else 0)
 
 
-@pytest.mark.parametrize(("pooling", "expected"), [("mean", "mean"), ("cls", "cls")])
-def test_pooling_follows_sentence_transformers(pooling, expected, folder):
+POOLINGS = {"mean": "mean", "cls": "cls", "max": "max", "lasttoken": "mean"}
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooling_follows_sentence_transformers(pooling, folder):
     as_sentence_transformer(folder, pooling)
-    assert checkpoints.load(folder).pooling == expected
+    assert checkpoints.load(folder).pooling == POOLINGS[pooling]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_pooling_of_newer_settings(pooling, folder):
+    as_sentence_transformer(folder)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": pooling}))
+    assert checkpoints.load(folder).pooling == pooling
+
+
+@pytest.mark.parametrize("pooling", ["cls", "max"])
+def test_embeddings_are_those_of_sentence_transformers(pooling, folder):
+    """Before any training, that is: they take the first token's state as it is, without the pooler."""
+    as_sentence_transformer(folder, pooling)
+    settings = {"freeze": "encoder", "epochs": 1, "precision": "float32", "device": "cpu", "max_length": 32}
+    classifier = BertClassifier(folder, **settings).fit(TEXTS * 4, [0, 1] * 4)
+    tokenizer, encoder = (
+        kind.from_pretrained(folder) for kind in (transformers.AutoTokenizer, transformers.AutoModel)
+    )
+    assert encoder.pooler is not None
+    with torch.no_grad():
+        expected = torch.cat(
+            [
+                states[:, 0] if pooling == "cls" else states.amax(dim=1)
+                for text in TEXTS
+                for states in [encoder(**tokenizer(text, return_tensors="pt")).last_hidden_state]
+            ]
+        )
+    np.testing.assert_allclose(classifier.transform(TEXTS), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("T5", {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2}),
+        (
+            "Bart",
+            {
+                "d_model": 32,
+                "encoder_layers": 1,
+                "decoder_layers": 1,
+                "encoder_attention_heads": 2,
+                "decoder_attention_heads": 2,
+            },
+        ),
+    ],
+)
+def test_encoders_with_a_decoder_are_refused(kind, sizes, folder):
+    config = getattr(transformers, f"{kind}Config")(vocab_size=200, **sizes)
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
+    with pytest.raises(CheckpointError, match=r"an encoder with a decoder .*Expected an encoder alone"):
+        checkpoints.load(folder)
+
+
+def test_the_first_token_of_a_decoder_is_refused(folder):
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = transformers.GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=1, n_head=2, n_positions=128)
+    transformers.GPT2Model(config).save_pretrained(folder)
+    settings = {"epochs": 1, "device": "cpu", "max_length": 32}
+    with pytest.raises(InputError, match=r"from left to right.*Set pooling='mean'"):
+        BertClassifier(folder, **settings).fit(TEXTS * 4, [0, 1] * 4)
+    classifier = BertClassifier(folder, pooling="mean", **settings).fit(TEXTS * 4, [0, 1] * 4)
+    assert classifier.transform(TEXTS).shape == (2, 32)
+
+
+def test_segments_are_those_that_the_tokenizer_gives_transformers(folder):
+    path = folder / "tokenizer_config.json"
+    stated = json.loads(path.read_text())
+    assert "token_type_ids" in stated["model_input_names"]
+    assert checkpoints.load(folder).architecture.takes_segments
+    path.write_text(json.dumps(stated | {"model_input_names": ["input_ids", "attention_mask"]}))
+    assert not checkpoints.load(folder).architecture.takes_segments
+
+
+def test_feed_forward_networks_in_chunks_change_nothing(folder):
+    config = json.loads((folder / "config.json").read_text())
+    settings = {"epochs": 1, "device": "cpu", "max_length": 32, "random_state": 0}
+    plain = BertClassifier(folder, **settings).fit(TEXTS * 4, [0, 1] * 4)
+    (folder / "config.json").write_text(json.dumps(config | {"chunk_size_feed_forward": 5}))
+    chunked = BertClassifier(folder, **settings).fit(TEXTS * 4, [0, 1] * 4)
+    np.testing.assert_array_equal(chunked.predict_proba(TEXTS), plain.predict_proba(TEXTS))
 
 
 def test_plain_checkpoints_pool_cls(folder):

@@ -1,5 +1,6 @@
 """Tokens, special tokens and truncation against transformers' own tokenizers."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from skbert import InputError
 from skbert.data.encoding import Template, encode, ragged_arange, truncate_longest_first
 from skbert.data.inputs import Texts
 from skbert.pretrained import checkpoints
@@ -95,6 +97,16 @@ def test_special_tokens_in_a_text_are_literal(tokenizer):
     assert (encodings.ids == separator).sum() == 2  # the two that end the texts
     assert tokenizer.token_to_id("[MASK]") not in encodings.ids
     assert tokenizer.token_to_id("[PAD]") not in encodings.ids
+
+
+def test_a_text_of_nothing_is_named(tokenizer):
+    """Where the checkpoint puts no special tokens around texts, an empty one would be no row at all."""
+    without = json.loads(tokenizer.to_str()) | {"post_processor": None}
+    bare = checkpoints.new_tokenizer(json.dumps(without))
+    assert np.diff(encode(bare, Texts(["good film"]), 8).offsets).tolist() == [2]
+    with pytest.raises(InputError, match=r"The text '  ' has no tokens.*Leave such texts out"):
+        encode(bare, Texts(["good", "  "]), 8)
+    assert np.diff(encode(bare, Texts(["good", "  "], ["", "film"]), 8).offsets).tolist() == [1, 1]
 
 
 @settings(max_examples=200)

@@ -20,6 +20,7 @@ import numpy as np
 from skbert.caching.cache import Cache
 from skbert.data.inputs import Texts
 from skbert.data.tokens import token_ids
+from skbert.exceptions import InputError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -131,6 +132,8 @@ def encode(
     sides = [token_ids(tokenizer, column, needed, cache) for column in columns]
     lengths = np.stack([np.diff(offsets) for _, offsets in sides])  # (n_sides, n_texts)
     kept = truncate_longest_first(lengths, budget)
+    if template.n_special == 0:
+        _refuse_texts_of_nothing(texts, kept)
     owners, starts = _windows(lengths, kept) if long_text == "windows" else _one_row(lengths)
     kept_of_rows = kept[:, owners]
     heads = kept_of_rows // 4 if long_text == "head_tail" else kept_of_rows
@@ -145,6 +148,15 @@ def encode(
     ]
     ids, segments, row_offsets = _assemble(spans, template)
     return Encodings(ids, row_offsets, segments, owners, np.any(truncated, axis=0))
+
+
+def _refuse_texts_of_nothing(texts: Texts, kept: np.ndarray) -> None:
+    empty = np.flatnonzero(kept.sum(axis=0) == 0)
+    if len(empty):
+        raise InputError(
+            f"The text {str(texts.rows[empty[0]])[:60]!r} has no tokens, and the checkpoint's tokenizer puts "
+            "no special ones around it: there is nothing to read. Leave such texts out."
+        )
 
 
 @dataclass(frozen=True, slots=True)

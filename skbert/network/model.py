@@ -280,6 +280,13 @@ def encoder_layers(encoder: Any) -> nn.ModuleList:
 
 
 def embedding_parts(encoder: Any) -> list[nn.Module]:
-    """What comes before the layers: the embeddings, and ELECTRA's projection of them."""
-    parts = (encoder.embeddings, getattr(encoder, "embeddings_project", None))
+    """What comes before the layers: the embeddings, and what some families have besides.
+
+    ELECTRA projects them; MPNet and DeBERTa embed distances, which go into every layer; DeBERTa may have a
+    convolution beside the lowest one.
+    """
+    beside = getattr(encoder, "encoder", None)
+    of_distances = ("relative_attention_bias", "rel_embeddings", "LayerNorm")
+    parts = [encoder.embeddings, getattr(encoder, "embeddings_project", None)]
+    parts += [getattr(beside, name, None) for name in (*of_distances, "conv")]
     return [part for part in parts if part is not None]

@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,12 +22,18 @@ from skbert.network.attention import packed_attention
 from skbert.network.model import Architecture, twin
 from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import FILES, VOCABULARIES, locate
+from skbert.pretrained.traits import (
+    Pooling,
+    architecture_of,
+    head_dropout_of,
+    max_positions,
+    reads_forward,
+    stated_pooling,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Families whose packed forward equals the padded one (tests/test_model.py holds them to it).
-_PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
 _ATTENTION = "skbert_packed"
 _MAX_LOADED = 4  # checkpoints kept in memory per process
 
@@ -39,10 +44,11 @@ class Checkpoint:
 
     name: str
     tokenizer_json: str
-    pooling: Literal["cls", "mean"]  # what "auto" means for this checkpoint
+    pooling: Pooling  # what "auto" means for this checkpoint
     architecture: Architecture
     max_positions: int  # longest text in tokens
     head_dropout: float
+    reads_forward: bool  # each token sees only those before it
     encoder: Any  # nn.Module of transformers, which has no types; never to be changed
 
     @property
@@ -108,15 +114,19 @@ def _read(folder: Path, name: str) -> Checkpoint:
 def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
     """An encoder that was read from a folder, and all that skbert needs to know of it."""
     config = encoder.config
-    architecture = _architecture(encoder, config)
+    tokenizer_json, input_names = _read_tokenizer(folder)
+    architecture = architecture_of(encoder, input_names)
+    with quiet() as transformers:
+        forward = reads_forward(config, transformers)
     config._attn_implementation = _attention_of(architecture.packed)
     return Checkpoint(
         name=name,
-        tokenizer_json=_read_tokenizer(folder),
-        pooling=_pooling(folder),
+        tokenizer_json=tokenizer_json,
+        pooling=stated_pooling(folder) or "cls",
         architecture=architecture,
         max_positions=max_positions(config, architecture),
-        head_dropout=_head_dropout(config),
+        head_dropout=head_dropout_of(config),
+        reads_forward=forward,
         encoder=encoder,
     )
 
@@ -124,10 +134,17 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
 def _read_encoder(folder: Path) -> Any:
     """The encoder in float32; an error that names the weights if any of them would stay random."""
     encoder, report = read_model("AutoModel", folder, torch.float32)
+    if getattr(encoder.config, "is_encoder_decoder", False):
+        raise CheckpointError(
+            f"{folder} holds an encoder with a decoder ({encoder.config.model_type!r}). Expected an encoder "
+            "alone, such as BERT, RoBERTa or ModernBERT."
+        )
     missing = {key for key in report["missing_keys"] if not key.startswith("pooler.")}
     refuse_other_weights(folder, missing, report["unexpected_keys"], encoder)
-    if any(key.startswith("pooler.") for key in report["missing_keys"]):
-        encoder.pooler = None  # it would be random; the first token's state is used as it is
+    if any(key.startswith("pooler.") for key in report["missing_keys"]) or stated_pooling(folder) == "cls":
+        # It would be random, or is not what this checkpoint's embeddings went through: sentence-transformers
+        # takes the first token's state as it is.
+        encoder.pooler = None
     return encoder.eval().requires_grad_(False)
 
 
@@ -147,6 +164,7 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
             )
             # config.json may name any, even one whose code transformers would get from the hub.
             config._attn_implementation = "eager"
+            config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
             return getattr(transformers, auto).from_pretrained(
                 folder,
                 config=config,
@@ -179,34 +197,6 @@ def _is_layer(key: str, encoder: Any) -> bool:
     return match is not None and any(n.startswith(match[1]) for n, _ in encoder.named_parameters())
 
 
-def _architecture(encoder: Any, config: Any) -> Architecture:
-    accepted = inspect.signature(encoder.forward).parameters
-    family = config.model_type
-    absolute = getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
-    packed = family in _PACKED_FAMILIES and absolute and not getattr(config, "is_decoder", False)
-    n_segments = getattr(config, "type_vocab_size", 0) or 0
-    return Architecture(
-        packed=packed,
-        position_offset=_position_offset(encoder),
-        takes_positions=packed and "position_ids" in accepted,
-        takes_segments="token_type_ids" in accepted and n_segments > 0,
-        pad_id=getattr(config, "pad_token_id", None) or 0,
-        n_segments=n_segments,
-    )
-
-
-def max_positions(config: Any, architecture: Architecture) -> int:
-    """Tokens that an encoder has positions for."""
-    return (getattr(config, "max_position_embeddings", None) or 512) - architecture.position_offset
-
-
-def _position_offset(encoder: Any) -> int:
-    """Position id of the first token: RoBERTa and its kin keep the rows up to the padding id free."""
-    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
-    padding = getattr(table, "padding_idx", None)
-    return 0 if padding is None else padding + 1
-
-
 def _attention_of(packed: bool) -> str:
     if not packed:
         return "eager"
@@ -215,8 +205,8 @@ def _attention_of(packed: bool) -> str:
     return _ATTENTION
 
 
-def _read_tokenizer(folder: Path) -> str:
-    """The raw tokenizer as JSON: truncation and padding reset, special tokens in texts taken literally."""
+def _read_tokenizer(folder: Path) -> tuple[str, list[str]]:
+    """The raw tokenizer as JSON, truncation and padding reset; and the inputs that it gives transformers."""
     # transformers would make up an empty tokenizer, in which every word is unknown.
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise CheckpointError(
@@ -238,7 +228,7 @@ def _read_tokenizer(folder: Path) -> str:
         )
     backend.no_truncation()
     backend.no_padding()
-    return backend.to_str()
+    return backend.to_str(), list(tokenizer.model_input_names)
 
 
 def new_tokenizer(tokenizer_json: str) -> Tokenizer:
@@ -248,26 +238,6 @@ def new_tokenizer(tokenizer_json: str) -> Tokenizer:
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.encode_special_tokens = True  # "[SEP]" typed by a user is five characters of text
     return tokenizer
-
-
-def _pooling(folder: Path) -> Literal["cls", "mean"]:
-    """What the checkpoint was trained with: sentence-transformers checkpoints say so, others use CLS."""
-    import json
-
-    settings = folder / "1_Pooling" / "config.json"
-    if not ((folder / "modules.json").is_file() and settings.is_file()):
-        return "cls"
-    stated = json.loads(settings.read_text(encoding="utf-8"))
-    uses_cls = stated.get("pooling_mode_cls_token", stated.get("pooling_mode") == "cls")
-    return "cls" if uses_cls else "mean"
-
-
-def _head_dropout(config: Any) -> float:
-    for name in ("classifier_dropout", "seq_classif_dropout", "hidden_dropout_prob"):
-        value = getattr(config, name, None)
-        if value is not None:
-            return float(value)
-    return 0.1
 
 
 def build_encoder(config: dict[str, Any], packed: bool) -> Any:

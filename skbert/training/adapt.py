@@ -76,6 +76,12 @@ class GradualThawing(Watcher):
         self._groups = [
             [p for part in group for p in part.parameters() if p.requires_grad] for group in parts
         ]
+        # What stands between the top layer and the head (a pooler, a norm) goes with the layer.
+        placed = {p for group in self._groups for p in group}
+        above = [part for part in (encoder, self._model.pooler) if part is not None]
+        self._groups[0] += [
+            p for part in above for p in part.parameters() if p.requires_grad and p not in placed
+        ]
         self._epochs = epochs
 
     def epoch_begin(self, epoch: int) -> None:
