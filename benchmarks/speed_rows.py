@@ -222,7 +222,6 @@ def _predict_record(
             "seconds": seconds,
             "useful_tokens_per_second": float(lengths.sum() / seconds),
             "accuracy": float((classes[answers[name].argmax(axis=1)] == work.y_test).mean()),
-            "difference": float(np.abs(answers[name] - answers["pipeline, batch 1"]).max()),
         }
     return {
         "n_texts": len(lengths),
@@ -237,13 +236,8 @@ def _predict_lines(plan: Plan, name: str, record: dict[str, Any]) -> list[Line]:
     systems = record["systems"]
     ours, usual = systems["skbert"], systems["skbert, default pooling"]
     lines = _race_lines(plan, f"predict_proba, {name}", "skbert", record)
-    moved = f"{ours['difference']:.4f}"
-    lines.append(Line("largest move of a probability", "pipeline, float32", moved, "", record["precision"]))
     if INT8 in systems:
         lines += _race_lines(plan, f"predict_proba, {name}, int8", INT8, record)
-        details = f"accuracy {systems[INT8]['accuracy']:.3f} : {ours['accuracy']:.3f}"
-        moved = f"{systems[INT8]['difference']:.4f}"
-        lines.append(Line("largest move of a probability, int8", "pipeline, float32", moved, "", details))
     slower = max(usual, ours, key=lambda summary: summary["seconds"])
     return [*lines, _mfu_line("predict", slower, TARGETS["predict mfu"][plan.device])]
 

@@ -117,11 +117,13 @@ TASKS: dict[str, tuple[Any, tuple[str, ...], tuple[int, ...]]] = {
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing, print the table; the exit status is 1 if an expectation does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--data", type=Path, help="folder of the data sets; --table needs none")
     parser.add_argument("--tasks", type=lambda text: text.split(","), default=list(TASKS))
     parser.add_argument("--out", type=Path, default=RESULTS, help="results file, resumed if there")
     parser.add_argument("--table", action="store_true", help="run nothing, print what is stored")
     args = parser.parse_args(argv)
+    if args.data is None and not args.table:
+        parser.error("--data is needed")
     store = Store(args.out)
     if not args.table:
         env = environment()

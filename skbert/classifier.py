@@ -49,9 +49,9 @@ class BertClassifier(
     pooling : {"auto", "cls", "mean", "max"}, default="auto"
         How the states of a text's tokens become one vector: the first token's state, through the
         checkpoint's pooler where it has one, or the mean or maximum over tokens. "auto" follows a
-        sentence-transformers checkpoint's own settings and is "cls" for any other. One that states "cls" takes
-        the first token's state as it is, and so it is done here. Checkpoints that read from left to right
-        cannot have "cls".
+        sentence-transformers checkpoint's own settings and is "cls" for any other. A checkpoint of theirs
+        that pools by "cls" takes the first token's state as it is. One that reads from left to right cannot
+        have "cls".
     head_layers : int, default=0
         Hidden layers of the head, as wide as the encoder, each with a residual connection that lets the head
         start as if it had none.

@@ -63,6 +63,8 @@ class SavingMixin:
             `scoring`. It is named, and nothing is written.
         CheckpointError
             If `only_changes` and the checkpoint of the fit, `model`, cannot be found.
+        OSError
+            If no file can be written there: the folder must exist.
         """
         check_is_fitted(self)
         from skbert.persistence import model_file
@@ -73,7 +75,8 @@ class SavingMixin:
     def load(cls, path: str | PathLike[str], *, checkpoint: str | PathLike[str] | None = None) -> Self:
         """Read an estimator that `save` wrote.
 
-        Nothing of the file is executed, and no connection is opened. The estimator is exactly the one that
+        Nothing of the file is executed, and no connection is opened, unless `checkpoint` names one on the
+        hub that is not in its cache. The estimator is exactly the one that
         was saved, down to the bits of its predictions on the same machine, versions and threads; or an error
         is raised. It needs no GPU if it was trained on one; only `device` must name one that is there, see
         `set_params`.
@@ -95,6 +98,10 @@ class SavingMixin:
         ------
         PersistenceError
             If the file is damaged, is none that `save` wrote, or was written by a newer version.
+        CheckpointError
+            If `checkpoint` cannot be found.
+        OSError
+            If there is no file, or it may not be read.
         """
         from skbert.persistence import model_file
 

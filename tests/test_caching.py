@@ -151,6 +151,10 @@ def test_the_limit_that_people_set():
     assert skbert.cache_info() == skbert.CacheInfo(0, 0, 10_000, 0)
     with pytest.raises(ValueError, match=r"n_bytes is -1\. Expected 0"):
         skbert.set_cache_limit(-1)
+    with pytest.raises(TypeError, match=r"n_bytes='1GB'\. Expected a number of bytes"):
+        skbert.set_cache_limit("1GB")
+    with pytest.raises(ValueError, match=r"kind='token'\. Expected one of 'tokens', 'vectors', 'states'"):
+        skbert.cache_info("token")
 
 
 # Tokens.

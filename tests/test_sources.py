@@ -82,6 +82,12 @@ def test_a_tampered_embedded_copy_is_not_used(tmp_path):
     assert "CheckpointError" in result.stderr
 
 
+def test_the_embedded_copy_is_no_remedy_where_a_revision_is_asked_for():
+    with pytest.raises(CheckpointError, match=r"with revision='main' is not in the hub cache") as caught:
+        sources.locate(sources.DEFAULT_CHECKPOINT, "main")
+    assert "offline]" not in str(caught.value)
+
+
 def test_a_name_in_the_hubs_cache_needs_no_connection(tiny_bert, tmp_path):
     snapshot = tmp_path / "hub" / "models--someone--tiny" / "snapshots" / ("a" * 40)
     shutil.copytree(tiny_bert, snapshot)

