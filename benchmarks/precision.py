@@ -82,8 +82,9 @@ def table(cells: dict[str, Any], datasets: list[str]) -> list[str]:
     header = ("set, rows", "in", "accuracy", "log loss", "other labels", "move, p99", "largest move")
     lines = [_row(header), _row(["---"] * len(header)).replace(" ", "")]
     for name in datasets:
-        cell = cells.get(name, {"precisions": {}})
-        for precision, of in cell["precisions"].items():
+        cell = cells.get(name)
+        for precision in PRECISIONS if cell else ():
+            of = cell["precisions"][precision]
             moved = (
                 f"{of['other labels']} of {cell['n_test']:,}",
                 f"{of['move of one in a hundred']:.4f}",
