@@ -118,7 +118,7 @@ def _named_device(name: str | torch.device) -> torch.device:
             )
         return _own_gpu() if device.index is None else device
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()  # the meta device has no numbers to give back
     except Exception as error:  # of a type that each backend chooses
         raise InputError(
             f"device={name!r} was asked for, but torch {torch.__version__} cannot use it here, on "
