@@ -51,7 +51,7 @@ class BertClassifier(
         checkpoint's pooler where it has one, or the mean or maximum over tokens. "auto" follows a
         sentence-transformers checkpoint's own settings and is "cls" for any other. A checkpoint of theirs
         that pools by "cls" takes the first token's state as it is. One that reads from left to right cannot
-        have "cls".
+        be fitted with "cls".
     head_layers : int, default=0
         Hidden layers of the head, as wide as the encoder, each with a residual connection that lets the head
         start as if it had none.
@@ -177,7 +177,8 @@ class BertClassifier(
     Notes
     -----
     A lone surrogate in a text (a str with no UTF-8 form) is read as U+FFFD, the replacement character.
-    Special tokens that occur in a text, such as ``[SEP]``, are read as plain text.
+    Special tokens that occur in a text, such as ``[SEP]``, are read as plain text. The segments of a pair are
+    those that transformers would give the encoder: none, where the tokenizer's `model_input_names` lack them.
 
     References
     ----------

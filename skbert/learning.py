@@ -107,7 +107,8 @@ class LearningMixin(BaseEstimator):
             labels = encode_labels(y, len(texts))
         weights = row_weights(labels, sample_weight, self.class_weight)
         held_out = check_held_out(X_val, y_val, texts, labels)
-        check_same_names(X_val, names)
+        if held_out is not None:
+            check_same_names(X_val, names)
         if not going_on:
             # A checkpoint that is not there is named now, before seconds go into importing torch.
             locate(self.model, self.revision)

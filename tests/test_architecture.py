@@ -81,7 +81,7 @@ NEVER = {
     },
     "pretrained.library": {"sklearn", "skbert.classifier", "skbert.pretrained.checkpoints"},
     "pretrained.sources": {"torch", "transformers", "sklearn"},
-    "pretrained.traits": {"torch", "transformers", "sklearn", "skbert.pretrained.checkpoints"},
+    "pretrained.traits": {"transformers", "sklearn", "skbert.pretrained.checkpoints"},
     "training.adapt": {"sklearn", "transformers", "skbert.training.loop", "skbert.training.optimizer"},
     "training.callbacks": {"torch", "transformers"},
     "training.diagnosis": {"sklearn", "transformers", "torch", "skbert.training.loop"},

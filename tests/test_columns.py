@@ -19,6 +19,13 @@ def test_names_of_a_frame_alone():
 def test_columns_without_names_go_with_any():
     check_same_names(PAIRS.to_numpy(), column_names(PAIRS))
     check_same_names(PAIRS[["b", "a"]], column_names(PAIRS.to_numpy()))
+    check_same_names(PAIRS.set_axis([0, 1], axis=1), column_names(PAIRS))
+
+
+def test_names_of_an_arrow_table():
+    table = pytest.importorskip("pyarrow").table({name: PAIRS[name].tolist() for name in PAIRS})
+    check_same_names(table, column_names(table))
+    check_same_names(table, column_names(PAIRS))
 
 
 @pytest.mark.parametrize("method", ["partial_fit", "warm start"])

@@ -146,6 +146,13 @@ def test_any_bytes_are_refused_or_read(tmp_path_factory, content, with_length):
         return
 
 
+def test_a_short_file_is_not_taken_for_a_pickle(tmp_path):
+    """640 bytes of header begin as a pickle does."""
+    (tmp_path / "file").write_bytes((640).to_bytes(8, "little") + b"{")
+    with pytest.raises(PersistenceError, match="its header is said to be 640 bytes long"):
+        tensorfile.read(tmp_path / "file")
+
+
 def test_a_header_that_no_reader_takes_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorfile, "MAX_HEADER", 1000)
     with pytest.raises(PersistenceError, match="The header would be"):

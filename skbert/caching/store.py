@@ -159,14 +159,14 @@ def set_cache_limit(n_bytes: int) -> None:
     Raises
     ------
     ValueError, TypeError
-        If it is negative, or no number.
+        If it is negative or infinite, or no number.
     """
     if not isinstance(n_bytes, Real):
         raise TypeError(
             f"n_bytes={n_bytes!r}. Expected a number of bytes, such as 2**30; 0 turns the cache off."
         )
     if not 0 <= n_bytes < math.inf:
-        raise ValueError(f"n_bytes is {n_bytes}. Expected 0 (no cache) or more.")
+        raise ValueError(f"n_bytes is {n_bytes}. Expected 0 (no cache) or more, and finite.")
     STORE.limit = int(n_bytes)
 
 

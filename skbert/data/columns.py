@@ -18,7 +18,7 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
     ----------
     X : array-like of str
     fitted : estimator, default=None
-        One that goes on with X: its own names stay.
+        One that goes on with X: its own names stay, if it has any.
 
     Returns
     -------
@@ -37,9 +37,9 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
 
 def check_same_names(X_val: Any, names: dict[str, np.ndarray]) -> None:
     """Refuse validation texts whose columns have other names, or another order, than those of X."""
-    expected = names.get("feature_names_in_")
-    if expected is not None and list(getattr(X_val, "columns", expected)) != list(expected):
+    found, expected = (n.get("feature_names_in_") for n in (column_names(X_val), names))
+    if found is not None and expected is not None and list(found) != list(expected):
         raise InputError(
-            f"X_val has the columns {list(X_val.columns)}, but X has {list(expected)}. Pass the same "
-            "columns, in the same order."
+            f"X_val has the columns {list(found)}, but X has {list(expected)}. Pass the same columns, in the "
+            "same order."
         )

@@ -120,7 +120,7 @@ def known_labels(classes: Any, y: Any) -> Labels:
             return Labels(values[:0], found, "multilabel-indicator")
         if classes is None:
             raise InputError("classes must be passed on the first call to partial_fit: all labels to come.")
-        found = np.unique(label_values(classes))
+        found = np.unique(label_values(classes, "classes"))
     if len(found) < 2:
         raise InputError(f"classes={found.tolist()}; expected at least two classes.")
     return Labels(np.empty(0, np.int64), found, "binary" if len(found) == 2 else "multiclass")
@@ -128,9 +128,13 @@ def known_labels(classes: Any, y: Any) -> Labels:
 
 def check_same_classes(classes: Any, known: Labels) -> None:
     """Refuse other classes than the first call of `partial_fit` named; None is none."""
-    if classes is not None and not np.array_equal(np.unique(classes), known.classes):
+    if classes is None:
+        return
+    with as_input_error():
+        named = np.unique(label_values(classes, "classes"))
+    if not np.array_equal(named, known.classes):
         raise InputError(
-            f"classes={np.asarray(classes).tolist()} are not those of the first call to partial_fit, "
+            f"classes={named.tolist()} are not those of the first call to partial_fit, "
             f"{known.classes.tolist()}. Pass the same ones, or none."
         )
 

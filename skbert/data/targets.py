@@ -80,7 +80,7 @@ def _plain(y: Any, name: str) -> Any:
     if isinstance(y, list | tuple) and any(isinstance(label, str) and label[-1:] == "\0" for label in y):
         return np.array(y, dtype=object)
     table = np.asarray(y) if getattr(y, "ndim", 1) == 2 else np.empty((0, 0))
-    if table.dtype != object or table.shape[1] == 1:
+    if table.dtype != object:
         return y
     import pandas as pd
 
@@ -89,7 +89,8 @@ def _plain(y: Any, name: str) -> Any:
         raise InputError(
             f"Input {name} contains NaN (a missing label) at row {rows[0]}. Drop the rows without a label."
         )
-    return table if any(isinstance(value, str) for value in table.flat) else table.astype(float)
+    numbers = table.shape[1] > 1 and not any(isinstance(value, str) for value in table.flat)
+    return table.astype(float) if numbers else y
 
 
 def _checked_indicator(matrix: np.ndarray, name: str) -> np.ndarray:
@@ -115,12 +116,15 @@ def _check_no_tag_lists(y: Any, name: str) -> None:
     """Refuse a list of the labels of each text, which numpy would only call inhomogeneous."""
     rows = _loose_labels(y)
     lists = [isinstance(row, list | tuple | np.ndarray) for row in rows]
-    ragged = all(lists) and len({len(row) for row in rows}) > 1
+    ragged = (
+        any(lists)
+        and len({len(row) if is_list else -1 for row, is_list in zip(rows, lists, strict=True)}) > 1
+    )
     if ragged or any(isinstance(row, set | frozenset) for row in rows):
         raise InputError(
             f"{name} holds the labels of each text as a {type(rows[0]).__name__}, for example "
-            f"{str(rows[0])[:60]} at row 0. Expected an indicator matrix: "
-            f"MultiLabelBinarizer().fit_transform({name}), of sklearn.preprocessing."
+            f"{str(rows[0])[:60]} at row 0. Expected an indicator matrix of 0 and 1, as scikit-learn's "
+            "MultiLabelBinarizer makes it, the same one for all of your data."
         )
 
 

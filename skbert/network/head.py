@@ -15,7 +15,7 @@ from skbert.network.dropout import Dropout
 
 
 class BarePooler(nn.Module):
-    """ALBERT's pooler: a linear layer, whose activation the encoder keeps beside it.
+    """The pooler of ALBERT and BigBird: a linear layer, whose activation the encoder keeps beside it.
 
     Parameters
     ----------

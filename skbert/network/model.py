@@ -85,7 +85,8 @@ class SequenceClassifier(nn.Module):
         if pooler is not None:
             encoder.pooler = None
         if isinstance(pooler, nn.Linear):
-            pooler = BarePooler(pooler, encoder.pooler_activation)
+            activation = getattr(encoder, "pooler_activation", None) or encoder.activation
+            pooler = BarePooler(pooler, activation)
         self.encoder: Any = encoder  # nn.Module of transformers, which has no types
         # Poolers of encoders read the first token; those of classifiers (families.py) any vector.
         self.pooler = pooler if pooling == "cls" or getattr(pooler, "reads_any_vector", False) else None
@@ -282,11 +283,14 @@ def encoder_layers(encoder: Any) -> nn.ModuleList:
 def embedding_parts(encoder: Any) -> list[nn.Module]:
     """What comes before the layers: the embeddings, and what some families have besides.
 
-    ELECTRA projects them; MPNet and DeBERTa embed distances, which go into every layer; DeBERTa may have a
-    convolution beside the lowest one.
+    ELECTRA, ALBERT and RemBERT project them; MPNet and DeBERTa embed distances, which go into every layer,
+    and DeBERTa may have a convolution beside the lowest one.
     """
     beside = getattr(encoder, "encoder", None)
-    of_distances = ("relative_attention_bias", "rel_embeddings", "LayerNorm")
-    parts = [encoder.embeddings, getattr(encoder, "embeddings_project", None)]
-    parts += [getattr(beside, name, None) for name in (*of_distances, "conv")]
+    names = ["embedding_hidden_mapping_in", "relative_attention_bias"]
+    if hasattr(beside, "rel_embeddings"):
+        names += ["rel_embeddings", "LayerNorm", "conv"]
+    embeddings = getattr(encoder, "embeddings", None)
+    parts = [encoder.get_input_embeddings() if embeddings is None else embeddings]
+    parts += [getattr(encoder, "embeddings_project", None), *(getattr(beside, name, None) for name in names)]
     return [part for part in parts if part is not None]

@@ -11,6 +11,7 @@ Every version of the format keeps the two metadata and the key "format"; so a ne
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import platform
@@ -90,6 +91,8 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The estimator as JSON, and its weights."""
     state = dict(vars(estimator))  # at once: another thread may be fitting
     parameters = {name: state.pop(name) for name in estimator.get_params(deep=False)}
+    for fixed in estimator._parameter_constraints:  # by a subclass, which sets it anew when it is built
+        state.pop(fixed, None)
     model, tokenizer = state.pop("model_"), state.pop("tokenizer_")
     routing = state.pop(_ROUTING, None)
     adapters = state.pop("adapters_", {})
@@ -179,10 +182,12 @@ def _with_checkpoint(
             f"it holds only what training changed of {str(content['base'])[:200]!r}. Pass that checkpoint, "
             "by name or folder, as load(path, checkpoint=...)."
         )
+    try:
+        encoder = checkpoints.load(checkpoint).new_encoder(shared=True)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint={os.fspath(checkpoint)!r} was not found: {error}") from error
     dtypes = {name: tensorfile.dtype_of(about) for name, about in content["arrays"].items()}
-    return delta.whole(
-        arrays, delta.weights_of(checkpoints.load(checkpoint).new_encoder(shared=True)), dtypes
-    )
+    return delta.whole(arrays, delta.weights_of(encoder), dtypes)
 
 
 def _check_arrays(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -209,15 +214,14 @@ def _put_together(
         )
     decoder = Decoder(size + _ALLOWANCE)
     parameters = {name: _decode(decoder, value) for name, value in content["parameters"].items()}
-    estimator: Any = cls()
-    unknown = sorted(set(parameters) - set(estimator.get_params(deep=False)))
+    unknown = sorted(set(parameters) - set(inspect.signature(cls).parameters))
     if unknown:
         raise PersistenceError(
             f"it has the parameters {unknown[:5]}, which skbert {skbert.__version__} does not have. It was "
             f"written by skbert {str(content['versions']['skbert'])[:20]}; install that version or a newer "
             "one."
         )
-    estimator.set_params(**parameters)
+    estimator: Any = cls(**parameters)
     attributes = {name: _decode(decoder, value) for name, value in content["attributes"].items()}
     _check_names(cls, attributes)
     _check_attributes(attributes)

@@ -47,7 +47,7 @@ _DTYPES = {
     "U8": "|u1",
     "BOOL": "|b1",
 }
-# How pickles begin (protocols 2 to 5), and what joblib makes of them by zlib, gzip, bz2, xz and lz4.
+# How pickles begin (protocols 2 to 5), and what joblib makes of them by zlib, gzip, bz2, xz, lzma and lz4.
 _OF_JOBLIB = (
     *(bytes([0x80, protocol]) for protocol in range(2, 6)),
     *(bytes([0x78, level]) for level in (0x01, 0x5E, 0x9C, 0xDA)),
@@ -143,7 +143,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
             start = _take(file, 8)
             length = int.from_bytes(start, "little")
             if length > min(size - 8, MAX_HEADER):
-                if start.startswith(_OF_JOBLIB):
+                if start.startswith(_OF_JOBLIB) and any(start[2:]):  # else a length that a header may have
                     raise _RefusedError("it begins like a pickle or a joblib file, which joblib.load reads")
                 raise _RefusedError(f"its header is said to be {length} bytes long, the file has {size}")
             entries = _parse(_take(file, length))

@@ -117,7 +117,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
     tokenizer_json, input_names = _read_tokenizer(folder)
     architecture = architecture_of(encoder, input_names)
     with quiet() as transformers:
-        forward = reads_forward(config, transformers)
+        forward = reads_forward(encoder, transformers)
     config._attn_implementation = _attention_of(architecture.packed)
     return Checkpoint(
         name=name,
@@ -134,7 +134,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
 def _read_encoder(folder: Path) -> Any:
     """The encoder in float32; an error that names the weights if any of them would stay random."""
     encoder, report = read_model("AutoModel", folder, torch.float32)
-    if getattr(encoder.config, "is_encoder_decoder", False):
+    if getattr(encoder.config, "is_encoder_decoder", False) and hasattr(encoder, "decoder"):
         raise CheckpointError(
             f"{folder} holds an encoder with a decoder ({encoder.config.model_type!r}). Expected an encoder "
             "alone, such as BERT, RoBERTa or ModernBERT."

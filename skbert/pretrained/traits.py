@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from skbert.network.model import Architecture
 
 Pooling = Literal["cls", "mean", "max"]
@@ -53,14 +55,22 @@ def _position_offset(encoder: Any) -> int:
     return 0 if padding is None else padding + 1
 
 
-def reads_forward(config: Any, transformers: Any) -> bool:
-    """Whether each token sees only those before it, as in families that are made for generating text."""
+def reads_forward(encoder: Any, transformers: Any) -> bool:
+    """Whether the first token sees none of those behind it, as in most families that generate text.
+
+    The config does not tell; so an encoder of such a family is asked, with two texts that begin alike.
+    """
     names = transformers.models.auto.modeling_auto
-    family = config.model_type
+    family = encoder.config.model_type
     generates = family in names.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return getattr(config, "is_decoder", False) or (
-        generates and family not in names.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    )
+    is_encoder = family in names.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if not (getattr(encoder.config, "is_decoder", False) or (generates and not is_encoder)):
+        return False
+    with torch.no_grad():
+        first, second = (
+            encoder(input_ids=torch.tensor([[5, last]])).last_hidden_state[0, 0] for last in (6, 7)
+        )
+    return torch.allclose(first, second)
 
 
 def stated_pooling(folder: Path) -> Pooling | None:

@@ -83,7 +83,7 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
             f"target_modules={config.target_modules!r} of lora do not fit {type(model.encoder).__name__} "
             f"({error}). Its linear layers are called {names}; name those, or give a rank."
         ) from error
-    if type(model.encoder.get_input_embeddings()) is not nn.Embedding:
+    if not isinstance(model.encoder.get_input_embeddings(), nn.Embedding):
         raise InputError(
             "lora asks for adapters beside the embedding table, which cannot train here. Leave its name out "
             "of target_modules, and trainable_token_indices at None."

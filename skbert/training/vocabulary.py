@@ -56,7 +56,8 @@ def compact(
 ) -> tuple[list[Any], FullVocabulary]:
     """Shrink the embedding table to the ids that occur in any of `encodings`; returns them renumbered.
 
-    Encoders on the padded path keep their whole table: some read positions off the padding id.
+    Encoders on the padded path keep their whole table, as it is: some read positions off the padding id, some
+    scale what they look up.
 
     Parameters
     ----------
@@ -66,16 +67,16 @@ def compact(
         Of an optimizer that goes on: the rows that it moved before move on, whether they occur or not.
     """
     full = model.encoder.get_input_embeddings()
+    name = next(n for n, p in model.named_parameters() if p is full.weight)
+    if not model.architecture.packed:
+        return list(encodings), FullVocabulary(full.weight.detach(), torch.arange(full.num_embeddings), name)
     found = [e.ids for e in encodings if e is not None]
     occurring = np.unique(np.concatenate(found if moments is None else [*found, moments.rows.numpy()]))
-    if not model.architecture.packed:
-        occurring = np.arange(full.num_embeddings)
     renumbered = [
         None if e is None else replace(e, ids=np.searchsorted(occurring, e.ids).astype(np.int32))
         for e in encodings
     ]
     rows = torch.from_numpy(occurring.astype(np.int64))
-    name = next(n for n, p in model.named_parameters() if p is full.weight)
     small = nn.Embedding.from_pretrained(full.weight.detach()[rows], freeze=not full.weight.requires_grad)
     model.encoder.set_input_embeddings(small)
     return renumbered, FullVocabulary(full.weight.detach(), rows, name)
