@@ -1,9 +1,10 @@
 """What predictions in bfloat16 and in 8-bit integers change, next to float32.
 
-Usage: ``python benchmarks/precision.py --data DIR [--table]``. Needs the default checkpoint.
+Usage: ``python benchmarks/precision.py --data DIR``; ``--table`` prints what is stored. Needs the default
+checkpoint.
 
-1. Fit the default recipe on 1,000 training rows of each data set, in float32 (agnews and the others; at least
-   three rows a class), so that the model is sure of most texts: a model that has learned little moves little.
+1. Fit the default recipe on 1,000 training rows of each data set, in float32. A model that has learned little
+   is unsure of all texts, and its probabilities hardly move.
 2. Predict the test part with that model in float32, bfloat16 and int8.
 3. Print accuracy, log loss, how many labels are others than in float32, and how far probabilities move: the
    largest move, and the 99th percentile over the texts of each text's largest.

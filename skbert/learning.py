@@ -268,7 +268,7 @@ class LearningMixin(BaseEstimator):
                 n: (adapter.b.numpy(), adapter.a.numpy()) for n, adapter in fitted.adapters.items()
             },
             "checkpoint_": display_name(self.model, self.revision),
-            "max_length_": self._settings()["max_length"],
+            "max_length_": int(self.max_length),
             "long_text_": self.long_text,
             "loss_curve_": curve,
             "validation_scores_": scores,

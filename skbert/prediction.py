@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from skbert.data.columns import column_names
 from skbert.data.inputs import check_same_columns, check_texts
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         texts = check_texts(X)
         check_same_columns(texts, self.n_features_in_)
-        validate_data(self, X, skip_check_array=True, ensure_2d=False, reset=False)  # column names
+        column_names(X, self)  # must be those of the fit
         place = runtime.resolve_runtime(self.device, self.precision, predict=True)
 
         def run(encodings: Encodings) -> np.ndarray:

@@ -18,6 +18,7 @@ from skbert import workers
 from skbert.exceptions import InputError
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+_PRECISIONS = ("auto", *_DTYPES, "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
         If the device does not exist on this machine, or cannot work in `precision`; or if one of the two is
         none, as may be after `set_params` on a fitted model.
     """
-    if not isinstance(precision, str) or precision not in {"auto", "int8", *_DTYPES}:
-        known = ", ".join(map(repr, ("auto", "int8", *_DTYPES)))
+    if precision not in _PRECISIONS:
+        known = ", ".join(map(repr, _PRECISIONS))
         raise InputError(f"precision={precision!r} is not a precision. Expected one of {known}.")
     workers.settle()
     if precision == "int8":

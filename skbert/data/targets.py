@@ -46,7 +46,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
         Or a ValueError in scikit-learn's words; see `as_input_error`.
     """
     _check_no_tag_lists(y, name)
-    y = _plain(y, name)
+    y = y.toarray() if hasattr(y, "toarray") else y
     missing = _first_missing(y)
     if missing is not None:
         raise InputError(
@@ -57,6 +57,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
             f"{name} mixes str labels with labels of other types, so their order is undefined. "
             "Convert all of them with str()."
         )
+    y = _with_a_dtype(y)
     _check_finite(np.asarray(y), name)
     if hasattr(y, "iloc") and type_of_target(np.asarray(y.iloc[:1])) == "unknown":
         y = y.astype(object).to_numpy()
@@ -73,22 +74,13 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     return values
 
 
-def _plain(y: Any, name: str) -> Any:
-    """A sparse matrix as a dense one, objects in a table as numbers, and labels that end with NUL whole."""
-    if hasattr(y, "toarray"):
-        return y.toarray()
+def _with_a_dtype(y: Any) -> Any:
+    """Objects in a table as numbers; labels that end with NUL as objects, since numpy's str would drop it."""
     if isinstance(y, list | tuple) and any(isinstance(label, str) and label[-1:] == "\0" for label in y):
         return np.array(y, dtype=object)
     table = np.asarray(y) if getattr(y, "ndim", 1) == 2 else np.empty((0, 0))
     if table.dtype != object:
         return y
-    import pandas as pd
-
-    rows = np.flatnonzero(pd.isna(table).any(axis=1))
-    if len(rows):
-        raise InputError(
-            f"Input {name} contains NaN (a missing label) at row {rows[0]}. Drop the rows without a label."
-        )
     numbers = table.shape[1] > 1 and not any(isinstance(value, str) for value in table.flat)
     return table.astype(float) if numbers else y
 
@@ -108,8 +100,7 @@ def _check_finite(labels: np.ndarray, name: str) -> None:
     if labels.dtype.kind != "f" or np.isfinite(labels).all():
         return
     row = int(np.flatnonzero(~np.isfinite(labels).reshape(len(labels), -1).all(axis=1))[0])
-    what = "NaN (a missing label)" if np.isnan(labels[row]).any() else "infinity"
-    raise InputError(f"Input {name} contains {what} at row {row}. Labels must be finite.")
+    raise InputError(f"Input {name} contains infinity at row {row}. Labels must be finite.")
 
 
 def _check_no_tag_lists(y: Any, name: str) -> None:
@@ -139,8 +130,8 @@ def _loose_labels(y: Any) -> list[Any]:
 def _first_missing(y: Any) -> int | None:
     import pandas as pd
 
-    if getattr(y, "ndim", 1) != 1 or hasattr(y, "toarray"):
-        return None
     flags = np.asarray(pd.isna(np.asarray(y) if not hasattr(y, "iloc") else y))
-    rows = np.flatnonzero(flags.reshape(-1)) if flags.ndim else np.array([], dtype=int)
+    if flags.size == 0 or flags.ndim == 0:
+        return None
+    rows = np.flatnonzero(flags.reshape(len(flags), -1).any(axis=1))
     return int(rows[0]) if len(rows) else None

@@ -19,11 +19,10 @@ import torch
 
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
-from skbert.network.model import Architecture, twin
+from skbert.network.model import Architecture, Pooling, twin
 from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import FILES, VOCABULARIES, locate
 from skbert.pretrained.traits import (
-    Pooling,
     architecture_of,
     head_dropout_of,
     max_positions,

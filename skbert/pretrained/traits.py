@@ -6,13 +6,11 @@ import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from skbert.network.model import Architecture
-
-Pooling = Literal["cls", "mean", "max"]
+from skbert.network.model import Architecture, Pooling
 
 # Families whose packed forward equals the padded one (tests/test_model.py holds them to it).
 _PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
