@@ -161,7 +161,7 @@ class MasterAdamW:
             master = self._of_names[name]
             master.copy_(kept.weight)
             first, second = (torch.empty_like(master).copy_(t) for t in (kept.first, kept.second))
-            step = torch.tensor(float(kept.steps), device=master.device)
+            step = torch.full((), float(kept.steps), device=master.device)
             self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
         self._narrow_weights()
 
@@ -184,7 +184,7 @@ class MasterAdamW:
         for name, pair in moments.of_weights.items():
             master = self._of_names[name]
             first, second = (t.to(master, copy=True) for t in pair)
-            step = torch.tensor(float(moments.steps), device=master.device)
+            step = torch.full((), float(moments.steps), device=master.device)
             self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
 
 

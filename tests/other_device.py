@@ -1,0 +1,127 @@
+"""A device that is not the CPU, on machines that have no other.
+
+    with OtherDevice() as device:
+        BertClassifier(device=NAME).fit(X, y)
+
+Its tensors have their numbers in the CPU's memory, and torch's own operations for the CPU compute with them.
+But they say that they are elsewhere, so that all code for other devices runs; an operation that is given some
+of them and some of the CPU's is refused, as on a GPU; and whoever asks for a number is written down.
+
+1. `OtherDevice` is a mode of torch that sees each operation, below autograd. What an operation gives is on
+   the device if one of its tensors was, or if it was asked for there.
+2. `Elsewhere` is a tensor that holds the one with the numbers. Optimizers and checkpointing take it for any
+   other.
+
+The name is that of torch's "meta" device: the only one besides the CPU that autograd has in every build.
+"""
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+NAME = "meta"
+
+_aten = torch.ops.aten
+_DEVICE, _CPU = torch.device(NAME), torch.device("cpu")
+_COPIES = (_aten.copy_.default, _aten._foreach_copy_.default)
+_MOVES = (_aten._to_copy, _aten.to, *(copy.overloadpacket for copy in _COPIES))
+_READS = (_aten._local_scalar_dense, _aten.is_nonzero, _aten.equal, _aten.nonzero, _aten.masked_select)
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor on the other device."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, numbers):
+        assert numbers.device == _CPU
+        with torch.inference_mode(False):
+            made = torch.Tensor._make_wrapper_subclass(
+                cls,
+                numbers.shape,
+                strides=numbers.stride(),
+                storage_offset=numbers.storage_offset(),
+                dtype=numbers.dtype,
+                device=_DEVICE,
+            )
+        made.numbers = numbers
+        return made
+
+    @property
+    def data(self):
+        """The tensor without its gradient; to be set to another, as any tensor's."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value):
+        torch.Tensor.data.__set__(self, value)
+        self.numbers = value.numbers
+
+    def __int__(self):  # torch's own asks no mode
+        return int(self.item())
+
+    def __float__(self):
+        return float(self.item())
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _compute(func, args, kwargs or {})[0]
+
+
+class OtherDevice(TorchDispatchMode):
+    """While it is on, `torch.device("meta")` computes.
+
+    Attributes
+    ----------
+    reads : list of str
+        Operations that took numbers from the device to the CPU; on a GPU each of them waits.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.reads = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out, is_read = _compute(func, args, kwargs or {})
+        if is_read:
+            self.reads.append(str(func))
+        return out
+
+
+def _compute(func, args, kwargs):
+    """What an operation gives, and whether it took numbers from the device to the CPU."""
+    leaves = tree_leaves((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    is_elsewhere = any(isinstance(tensor, Elsewhere) for tensor in tensors)
+    on_cpu = [tensor for tensor in tensors if not isinstance(tensor, Elsewhere) and tensor.ndim]
+    if is_elsewhere and on_cpu and func.overloadpacket not in _MOVES:
+        raise RuntimeError(f"{func} was given tensors on the other device and on the CPU")
+    places = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
+    goes_elsewhere = _DEVICE in places or (is_elsewhere and not places)
+
+    unwrapped = tree_map_only(Elsewhere, lambda tensor: tensor.numbers, (args, kwargs))
+    args_here, kwargs_here = tree_map_only(torch.device, lambda _: _CPU, unwrapped)
+    assert not any(
+        tensor.is_meta for tensor in tensors if not isinstance(tensor, Elsewhere)
+    )  # without numbers
+    out = func(*args_here, **kwargs_here)
+
+    if func in _COPIES:
+        target = tree_leaves(args)[0]
+        return (args[0] if func is _COPIES[0] else None), is_elsewhere and not isinstance(target, Elsewhere)
+    if tensors and is_elsewhere != goes_elsewhere:
+        out = tree_map_only(torch.Tensor, torch.clone, out)  # two devices share no memory
+    if goes_elsewhere:
+        out = tree_map_only(torch.Tensor, Elsewhere, out)
+    if is_elsewhere and goes_elsewhere:
+        out = return_and_correct_aliasing(func, args, kwargs, out)
+    is_moved = func.overloadpacket in _MOVES and not goes_elsewhere and tensors[0].numel() > 0
+    is_read = is_moved or func.overloadpacket in _READS or _takes_a_mask(func, tensors)
+    return out, is_elsewhere and is_read
+
+
+def _takes_a_mask(func, tensors):
+    """Whether an operation gives as many elements as a mask has: a number that the CPU must know."""
+    indexes = func.overloadpacket in (_aten.index, _aten.index_put, _aten.index_put_)
+    return indexes and any(tensor.dtype == torch.bool for tensor in tensors[1:])

@@ -1,0 +1,199 @@
+"""Fits and predictions on a device that is not the CPU: what its code computes, and when it waits."""
+
+import copy
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES
+from killed_fits import StepCounter, fit, watched
+from other_device import NAME, OtherDevice
+from transformers.models.modernbert import modeling_modernbert
+
+from skbert import BertClassifier
+from skbert.runtime import Generators
+from skbert.training import resume
+from skbert.training.callbacks import Watcher
+
+TEXTS = [
+    "a good film by the sea " * (k % 4) + f"and the {animal}"
+    for k, animal in enumerate(["cat", "dog", "bird", "fish"] * 3)
+]
+Y = np.array(["neg", "pos"] * 6)
+SETTINGS = {
+    "max_length": 48,
+    "epochs": 3,
+    "batch_size": 4,
+    "learning_rate": 5e-3,
+    "dropout": 0.0,
+    "precision": "float64",
+    "random_state": 0,
+}
+WAYS = {
+    "cls": {"pooling": "cls"},
+    "mean": {"pooling": "mean"},
+    "max": {"pooling": "max"},
+    "hidden layers": {"pooling": "mean", "head_layers": 2},
+    "linear probe": {"head_init": "linear_probe"},
+    "half frozen": {"freeze": 1},
+    "encoder frozen": {"freeze": "encoder"},
+    "adapters": {"lora": 4},
+    "layers computed twice": {"gradient_checkpointing": True},
+    "early stopping": {"early_stopping": True, "validation_fraction": 0.25, "n_iter_no_change": 1},
+    "windows": {"long_text": "windows", "max_length": 8},
+    "rates by layer": {"layer_decay": 0.5, "max_grad_norm": 0.1},
+}
+
+
+@pytest.fixture
+def family_folder(tiny_checkpoints):
+    """Return a function that gives the folder of a family that can run on the other device."""
+
+    def folder(family, **options):
+        code = inspect.getsource(modeling_modernbert) if family == "modernbert" else ""
+        if "autocast" in code:
+            pytest.skip("the ModernBERT of this transformers asks for autocast, which this device has not")
+        return tiny_checkpoints(family, **options)
+
+    return folder
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """The other device, for as long as the test takes."""
+    on_the_cpu = Generators.from_seed.__func__
+    monkeypatch.setattr(
+        Generators,
+        "from_seed",  # it has no generator of its own
+        classmethod(lambda cls, seed, device, rank=0: on_the_cpu(cls, seed, torch.device("cpu"), rank)),
+    )
+    with torch.random.fork_rng(), OtherDevice() as device:
+        torch.manual_seed(0)
+        yield device
+
+
+def assert_equal_models(one, other, atol=1e-12):
+    weights = zip(one.model_.state_dict().items(), other.model_.state_dict().values(), strict=True)
+    for (name, a), b in weights:
+        assert type(b) is torch.Tensor
+        assert b.device.type == "cpu"
+        if name.endswith(("key.bias", "k_lin.bias")) and atol > 0:
+            continue  # softmax does not see it: its gradient is rounding, which AdamW makes as large as any
+        torch.testing.assert_close(b, a, atol=atol, rtol=0, msg=name)
+
+
+def both(device, folder, **parameters):
+    """The same fit on the CPU and on the other device."""
+    settings = SETTINGS | parameters
+    on_cpu = BertClassifier(folder, device="cpu", **settings).fit(TEXTS, Y)
+    return on_cpu, BertClassifier(folder, device=NAME, **settings).fit(TEXTS, Y)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_fit_gives_the_weights_of_the_cpu(way, device, tiny_checkpoints):
+    on_cpu, there = both(device, tiny_checkpoints("bert", layers=2), **WAYS[way])
+    assert_equal_models(on_cpu, there)
+    np.testing.assert_allclose(there.loss_curve_, on_cpu.loss_curve_, atol=1e-12)
+    np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=1e-12)
+    np.testing.assert_allclose(there.transform(TEXTS), on_cpu.transform(TEXTS), atol=1e-12)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gives_the_weights_of_the_cpu(family, pooling, device, family_folder):
+    on_cpu, there = both(device, family_folder(family, layers=2), pooling=pooling, epochs=2)
+    assert_equal_models(on_cpu, there)
+    np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=1e-12)
+
+
+def test_bfloat16_is_as_near_as_its_rounding(device, tiny_bert):
+    on_cpu, there = both(device, tiny_bert, precision="bfloat16", learning_rate=1e-3)
+    assert_equal_models(on_cpu, there, atol=2e-2)
+    np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=5e-3)
+
+
+def test_dropout_is_drawn_there(device, tiny_bert):
+    fits = []
+    for dropout in (0.5, 0.5, 0.0):
+        torch.manual_seed(0)  # for fused attention, which on CUDA draws from the device's own generator
+        settings = SETTINGS | {"device": NAME, "dropout": dropout}
+        fits.append(BertClassifier(tiny_bert, **settings).fit(TEXTS, Y).loss_curve_)
+    assert fits[0] == fits[1]
+    assert fits[0] != fits[2]
+
+
+def test_several_labels_and_weights(device, tiny_bert):
+    labels = np.array([[1, 0, 1], [0, 1, 1]] * 6)
+    weights = np.linspace(0.5, 2.0, len(TEXTS))
+    settings = SETTINGS | {"class_weight": "balanced", "label_smoothing": 0.1}
+    on_cpu, there = (
+        BertClassifier(tiny_bert, device=place, **settings).fit(TEXTS, labels, sample_weight=weights)
+        for place in ("cpu", NAME)
+    )
+    assert_equal_models(on_cpu, there)
+
+
+def test_a_fit_goes_on_there(device, tiny_bert):
+    on_cpu, there = (BertClassifier(tiny_bert, device=place, **SETTINGS) for place in ("cpu", NAME))
+    for classifier in (on_cpu, there):
+        for part in (slice(6), slice(6, None), slice(3, 9)):  # with the moments of the part before
+            classifier.partial_fit(TEXTS[part], Y[part], classes=["neg", "pos"])
+    assert_equal_models(on_cpu, there)
+
+
+def test_an_interrupted_fit_goes_on_there(device, tiny_bert, tmp_path, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume, "_SHARE", 0)  # the state is written after every step
+    parameters = SETTINGS | {"model": tiny_bert, "device": NAME}
+    expected = fit(watched(parameters), TEXTS, Y)
+    stopped = watched(parameters | {"checkpoint": tmp_path}, StepCounter(5, interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, TEXTS, Y)
+    assert list(tmp_path.iterdir())
+    stopped.counter = StepCounter()
+    assert_equal_models(expected, fit(stopped, TEXTS, Y), atol=0)
+    assert stopped.counter.steps == 9 - 4
+
+
+def test_what_was_fitted_there_needs_it_no_more(device, tiny_bert):
+    classifier = BertClassifier(tiny_bert, device=NAME, **SETTINGS).fit(TEXTS, Y)
+    expected = classifier.predict_proba(TEXTS)
+    for again in (copy.deepcopy(classifier), pickle.loads(pickle.dumps(classifier))):
+        found = again.set_params(device="cpu").predict_proba(TEXTS)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_epoch_waits_for_nothing_but_its_losses(family, device, family_folder):
+    class Reads(Watcher):
+        def __init__(self):
+            self.until_step = []
+
+        def step(self, n_texts, loss, learning_rate):
+            self.until_step.append(len(device.reads))
+
+    parameters = SETTINGS | {"model": family_folder(family), "dropout": 0.1, "device": NAME}
+    model = fit(watched(parameters, Reads()), TEXTS, Y)
+    reads = np.reshape(model.counter.until_step, (3, 3))  # of each step of each epoch
+    assert (reads == reads[:1, :1] + [[0], [1], [2]]).all(), device.reads
+
+
+def test_a_prediction_waits_once_a_batch(device, tiny_bert):
+    classifier = BertClassifier(tiny_bert, device=NAME, **SETTINGS).fit(TEXTS, Y)
+    classifier.predict_proba(TEXTS)
+    del device.reads[:]
+    classifier.predict_proba(TEXTS)
+    assert len(device.reads) == 1, device.reads
+
+
+def test_the_device_refuses_what_a_gpu_would(device):
+    there, here = torch.ones(2, 3, device=NAME), torch.ones(3, 4)
+    with pytest.raises(RuntimeError, match="on the CPU"):
+        there @ here
+    assert (there @ here.to(NAME)).cpu().tolist() == [[3.0] * 4] * 2
+    assert (there * torch.tensor(2.0)).sum().item() == 12.0  # a single number may come from the CPU
+    assert device.reads == ["aten._to_copy.default", "aten._local_scalar_dense.default"]
