@@ -12,6 +12,9 @@ of them and some of the CPU's is refused, as on a GPU; and whoever asks for a nu
 2. `Elsewhere` is a tensor that holds the one with the numbers. Optimizers and checkpointing take it for any
    other.
 
+3. The kernel for attention that only CUDA has is written out here, as it is documented: what is called, and
+   with what, can be tested, but not the kernel.
+
 The name is that of torch's "meta" device: the only one besides the CPU that autograd has in every build.
 """
 
@@ -105,7 +108,7 @@ def _compute(func, args, kwargs):
     assert not any(
         tensor.is_meta for tensor in tensors if not isinstance(tensor, Elsewhere)
     )  # without numbers
-    out = func(*args_here, **kwargs_here)
+    out = _KERNELS.get(func, func)(*args_here, **kwargs_here)
 
     if func in _COPIES:
         target = tree_leaves(args)[0]
@@ -125,3 +128,56 @@ def _takes_a_mask(func, tensors):
     """Whether an operation gives as many elements as a mask has: a number that the CPU must know."""
     indexes = func.overloadpacket in (_aten.index, _aten.index_put, _aten.index_put_)
     return indexes and any(tensor.dtype == torch.bool for tensor in tensors[1:])
+
+
+def _flash_attention(q, k, v, q_bounds, k_bounds, max_q, max_k, dropout, causal, debug, **options):
+    """What the kernel of CUDA does, text by text."""
+    assert (max_q, max_k) == tuple(int(bounds.diff().max()) for bounds in (q_bounds, k_bounds))
+    assert not causal
+    assert not debug
+    seed = torch.randint(2**31, (1,))
+    draw = torch.Generator().manual_seed(int(seed))
+    out = torch.empty_like(q)
+    for queries, keys in _texts(q_bounds, k_bounds):
+        weights, kept = _weights(q[queries], k[keys], dropout, draw, **options)
+        out[queries] = ((weights * kept) @ v[keys].transpose(0, 1)).transpose(0, 1)
+    return out, q.new_zeros(q.shape[1], q.shape[0]), seed, q.new_zeros(0), q.new_zeros(0)
+
+
+def _flash_attention_backward(
+    gradient, q, k, v, out, lse, q_bounds, k_bounds, max_q, max_k, dropout, causal, seed, unused, **options
+):
+    draw = torch.Generator().manual_seed(int(seed))
+    found = [torch.empty_like(x) for x in (q, k, v)]
+    for queries, keys in _texts(q_bounds, k_bounds):
+        weights, kept = _weights(q[queries], k[keys], dropout, draw, **options)
+        outer = gradient[queries].transpose(0, 1)  # (n_heads, n_queries, head_size)
+        of_weights = outer @ v[keys].permute(1, 2, 0) * kept
+        of_scores = weights * (of_weights - (weights * of_weights).sum(-1, keepdim=True)) * options["scale"]
+        found[0][queries] = (of_scores @ k[keys].transpose(0, 1)).transpose(0, 1)
+        found[1][keys] = (of_scores.mT @ q[queries].transpose(0, 1)).transpose(0, 1)
+        found[2][keys] = ((weights * kept).mT @ outer).transpose(0, 1)
+    return tuple(found)
+
+
+def _texts(q_bounds, k_bounds):
+    assert q_bounds.dtype == k_bounds.dtype == torch.int32
+    pairs = (zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True) for bounds in (q_bounds, k_bounds))
+    return [(slice(*queries), slice(*keys)) for queries, keys in zip(*pairs, strict=True)]
+
+
+def _weights(q, k, dropout, draw, *, scale, window_size_left, window_size_right):
+    """Attention weights of a text, (n_heads, n_queries, n_keys), and what dropout multiplies them by."""
+    scores = q.transpose(0, 1) @ k.permute(1, 2, 0) * scale
+    distance = torch.arange(len(k)) - torch.arange(len(q))[:, None]  # to the right
+    for far, reach in ((-distance, window_size_left), (distance, window_size_right)):
+        if reach >= 0:
+            scores = scores.masked_fill(far > reach, float("-inf"))
+    kept = torch.empty_like(scores).bernoulli_(1 - dropout, generator=draw) / (1 - dropout)
+    return scores.softmax(-1), kept
+
+
+_KERNELS = {
+    _aten._flash_attention_forward.default: _flash_attention,
+    _aten._flash_attention_backward.default: _flash_attention_backward,
+}

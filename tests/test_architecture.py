@@ -50,6 +50,7 @@ NEVER = {
     "network.dropout": {"sklearn", "transformers"},
     "network.filler": {"sklearn", "transformers", "skbert.network.model"},
     "network.fingerprints": {"transformers", "sklearn"},
+    "network.flash_attention": {"sklearn", "transformers", "tokenizers"},
     "network.first_tokens": {"sklearn", "transformers", "skbert.network.model"},
     "network.grouped_attention": {"sklearn", "transformers", "tokenizers"},
     "network.head": {"sklearn", "transformers", "skbert.network.model"},

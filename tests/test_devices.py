@@ -13,6 +13,7 @@ from other_device import NAME, OtherDevice
 from transformers.models.modernbert import modeling_modernbert
 
 from skbert import BertClassifier
+from skbert.network import attention
 from skbert.runtime import Generators
 from skbert.training import resume
 from skbert.training.callbacks import Watcher
@@ -103,6 +104,17 @@ def test_every_way_to_fit_gives_the_weights_of_the_cpu(way, device, tiny_checkpo
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_the_weights_of_the_cpu(family, pooling, device, family_folder):
+    on_cpu, there = both(device, family_folder(family, layers=2), pooling=pooling, epochs=2)
+    assert_equal_models(on_cpu, there)
+    np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=1e-12)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
+def test_the_kernel_for_attention_gives_the_weights_of_the_cpu(
+    family, pooling, device, family_folder, monkeypatch
+):
+    monkeypatch.setattr(attention, "has_kernel", lambda q, n_texts: q.device.type == NAME)
     on_cpu, there = both(device, family_folder(family, layers=2), pooling=pooling, epochs=2)
     assert_equal_models(on_cpu, there)
     np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=1e-12)

@@ -1,8 +1,8 @@
 """Attention over texts that are packed end to end, each text seeing only itself.
 
-The linear layers of an encoder work on Σ lengths tokens. Only here, around the product of queries and
-keys, are the texts laid out side by side. On a CPU that is done in groups of like length
-(`grouped_attention.py`), elsewhere with all of them:
+The linear layers of an encoder work on Σ lengths tokens. On a CUDA GPU one kernel attends to them as they lie
+(`flash_attention.py`). Elsewhere texts are laid out side by side, but only here, around the product of
+queries and keys: on a CPU in groups of like length (`grouped_attention.py`), on other devices all together:
 
 1. `Packing.pad`: (n_tokens, ...) → (n_texts, max_length, ...), zeros in the gaps.
 2. Softmax attention with a mask over the gaps (and, in ModernBERT's local layers, over far tokens).
@@ -14,12 +14,14 @@ transformers' own padded run (tests/test_model.py).
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from skbert.network.filler import fill
+from skbert.network.flash_attention import flash_attention, has_kernel
 from skbert.network.grouped_attention import GroupedAttention, Layout, make_layout
 from skbert.network.run_attention import run_attention
 
@@ -45,19 +47,38 @@ class Packing:
         generator: torch.Generator | None = None,
     ) -> None:
         self.lengths = lengths
+        self.positions = positions
         self.n_texts = len(lengths)
-        self.firsts = lengths.cumsum(0) - lengths  # (n_texts,) where each text begins
         self.max_length = max_length
         self.generator = generator
         self.n_filler = 0  # rows after the tokens that belong to no text (`filler.py`)
-        texts = torch.repeat_interleave(
-            torch.arange(self.n_texts, device=lengths.device), lengths, output_size=len(positions)
-        )
-        self.slots = texts * max_length + positions  # (n_tokens,) place in the flat padded layout
-        columns = torch.arange(max_length, device=lengths.device)
-        self.mask = columns < lengths[:, None]  # (n_texts, max_length), True on tokens
         self._attention_masks: dict[int | None, torch.Tensor] = {}
         self._layouts: dict[tuple[int, torch.dtype, int | None, bool], Layout] = {}
+
+    # What not every device and pooling needs is made when it is asked for first.
+
+    @cached_property
+    def bounds(self) -> torch.Tensor:
+        """Where each text begins, and last the number of tokens: (n_texts + 1,), int32."""
+        return F.pad(self.lengths.cumsum(0), (1, 0)).to(torch.int32)
+
+    @cached_property
+    def firsts(self) -> torch.Tensor:
+        """Where each text begins, (n_texts,) int64."""
+        return self.lengths.cumsum(0) - self.lengths
+
+    @cached_property
+    def slots(self) -> torch.Tensor:
+        """Place of each token in the flat padded layout, (n_tokens,) int64."""
+        numbers = torch.arange(self.n_texts, device=self.lengths.device)
+        texts = torch.repeat_interleave(numbers, self.lengths, output_size=len(self.positions))
+        return texts * self.max_length + self.positions
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """True on tokens, False in the gaps: (n_texts, max_length)."""
+        columns = torch.arange(self.max_length, device=self.lengths.device)
+        return columns < self.lengths[:, None]
 
     def pad(self, packed: torch.Tensor) -> torch.Tensor:
         """(n_tokens, ...) → (n_texts, max_length, ...)."""
@@ -154,6 +175,9 @@ def packed_attention(
         layout = packing.layout(q.shape[1], q.dtype, sliding_window)
         out = GroupedAttention.apply(q, k, v, layout, scale, dropout, packing.generator)
         return out.unsqueeze(0), None
+    if has_kernel(q, packing.n_texts):
+        bounds, longest = (packing.bounds, packing.bounds), (packing.max_length, packing.max_length)
+        return flash_attention(q, k, v, bounds, longest, scale, dropout, sliding_window).unsqueeze(0), None
     # (n_tokens, n_heads, head_size) → (n_texts, n_heads, max_length, head_size)
     q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))
     mask = packing.attention_mask(sliding_window)
@@ -195,6 +219,10 @@ def first_token_attention(
             layout = packing.layout(n_heads, q.dtype, None, first=True)
             out = GroupedAttention.apply(q, k, v, layout, scale, dropout, packing.generator)
         return fill(out.flatten(1), n_filler).unsqueeze(0)
+    if has_kernel(q, packing.n_texts):
+        each = torch.arange(packing.n_texts + 1, dtype=torch.int32, device=q.device)
+        bounds, longest = (each, packing.bounds), (1, packing.max_length)
+        return flash_attention(q, k, v, bounds, longest, scale, dropout).flatten(1).unsqueeze(0)
     k, v = (packing.pad(x).transpose(1, 2) for x in (k, v))  # (n_texts, n_heads, max_length, head_size)
     mask = packing.attention_mask(None)
     out = F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=mask, dropout_p=dropout, scale=scale)

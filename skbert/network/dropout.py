@@ -7,6 +7,9 @@ other and the user's own random numbers. On a CPU it also costs a draw per eleme
    1/65536, and the scale is that of the rounded probability, so that the expectation is exact;
 2. the words are a stretch of one pool XOR a stretch of another, from places that the generator draws: every
    mask has fresh bits, any two masks are independent, and there are 10¹¹ of them, for two draws each.
+
+On CUDA it is torch's, one kernel in each direction: attention draws from the device's generator anyway, which
+a fit has to itself (`runtime.isolated_cuda`).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 _LEVELS = 1 << 16
@@ -48,6 +52,8 @@ def dropout(x: torch.Tensor, p: float, generator: torch.Generator | None) -> tor
     """Zero elements of `x` with probability `p` and scale up the others."""
     if p == 0.0:
         return x
+    if x.device.type == "cuda":
+        return F.dropout(x, p)
     return x * scaled_mask(x, p, generator)
 
 

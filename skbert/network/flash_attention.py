@@ -1,0 +1,123 @@
+"""Attention over packed texts on a CUDA GPU: one kernel, which reads them as they lie.
+
+torch has FlashAttention-2 (Dao, 2023, arXiv:2307.08691) for texts of different lengths end to end; its
+nested tensors call it as is done here. Its public form, `torch.nn.attention.varlen`, has no dropout.
+
+1. `has_kernel` tells whether it can take a batch. The first time that a device and a head size are met, it
+   attends to a few short texts: only where values and gradients are right is it used.
+2. `flash_attention` calls it. Dropout draws from the device's own generator, which a fit has to itself
+   (`runtime.isolated_cuda`).
+
+Elsewhere (float32, older GPUs, devices of other kinds) texts are laid out side by side (`attention.py`).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+_MOST_TEXTS = 65_535  # one dimension of the kernel's grid
+_WIDEST_HEAD = 128  # wider ones need more shared memory in the backward pass than all GPUs have
+
+
+def has_kernel(q: torch.Tensor, n_texts: int) -> bool:
+    """Whether the kernel takes queries such as `q`, (n_queries, n_heads, head_size), of `n_texts` texts."""
+    if q.device.type != "cuda" or q.dtype != torch.bfloat16 or n_texts > _MOST_TEXTS:
+        return False
+    head_size = q.shape[-1]
+    fits = head_size % 8 == 0 and head_size <= _WIDEST_HEAD
+    return fits and torch.backends.cuda.flash_sdp_enabled() and _is_right(q.device, head_size)
+
+
+def flash_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bounds: tuple[torch.Tensor, torch.Tensor],
+    longest: tuple[int, int],
+    scale: float,
+    dropout: float = 0.0,
+    window: int | None = None,
+) -> torch.Tensor:
+    """Attend, each text to itself.
+
+    Parameters
+    ----------
+    q : Tensor of shape (n_queries, n_heads, head_size)
+    k, v : Tensor of shape (n_tokens, n_heads, head_size)
+    bounds : tuple of two Tensor of shape (n_texts + 1,), int32
+        Where the queries of each text begin, and where its keys do; last, their number.
+    longest : tuple of two int
+        Most queries and most keys of a text.
+    scale : float
+    dropout : float
+        Probability that a weight is dropped.
+    window : int or None
+        Tokens at this distance or further are not attended to.
+
+    Returns
+    -------
+    Tensor of shape (n_queries, n_heads, head_size)
+    """
+    reach = -1 if window is None else window - 1
+    out, *_ = torch.ops.aten._flash_attention_forward(
+        q,
+        k,
+        v,
+        *bounds,
+        *longest,
+        dropout,
+        False,  # not causal
+        False,  # no mask to debug with
+        scale=scale,
+        window_size_left=reach,
+        window_size_right=reach,
+    )
+    return out
+
+
+@cache
+def _is_right(device: torch.device, head_size: int) -> bool:
+    """Whether the kernel gives what the definition of attention does, and its gradients."""
+    draw = torch.Generator().manual_seed(0)
+    lengths = [5, 1, 3]
+    bounds = torch.tensor([0, 5, 6, 9], dtype=torch.int32).to(device)
+    scale = head_size**-0.5
+    with torch.inference_mode(False), torch.enable_grad():
+        drawn = (torch.randn(9, 2, head_size, generator=draw, dtype=torch.float32) for _ in range(4))
+        q, k, v, weights = (x.to(device, torch.bfloat16).requires_grad_() for x in drawn)
+        for window in (None, 2):
+            expected = _by_definition(q, k, v, lengths, scale, window)
+            wanted = (expected, *torch.autograd.grad(expected, (q, k, v), weights.float()))
+            try:
+                out = flash_attention(q, k, v, (bounds, bounds), (5, 5), scale, 0.0, window)
+                found = (out, *torch.autograd.grad(out, (q, k, v), weights))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # not for this GPU, or not in this build of torch
+                return False
+            pairs = zip(found, wanted, strict=True)
+            if not all(torch.allclose(a.float(), b.float(), atol=5e-2, rtol=5e-2) for a, b in pairs):
+                return False
+    return True
+
+
+def _by_definition(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    lengths: list[int],
+    scale: float,
+    window: int | None,
+) -> torch.Tensor:
+    """Attention text by text, in float32."""
+    results = []
+    for texts in zip(*(x.float().transpose(0, 1).split(lengths, dim=1) for x in (q, k, v)), strict=True):
+        scores = texts[0] @ texts[1].transpose(1, 2) * scale  # (n_heads, n_tokens, n_tokens)
+        places = torch.arange(scores.shape[-1], device=q.device)
+        if window is not None:
+            far = (places[:, None] - places).abs() >= window
+            scores = scores.masked_fill(far, float("-inf"))
+        results.append(scores.softmax(dim=-1) @ texts[2])
+    return torch.cat(results, dim=1).transpose(0, 1)

@@ -1,0 +1,165 @@
+"""The kernel of CUDA: on a GPU it is held against attention's definition, elsewhere its calls are."""
+
+import other_device
+import pytest
+import torch
+from other_device import NAME, OtherDevice
+
+from skbert.network import attention, flash_attention
+from skbert.network.attention import Packing, first_token_attention, packed_attention
+
+LENGTHS = [3, 1, 7, 4]
+HEAD_SIZE = 8
+
+
+def make_packing(device):
+    lengths = torch.tensor(LENGTHS)
+    positions = torch.cat([torch.arange(n) for n in LENGTHS])
+    return Packing(lengths.to(device), positions.to(device), max(LENGTHS))
+
+
+def draw(device, dtype):
+    """Queries, keys, values and what their outputs weigh, (1, n_heads, n_tokens, head_size)."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(4, 1, 2, sum(LENGTHS), HEAD_SIZE, generator=generator, dtype=torch.float64)
+    return [x.to(device, dtype).requires_grad_() for x in drawn]
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """A device whose kernel is its definition, in any dtype."""
+    monkeypatch.setattr(attention, "has_kernel", lambda q, n_texts: q.device.type == NAME)
+    with torch.random.fork_rng(), OtherDevice() as device:
+        yield device
+
+
+def test_a_cpu_has_no_kernel():
+    assert not flash_attention.has_kernel(torch.zeros(3, 2, HEAD_SIZE, dtype=torch.bfloat16), 1)
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 3, 50])
+def test_values_and_gradients_are_those_of_the_cpu(kernel, window):
+    results = []
+    for device in ("cpu", NAME):
+        q, k, v, weights = draw(device, torch.float64)
+        out, _ = packed_attention(
+            None, q, k, v, None, packing=make_packing(device), scaling=0.3, sliding_window=window
+        )
+        gradients = torch.autograd.grad(out, (q, k, v), weights.transpose(1, 2))
+        results.append([x.detach().cpu() for x in (out, *gradients)])
+    for on_cpu, there in zip(*results, strict=True):
+        torch.testing.assert_close(there, on_cpu)
+
+
+def test_first_tokens_are_those_of_the_cpu(kernel):
+    results = []
+    for device in ("cpu", NAME):
+        packing = make_packing(device)
+        q, k, v, weights = (x.transpose(1, 2).flatten(2) for x in draw(device, torch.float64))
+        inputs = q[:, packing.firsts].detach().requires_grad_(), k, v
+        out = first_token_attention(*inputs, 2, packing, 0.0)
+        gradients = torch.autograd.grad(out, inputs, weights[:, : len(LENGTHS)])
+        results.append([x.detach().cpu() for x in (out, *gradients)])
+    for on_cpu, there in zip(*results, strict=True):
+        torch.testing.assert_close(there, on_cpu)
+
+
+def test_the_gaps_are_never_laid_out(kernel, monkeypatch):
+    monkeypatch.setattr(Packing, "pad", None)
+    packed_attention(None, *draw(NAME, torch.float64)[:3], None, packing=make_packing(NAME))
+
+
+def test_dropout_reaches_the_kernel(kernel):
+    q, k, v, _ = draw(NAME, torch.float64)
+    flat = [x.transpose(1, 2).flatten(2) for x in (q, k, v)]
+    packing = make_packing(NAME)
+    for attend in (
+        lambda dropout: packed_attention(None, q, k, v, None, packing=packing, dropout=dropout)[0],
+        lambda dropout: first_token_attention(flat[0][:, packing.firsts], *flat[1:], 2, packing, dropout),
+    ):
+        torch.testing.assert_close(attend(0.0).cpu(), attend(0.0).cpu(), atol=0, rtol=0)
+        assert not torch.equal(attend(0.0).cpu(), attend(0.5).cpu())
+
+
+def off_by_one(q, k, v, *others, **options):
+    """A kernel whose window is too wide."""
+    options = {name: value + (value > 0) for name, value in options.items()}
+    return other_device._flash_attention(q, k, v, *others, **options)
+
+
+def not_built(*args, **options):
+    raise RuntimeError("USE_FLASH_ATTENTION was not enabled for build.")
+
+
+def no_gradient(gradient, q, k, v, *others, **options):
+    return tuple(torch.zeros_like(x) for x in (q, k, v))
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "is_right"),
+    [
+        ("_flash_attention_forward", None, True),
+        ("_flash_attention_forward", off_by_one, False),
+        ("_flash_attention_forward", not_built, False),
+        ("_flash_attention_backward", no_gradient, False),
+    ],
+)
+def test_a_kernel_is_tried_before_it_is_used(kernel, monkeypatch, name, function, is_right):
+    if function is not None:
+        monkeypatch.setitem(other_device._KERNELS, getattr(torch.ops.aten, name).default, function)
+    flash_attention._is_right.cache_clear()
+    with torch.inference_mode():  # as in a prediction
+        assert flash_attention._is_right(torch.device(NAME), HEAD_SIZE) is is_right
+    flash_attention._is_right.cache_clear()
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("head_size", [8, 32, 64, 128])
+def test_a_gpu_that_is_fast_in_bfloat16_has_the_kernel(head_size):
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("older than Ampere")
+    q = torch.zeros(3, 2, head_size, dtype=torch.bfloat16, device="cuda")
+    assert flash_attention.has_kernel(q, 1)
+    assert not flash_attention.has_kernel(q.float(), 1)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        assert not flash_attention.has_kernel(q, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("window", [None, 1, 3, 200, "first"])
+def test_the_kernel_agrees_with_texts_side_by_side(window, monkeypatch):
+    lengths = torch.tensor([130, 1, 7, 64, 512, 2])
+    positions = torch.cat([torch.arange(n) for n in lengths.tolist()])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(4, 1, 4, int(lengths.sum()), 64, generator=generator)
+    results = []
+    for is_there in (True, False):
+        if not is_there:
+            monkeypatch.setattr(attention, "has_kernel", lambda q, n_texts: False)
+        packing = Packing(lengths.cuda(), positions.cuda(), 512)
+        q, k, v, weights = (x.cuda().bfloat16().requires_grad_() for x in drawn)
+        if window == "first":
+            flat = [x.transpose(1, 2).flatten(2) for x in (q, k, v)]
+            out = first_token_attention(flat[0][:, packing.firsts], *flat[1:], 4, packing, 0.0)
+            weights = weights.transpose(1, 2).flatten(2)[:, : len(lengths)]
+        else:
+            out, _ = packed_attention(None, q, k, v, None, packing=packing, sliding_window=window)
+            weights = weights.transpose(1, 2)
+        results.append((out, *torch.autograd.grad(out, (q, k, v), weights)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.gpu
+def test_dropout_of_the_kernel_is_the_same_in_both_directions():
+    q, k, v, weights = draw("cuda", torch.bfloat16)
+    out, _ = packed_attention(None, q, k, torch.ones_like(v), None, packing=make_packing("cuda"), dropout=0.3)
+    assert 0.05 < out.float().std() < 1.0
+    # Outputs are linear in the values: weights that are dropped alike give the same sum in either direction.
+    out, _ = packed_attention(None, q, k, v, None, packing=make_packing("cuda"), dropout=0.3)
+    (gradient,) = torch.autograd.grad(out, v, weights.transpose(1, 2))
+    forward = (out.double() * weights.transpose(1, 2).double()).sum()
+    torch.testing.assert_close(forward, (v.double() * gradient.double()).sum(), atol=0.3, rtol=0.02)
