@@ -79,21 +79,25 @@ class OtherDevice(TorchDispatchMode):
     ----------
     reads : list of str
         Operations that took numbers from the device to the CPU; on a GPU each of them waits.
+    transfers : int
+        Operations that took numbers from the CPU to the device.
     """
 
     def __init__(self):
         super().__init__()
         self.reads = []
+        self.transfers = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out, is_read = _compute(func, args, kwargs or {})
-        if is_read:
+        out, way = _compute(func, args, kwargs or {})
+        if way == "read":
             self.reads.append(str(func))
+        self.transfers += way == "transfer"
         return out
 
 
 def _compute(func, args, kwargs):
-    """What an operation gives, and whether it took numbers from the device to the CPU."""
+    """What an operation gives, and which way numbers went: a "read" to the CPU, a "transfer" from it, or ""."""
     leaves = tree_leaves((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     is_elsewhere = any(isinstance(tensor, Elsewhere) for tensor in tensors)
@@ -112,7 +116,8 @@ def _compute(func, args, kwargs):
 
     if func in _COPIES:
         target = tree_leaves(args)[0]
-        return (args[0] if func is _COPIES[0] else None), is_elsewhere and not isinstance(target, Elsewhere)
+        is_read = is_elsewhere and not isinstance(target, Elsewhere)
+        return (args[0] if func is _COPIES[0] else None), "read" if is_read else ""
     if tensors and is_elsewhere != goes_elsewhere:
         out = tree_map_only(torch.Tensor, torch.clone, out)  # two devices share no memory
     if goes_elsewhere:
@@ -121,7 +126,9 @@ def _compute(func, args, kwargs):
         out = return_and_correct_aliasing(func, args, kwargs, out)
     is_moved = func.overloadpacket in _MOVES and not goes_elsewhere and tensors[0].numel() > 0
     is_read = is_moved or func.overloadpacket in _READS or _takes_a_mask(func, tensors)
-    return out, is_elsewhere and is_read
+    if func.overloadpacket in _MOVES and goes_elsewhere and not is_elsewhere:
+        return out, "transfer"
+    return out, "read" if is_elsewhere and is_read else ""
 
 
 def _takes_a_mask(func, tensors):

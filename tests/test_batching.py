@@ -1,9 +1,13 @@
 """Orders, groups and packed batches."""
 
+from dataclasses import fields, replace
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from other_device import NAME, OtherDevice
 
 from skbert.data.batching import collate, longest_first, shuffled_minibatches
 from skbert.data.encoding import Encodings
@@ -39,6 +43,24 @@ def test_collate_lays_texts_end_to_end():
 def test_batch_stays_where_it_is():
     batch = collate(make_encodings([2]), np.array([0]))
     assert batch.to(torch.device("cpu")) is batch
+
+
+@pytest.mark.parametrize("targets", [np.array([2, 0, 1]), np.array([[0, 1], [1, 0], [1, 1]])])
+def test_batch_moves_in_few_transfers(targets):
+    encodings = make_encodings([2, 3, 1])
+    weights = np.array([0.5, 1.0, 1.5], dtype=np.float32)
+    here = collate(encodings, np.array([2, 0]), targets, weights)
+    here = replace(here, frozen=torch.randn(3, 8))
+    with OtherDevice() as device:
+        there = here.to(torch.device(NAME))
+        assert device.transfers == 3  # int64, float32, and what frozen layers gave
+        for field in fields(here):
+            value, moved = getattr(here, field.name), getattr(there, field.name)
+            if isinstance(value, torch.Tensor):
+                assert moved.device.type == NAME
+                assert torch.equal(moved.cpu(), value)
+            else:
+                assert moved == value
 
 
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(0, 5))

@@ -37,14 +37,22 @@ class Batch:
         return len(self.lengths)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on `device`; itself where it is there already."""
+        """The batch on `device`; itself where it is there already.
+
+        Small tensors go in one transfer for each dtype: every call costs time, however little it moves.
+        """
         if self.input_ids.device == device:
             return self
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name in self.__slots__
-            if isinstance(value := getattr(self, name), torch.Tensor)
-        }
+        tensors = {name: value for name in self.__slots__ if torch.is_tensor(value := getattr(self, name))}
+        moved: dict[str, Any] = {}
+        if self.frozen is not None:
+            moved["frozen"] = tensors.pop("frozen").to(device, non_blocking=True)
+        for dtype in {value.dtype for value in tensors.values()}:
+            alike = {name: value for name, value in tensors.items() if value.dtype == dtype}
+            flat = torch.cat([value.flatten() for value in alike.values()]).to(device, non_blocking=True)
+            parts = flat.split([value.numel() for value in alike.values()])
+            for (name, value), part in zip(alike.items(), parts, strict=True):
+                moved[name] = part.view(value.shape)
         return replace(self, **moved)
 
 
