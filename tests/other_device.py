@@ -97,7 +97,7 @@ class OtherDevice(TorchDispatchMode):
 
 
 def _compute(func, args, kwargs):
-    """What an operation gives, and which way numbers went: a "read" to the CPU, a "transfer" from it, or ""."""
+    """What an operation gives, and which way numbers went: "read" to the CPU, "transfer" from it, or ""."""
     leaves = tree_leaves((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     is_elsewhere = any(isinstance(tensor, Elsewhere) for tensor in tensors)
