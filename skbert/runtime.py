@@ -195,6 +195,22 @@ class DrawsFrom(TorchDispatchMode):
         return torch.device(place or "cpu").type == self.generator.device.type
 
 
+class DrawsNothing(TorchDispatchMode):
+    """Give the mean, or the least, where random numbers were to be filled in; in this thread alone.
+
+    For weights that will be overwritten: to draw those of BERT-base takes longer than to read them. Memory could
+    not be left as it is, for some draws are repeated until all numbers lie within bounds.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operation of torch, unless it draws in place."""
+        if func._schema.name.endswith("_") and _drawing(func) is not None:
+            return args[0].fill_(args[1] if len(args) > 1 else 0)  # the first parameter of the distribution
+        return func(*args, **(kwargs or {}))
+
+
 @cache
 def _drawing(func: Any) -> Any:
     """The overload of an operation that takes a generator; None if it draws nothing."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from skbert import InputError
-from skbert.runtime import DrawsFrom, Generators, Runtime, building, resolve_runtime
+from skbert.runtime import DrawsFrom, DrawsNothing, Generators, Runtime, building, resolve_runtime
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,19 @@ def test_the_scope_is_of_its_thread_alone():
         with DrawsFrom(torch.Generator().manual_seed(5)), ThreadPoolExecutor(1) as pool:
             torch.rand(100)
             assert torch.equal(pool.submit(torch.rand, 4).result(), expected)
+
+
+def test_nothing_is_drawn_where_weights_are_to_come():
+    before = torch.get_rng_state()
+    with DrawsNothing():
+        assert torch.equal(torch.nn.init.normal_(torch.ones(3), 2.0, 1.0), torch.full((3,), 2.0))
+        assert torch.equal(torch.nn.init.uniform_(torch.ones(3), -1.0, 1.0), torch.full((3,), -1.0))
+        # Drawn again until nothing lies outside.
+        assert torch.equal(torch.nn.init.trunc_normal_(torch.full((3,), torch.nan)), torch.zeros(3))
+        assert torch.nn.Linear(4, 3).weight.unique().numel() == 1
+        drawn = torch.rand(3, generator=torch.Generator().manual_seed(1))  # not in place
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_is_built_gives_gradients_also_where_they_are_off():

@@ -29,6 +29,7 @@ from skbert.pretrained.traits import (
     reads_forward,
     stated_pooling,
 )
+from skbert.runtime import DrawsNothing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -240,10 +241,10 @@ def new_tokenizer(tokenizer_json: str) -> Tokenizer:
 
 
 def build_encoder(config: dict[str, Any], packed: bool) -> Any:
-    """An encoder of the given config with arbitrary weights, for the weights of a saved model."""
+    """An encoder of the given config, for the weights of a saved model; its own mean nothing."""
     settings = dict(config)
     family = settings.pop("model_type")
-    with quiet() as transformers:
+    with quiet() as transformers, DrawsNothing():
         encoder = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(family, **settings))
     encoder.config._attn_implementation = _attention_of(packed)
     return encoder
