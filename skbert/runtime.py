@@ -198,8 +198,8 @@ class DrawsFrom(TorchDispatchMode):
 class DrawsNothing(TorchDispatchMode):
     """Give the mean, or the least, where random numbers were to be filled in; in this thread alone.
 
-    For weights that will be overwritten: to draw those of BERT-base takes longer than to read them. Memory could
-    not be left as it is, for some draws are repeated until all numbers lie within bounds.
+    For weights that will be overwritten: to draw those of BERT-base takes longer than to read them. Memory
+    could not be left as it is, for some draws are repeated until all numbers lie within bounds.
     """
 
     def __torch_dispatch__(
