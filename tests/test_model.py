@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, build_tokenizer, save_tokenizer
-from transformers import AutoModel, AutoTokenizer, MPNetConfig, MPNetModel
+from transformers import AutoModel, AutoTokenizer, MPNetConfig, MPNetModel, XLNetConfig, XLNetModel
 
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
@@ -113,6 +113,25 @@ def test_a_family_that_counts_its_own_positions(tmp_path, tiny_checkpoints):
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     model, tokenizer = build(folder, "mean")
     assert checkpoints.load(folder).max_positions == 128
+    logits = model(collate(encode(tokenizer, SINGLE, 64), np.arange(len(SINGLE))))
+    expected, _ = padded_reference(folder, SINGLE, "mean", model.head)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_family_without_a_limit_of_positions(tmp_path, tiny_checkpoints):
+    """XLNet."""
+    folder = tmp_path / "xlnet"
+    shutil.copytree(tiny_checkpoints("xlm-roberta"), folder)
+    vocab_size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    sizes = {"vocab_size": vocab_size, "d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        XLNetModel(XLNetConfig(pad_token_id=1, **sizes)).save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    model, tokenizer = build(folder, "mean")
+    assert checkpoints.load(folder).max_positions > 10**9
     logits = model(collate(encode(tokenizer, SINGLE, 64), np.arange(len(SINGLE))))
     expected, _ = padded_reference(folder, SINGLE, "mean", model.head)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,9 @@ def architecture_of(encoder: Any, input_names: Sequence[str]) -> Architecture:
 
 
 def max_positions(config: Any, architecture: Architecture) -> int:
-    """Tokens that an encoder has positions for."""
-    return (getattr(config, "max_position_embeddings", None) or 512) - architecture.position_offset
+    """Tokens that an encoder has positions for; XLNet, which knows distances only, says -1."""
+    stated = getattr(config, "max_position_embeddings", None) or 512
+    return sys.maxsize if stated < 0 else stated - architecture.position_offset
 
 
 def _position_offset(encoder: Any) -> int:
