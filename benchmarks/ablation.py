@@ -176,9 +176,9 @@ _loaded_padded: OrderedDict[Any, Any] = OrderedDict()  # checkpoints, as they ar
 
 
 def _one_group() -> list[Patch]:
-    from skbert.network import grouped_attention
+    from skbert.network import attention_layout
 
-    return [(grouped_attention, "_WASTE", float("inf"))]
+    return [(attention_layout, "_WASTE", float("inf"))]
 
 
 def _plain_masks() -> list[Patch]:

@@ -47,6 +47,7 @@ NEVER = {
     "data.splitting": {"torch", "transformers", "sklearn"},
     "data.weights": {"torch", "transformers", "tokenizers"},
     "network.attention": {"sklearn", "transformers", "tokenizers"},
+    "network.attention_layout": {"sklearn", "transformers", "tokenizers"},
     "network.dropout": {"sklearn", "transformers"},
     "network.filler": {"sklearn", "transformers", "skbert.network.model"},
     "network.fingerprints": {"transformers", "sklearn"},

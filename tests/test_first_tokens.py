@@ -11,7 +11,8 @@ from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network.attention import Packing, first_token_attention
-from skbert.network.grouped_attention import GroupedAttention, make_layout
+from skbert.network.attention_layout import make_layout
+from skbert.network.grouped_attention import GroupedAttention
 from skbert.network.model import SequenceClassifier, reset_head, set_dropout
 from skbert.pretrained import checkpoints
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from skbert.network import grouped_attention
-from skbert.network.grouped_attention import GroupedAttention, make_layout
+from skbert.network import attention_layout
+from skbert.network.attention_layout import make_layout
+from skbert.network.grouped_attention import GroupedAttention
 
 LENGTHS = np.array([9, 40, 3, 40, 17, 1])
 
@@ -23,12 +24,20 @@ def make_inputs(dtype=torch.float64):
 
 @pytest.fixture(params=[0, 200, 10**9])
 def waste(request, monkeypatch):
-    monkeypatch.setattr(grouped_attention, "_WASTE", request.param)
+    monkeypatch.setattr(attention_layout, "_WASTE", request.param)
     return request.param
 
 
-@pytest.mark.parametrize("window", [None, 5])
-def test_groups_change_nothing(waste, window):
+@pytest.fixture(params=[10**9, 100, 1])
+def block(request, monkeypatch):
+    """Scores of a block; groups of more are cut."""
+    for name in ("_MOST_SCORES_ELSE", "_BLOCK"):
+        monkeypatch.setattr(attention_layout, name, request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 30])
+def test_groups_and_blocks_change_nothing(waste, block, window):
     layout = make_layout(LENGTHS, 2, torch.float64, window)
     assert len(layout.groups) == {0: 5, 200: 4, 10**9: 1}[waste]  # two texts have the same length
     inputs = make_inputs()
@@ -43,10 +52,45 @@ def test_groups_change_nothing(waste, window):
         torch.testing.assert_close(out[start : start + n], expected)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_gradients(waste, dropout):
-    layout = make_layout(LENGTHS, 2, torch.float64, None)
+@pytest.mark.parametrize(("dropout", "window"), [(0.0, None), (0.3, None), (0.0, 5), (0.3, 5)])
+def test_gradients(waste, block, dropout, window):
+    layout = make_layout(LENGTHS, 2, torch.float64, window)
     assert torch.autograd.gradcheck(lambda *x: attend(x, layout, dropout), make_inputs(), fast_mode=True)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_weights_of_cut_groups_are_not_kept(block, dropout):
+    layout = make_layout(LENGTHS, 2, torch.float64, None)
+    saved = attend(make_inputs(), layout, dropout).grad_fn.saved_tensors[3:]
+    weights = [x for x in saved if x is not None and x.dtype == torch.float64]
+    states = [x for x in saved if x is not None and x.dtype == torch.uint8]
+    assert bool(weights) is (block == 10**9)  # blocks of 100 and of 1 are parts of each of these groups
+    assert bool(states) is (block < 10**9 and dropout > 0)
+
+
+def test_a_window_is_all_that_cut_groups_compute(monkeypatch):
+    monkeypatch.setattr(attention_layout, "_MOST_SCORES_ELSE", 0)
+    layout = make_layout(np.array([4096]), 2, torch.float32, 65)
+    sizes = [
+        (b.queries.stop - b.queries.start, b.keys.stop - b.keys.start) for b in layout.groups[0].blocks()
+    ]
+    scores = sum(queries * keys for queries, keys in sizes)
+    assert scores < 4096 * 65 * 5
+    assert scores >= 4096 * 129 - 65 * 64
+
+
+def test_dropout_without_a_generator_can_be_cut(monkeypatch):
+    """Its masks cannot be drawn again, and are kept."""
+    monkeypatch.setattr(attention_layout, "_MOST_SCORES_ELSE", 0)
+    monkeypatch.setattr(attention_layout, "_BLOCK", 100)
+    layout = make_layout(LENGTHS, 2, torch.float64, None)
+
+    def drawn(*x):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return GroupedAttention.apply(*x, layout, 0.5, 0.3, None)
+
+    assert torch.autograd.gradcheck(drawn, make_inputs(), fast_mode=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from skbert.network.attention_layout import Layout, make_layout
 from skbert.network.filler import fill
 from skbert.network.flash_attention import flash_attention, has_kernel
-from skbert.network.grouped_attention import GroupedAttention, Layout, make_layout
+from skbert.network.grouped_attention import GroupedAttention
 from skbert.network.run_attention import run_attention
 
 

@@ -5,7 +5,8 @@ Predictions take texts longest first, so that texts of equal length are neighbou
 1. `equal_runs` cuts the texts of a batch into such runs.
 2. In a run, queries, keys and values are (n_texts, n_heads, length, head_size): no gap to mask.
 3. Short texts take the plain products, long ones torch's fused kernel, which never writes their scores out.
-4. The products are of contiguous matrices, also in a run of one text, where views would do: kernels for other
+4. Where there is a window, long texts are cut, so that no query meets many keys that it cannot see.
+5. The products are of contiguous matrices, also in a run of one text, where views would do: kernels for other
    strides round differently, and a text's result shall not depend on the texts beside it (`filler.py`).
 """
 
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from skbert.network.attention_layout import WINDOWS
 
 _LONG = 96  # tokens from which on the fused kernel is the faster one
 
@@ -63,7 +66,10 @@ def run_attention(
         q, target = (x[asking].unflatten(0, (count, n)).transpose(1, 2) for x in (query, out))
         k, v = (x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (key, value))
         attend = _fused if length >= _LONG else _plain
-        target.copy_(attend(q, k, v, scale, _bias(length, window, query.dtype)))
+        for queries, keys in _parts(length, n, window):
+            bias = _bias(queries, keys, window, query.dtype)
+            found = attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], scale, bias)
+            target[:, :, queries].copy_(found)
     out[asking.stop :] = 0.0  # filler
     return out
 
@@ -84,10 +90,21 @@ def _plain(
     return torch.matmul(torch.softmax(scores, dim=-1), v)
 
 
-def _bias(length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
-    """Zero for tokens nearer than `window`, -inf for others, (length, length); None if all are near."""
-    if window is None or window >= length:
+def _parts(length: int, n_queries: int, window: int | None) -> Iterator[tuple[slice, slice]]:
+    """Yield queries, and the keys that they can see."""
+    if window is None or n_queries <= WINDOWS * window:
+        yield slice(0, n_queries), slice(0, length)
+        return
+    reach = max(window, 1)
+    for start in range(0, length, 2 * reach):
+        stop = min(start + 2 * reach, length)
+        yield slice(start, stop), slice(max(0, start - reach), min(stop + reach, length))
+
+
+def _bias(queries: slice, keys: slice, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """Zero for tokens nearer than `window`, -inf for others, (n_queries, n_keys); None if all are near."""
+    if window is None or window >= max(queries.stop - keys.start, keys.stop - queries.start):
         return None
-    places = torch.arange(length)
-    far = (places[:, None] - places).abs() >= max(window, 1)  # a token always sees itself
-    return torch.zeros(length, length, dtype=dtype).masked_fill_(far, float("-inf"))
+    places, others = torch.arange(queries.start, queries.stop), torch.arange(keys.start, keys.stop)
+    far = (places[:, None] - others).abs() >= max(window, 1)  # a token always sees itself
+    return torch.zeros(far.shape, dtype=dtype).masked_fill_(far, float("-inf"))
