@@ -92,7 +92,7 @@ def make_plan(args: argparse.Namespace, folder: Path) -> Plan:
     else:
         checkpoint = tiny if args.size == "tiny" else make_checkpoint(folder / "base", "base")
         make = partial(synthetic_workload, checkpoint=checkpoint)
-        sizes, n_test = SYNTHETIC, {"fit": 2_000, "predict": 16_384}
+        sizes, n_test = SYNTHETIC, {"fit": 2_000, "predict": 4_096}
         predict = partial(make, "agnews-like", 512, int(n_test["predict"] * scale))
     fits = {
         name: partial(make, name, int(sizes[name] * scale), int(n_test["fit"] * min(scale, 1.0)))

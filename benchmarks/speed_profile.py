@@ -15,13 +15,14 @@ from speed_rows import Line, Plan, Row, in_int8
 from speed_systems import fit_skbert
 from torch.profiler import ProfilerActivity, profile
 
+# The first that fits: kernels of attention and the optimizer name the libraries that they are written with, too.
 KINDS = {
-    "matrix products": ("mm", "addmm", "qlinear", "int_mm", "mkldnn_linear", "gemm", "cutlass", "nvjet"),
     "attention's products": ("bmm", "baddbmm", "scaled_dot_product", "flash", "fmha"),
+    "optimizer": ("adamw", "fusedadam", "linalg_vector_norm", "lpnorm", "foreach", "multi_tensor"),
+    "dropout masks": ("random", "bernoulli", "ge", "fused_dropout"),
+    "matrix products": ("mm", "addmm", "qlinear", "int_mm", "mkldnn_linear", "gemm", "cutlass", "nvjet"),
     "softmax and norms": ("softmax", "layer_norm"),
     "GELU": ("gelu",),
-    "dropout masks": ("random", "bernoulli", "ge"),
-    "optimizer": ("adamw", "linalg_vector_norm", "foreach"),
     "copies": ("copy", "index_select", "index_copy", "fill", "cat", "memcpy", "memset"),
 }
 N_TEXTS = 64

@@ -12,11 +12,12 @@ from killed_fits import StepCounter, fit, watched
 from other_device import NAME, OtherDevice
 from transformers.models.modernbert import modeling_modernbert
 
-from skbert import BertClassifier
-from skbert.network import attention
+from skbert import BertClassifier, fitting
+from skbert.network import attention, flash_attention
 from skbert.runtime import Generators
 from skbert.training import resume
 from skbert.training.callbacks import Watcher
+from skbert.training.loop import Trainer
 
 TEXTS = [
     "a good film by the sea " * (k % 4) + f"and the {animal}"
@@ -118,6 +119,40 @@ def test_the_kernel_for_attention_gives_the_weights_of_the_cpu(
     on_cpu, there = both(device, family_folder(family, layers=2), pooling=pooling, epochs=2)
     assert_equal_models(on_cpu, there)
     np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=1e-12)
+
+
+def test_the_kernel_may_be_tried_in_a_layer_that_is_computed_twice(device, tiny_bert, monkeypatch):
+    """Where inner results are not kept, what the trial keeps must be."""
+    tried = []
+
+    def has_kernel(q, n_texts):
+        if q.device.type == NAME:
+            tried.append(flash_attention._is_right.__wrapped__(q.device, 8))
+        return q.device.type == NAME
+
+    monkeypatch.setattr(attention, "has_kernel", has_kernel)
+    ways = {"gradient_checkpointing": True, "head_init": "random"}
+    on_cpu, there = both(device, tiny_bert, epochs=1, **ways)
+    assert tried
+    assert all(tried)
+    assert_equal_models(on_cpu, there)
+
+
+def test_weights_that_do_not_train_are_on_the_device_once(device, tiny_bert, monkeypatch):
+    """In bfloat16, without the wide ones of which only the result is made."""
+    places = {}
+
+    class Watched(Trainer):
+        def fit(self):
+            trained = {name for name, weight in self.model.named_parameters() if weight.requires_grad}
+            for name, weight in self.optimizer.weights().items():
+                places.setdefault(name in trained, set()).add(weight.device.type)
+            return super().fit()
+
+    monkeypatch.setattr(fitting, "Trainer", Watched)
+    parameters = SETTINGS | {"device": NAME, "precision": "bfloat16", "lora": 2}
+    BertClassifier(tiny_bert, **parameters).fit(TEXTS, Y)
+    assert places == {True: {NAME}, False: {"cpu"}}
 
 
 def test_bfloat16_is_as_near_as_its_rounding(device, tiny_bert):

@@ -1,5 +1,9 @@
 """The kernel of CUDA: on a GPU it is held against attention's definition, elsewhere its calls are."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import other_device
 import pytest
 import torch
@@ -113,7 +117,53 @@ def test_a_kernel_is_tried_before_it_is_used(kernel, monkeypatch, name, function
     flash_attention._is_right.cache_clear()
 
 
+def test_a_kernel_is_tried_with_tensors_that_gradients_can_be_taken_of(kernel, monkeypatch):
+    """Torch's own kernel saves its bounds for the gradient, which a tensor of a prediction cannot be."""
+    seen = []
+
+    def spy(q, k, v, bounds, *others, real=flash_attention.flash_attention):
+        seen.extend((q, k, v, *bounds))
+        return real(q, k, v, bounds, *others)
+
+    monkeypatch.setattr(flash_attention, "flash_attention", spy)
+    with torch.inference_mode():
+        flash_attention._is_right.__wrapped__(torch.device(NAME), HEAD_SIZE)
+    assert len(seen) == 10
+    # The device makes no such tensors, so the values that they were made of are looked at.
+    assert not any(x.numbers.is_inference() for x in seen)
+
+
+def test_no_kernel_that_somebody_put_in_the_place_of_torchs(monkeypatch):
+    assert flash_attention._is_wanted() is torch.backends.cuda.flash_sdp_enabled()
+    monkeypatch.setattr(torch.nn.attention, "current_flash_attention_impl", lambda: "FA4", raising=False)
+    assert not flash_attention._is_wanted()
+
+
 # On a GPU
+
+
+@pytest.mark.gpu
+def test_a_default_fit_on_a_gpu_takes_the_kernel():
+    """In a process of its own: the first that meets it is a prediction of frozen embeddings."""
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("older than Ampere")
+    script = """
+import sys, tempfile, torch
+sys.path.insert(0, sys.argv[1])
+from checkpoints import build_checkpoint
+from skbert.network import flash_attention
+folder = build_checkpoint("bert", tempfile.mkdtemp())
+for settings in ({}, {"gradient_checkpointing": True, "head_init": "random"}):
+    flash_attention._is_right.cache_clear()
+    BertClassifier(folder, device="cuda", precision="bfloat16", max_length=32, **settings).fit(
+        ["good film", "bad film"] * 20, [0, 1] * 20
+    )
+    info = flash_attention._is_right.cache_info()
+    assert info.misses == 1 and info.hits > 5, info
+    assert flash_attention._is_right(torch.device("cuda", 0), 16)
+"""
+    command = [sys.executable, "-W", "error::UserWarning", "-c", script, str(Path(__file__).parent)]
+    subprocess.run(command, check=True, timeout=300)
 
 
 @pytest.mark.gpu

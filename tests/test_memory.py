@@ -1,9 +1,11 @@
 """Batches that do not fit into memory, and layers that are computed twice."""
 
+import gc
 import os
 import resource
 import subprocess
 import sys
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 from checkpoints import FAMILIES
 from torch import nn
 
-from skbert import BertClassifier, InsufficientMemoryError
+from skbert import BertClassifier, InsufficientMemoryError, recipe
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
@@ -169,6 +171,26 @@ def test_gradient_checkpointing_in_a_fit(make_classifier, reviews):
     )
 
 
+@pytest.mark.parametrize("family", ["bert", "modernbert", "deberta-v2"])
+def test_a_trained_model_is_gone_at_once(family, make_classifier, reviews, tiny_checkpoints, monkeypatch):
+    """No cycle holds it until Python looks for some: on a GPU the models of a search would pile up."""
+    seen = []
+
+    def spy(model):
+        seen.append(weakref.ref(model))
+        checkpoint_layers(model)
+
+    monkeypatch.setattr(recipe, "checkpoint_layers", spy)
+    model = make_classifier(model=tiny_checkpoints(family, layers=2), gradient_checkpointing=True)
+    gc.collect()
+    gc.disable()
+    try:
+        model.fit(*reviews)
+        assert [of_model() for of_model in seen] == [None]
+    finally:
+        gc.enable()
+
+
 @pytest.mark.gpu
 def test_a_fit_goes_on_under_a_real_limit(tiny_checkpoints):
     """A fraction of the device that the batch of 256 long texts exceeds."""
@@ -177,6 +199,7 @@ def test_a_fit_goes_on_under_a_real_limit(tiny_checkpoints):
     folder = tiny_checkpoints("bert", layers=2)
     recipe = {"epochs": 1, "batch_size": 256, "max_length": 128, "dropout": 0.0, "device": "cuda"}
     model = BertClassifier(folder, precision="float32", head_init="random", random_state=0, **recipe)
+    model.fit(texts, labels)  # cuBLAS keeps what memory it works in
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     expected = model.fit(texts, labels).loss_curve_

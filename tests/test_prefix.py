@@ -253,4 +253,9 @@ def test_on_a_gpu(what, precision, make_classifier, reviews, tiny_checkpoints):
     }
     plain = fit(make_classifier, reviews, 0, **parameters)
     cached = fit(make_classifier, reviews, 2**29, **parameters)
+    # Softmax does not see a key's bias: its gradient is rounding, which AdamW makes as large as any.
+    for model in (cached, plain):
+        for name, weight in model.model_.named_parameters():
+            if name.endswith("key.bias"):
+                weight.zero_()
     assert_same_fit(cached, plain, 1e-4 if precision == "float32" else 3e-2)

@@ -203,6 +203,7 @@ def test_a_watcher_may_end_the_fit(tiny_bert):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_an_epoch_on_cuda_never_waits_for_the_device(tiny_bert):
     generators = Generators.from_seed(0, torch.device("cuda"))
     model, data = make(tiny_bert, 0.1, generators)

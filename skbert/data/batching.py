@@ -46,14 +46,20 @@ class Batch:
         tensors = {name: value for name in self.__slots__ if torch.is_tensor(value := getattr(self, name))}
         moved: dict[str, Any] = {}
         if self.frozen is not None:
-            moved["frozen"] = tensors.pop("frozen").to(device, non_blocking=True)
+            moved["frozen"] = _sent(tensors.pop("frozen"), device)
         for dtype in {value.dtype for value in tensors.values()}:
             alike = {name: value for name, value in tensors.items() if value.dtype == dtype}
-            flat = torch.cat([value.flatten() for value in alike.values()]).to(device, non_blocking=True)
+            flat = _sent(torch.cat([value.flatten() for value in alike.values()]), device)
             parts = flat.split([value.numel() for value in alike.values()])
             for (name, value), part in zip(alike.items(), parts, strict=True):
                 moved[name] = part.view(value.shape)
         return replace(self, **moved)
+
+
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device, without waiting; for CUDA from memory that is pinned, or the copy may wait."""
+    tensor = tensor.pin_memory() if device.type == "cuda" else tensor
+    return tensor.to(device, non_blocking=True)
 
 
 def collate(

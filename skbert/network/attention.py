@@ -53,7 +53,7 @@ class Packing:
         self.max_length = max_length
         self.generator = generator
         self.n_filler = 0  # rows after the tokens that belong to no text (`filler.py`)
-        self._attention_masks: dict[int | None, torch.Tensor] = {}
+        self._biases: dict[tuple[int | None, torch.dtype], torch.Tensor] = {}
         self._layouts: dict[tuple[int, torch.dtype, int | None, bool], Layout] = {}
 
     # What not every device and pooling needs is made when it is asked for first.
@@ -90,19 +90,20 @@ class Packing:
         """(n_texts, max_length, ...) → (n_tokens, ...)."""
         return _Unpad.apply(padded.flatten(0, 1), self.slots)
 
-    def attention_mask(self, window: int | None) -> torch.Tensor:
-        """True where a query may look at a key; (n_texts, 1, 1 or max_length, max_length).
+    def attention_bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        """Zero where a query may look at a key, else -inf; (n_texts, 1, 1 or max_length, max_length).
 
         Every query row sees at least one key, so that no softmax is taken over nothing.
         """
-        if window not in self._attention_masks:
+        if (window, dtype) not in self._biases:
             mask = self.mask[:, None, None, :]
             if window is not None and window < self.max_length:
                 columns = torch.arange(self.max_length, device=mask.device)
                 near = (columns[:, None] - columns[None, :]).abs() < window
                 mask = (mask & near) | torch.eye(self.max_length, dtype=torch.bool, device=mask.device)
-            self._attention_masks[window] = mask
-        return self._attention_masks[window]
+            bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+            self._biases[window, dtype] = bias.masked_fill_(~mask, float("-inf"))
+        return self._biases[window, dtype]
 
     def layout(self, n_heads: int, dtype: torch.dtype, window: int | None, first: bool = False) -> Layout:
         """The groups for `GroupedAttention`; made once a batch."""
@@ -181,8 +182,8 @@ def packed_attention(
         return flash_attention(q, k, v, bounds, longest, scale, dropout, sliding_window).unsqueeze(0), None
     # (n_tokens, n_heads, head_size) → (n_texts, n_heads, max_length, head_size)
     q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))
-    mask = packing.attention_mask(sliding_window)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+    bias = packing.attention_bias(sliding_window, q.dtype)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
     return packing.unpad(out.transpose(1, 2)).unsqueeze(0), None
 
 
@@ -225,8 +226,8 @@ def first_token_attention(
         bounds, longest = (each, packing.bounds), (1, packing.max_length)
         return flash_attention(q, k, v, bounds, longest, scale, dropout).flatten(1).unsqueeze(0)
     k, v = (packing.pad(x).transpose(1, 2) for x in (k, v))  # (n_texts, n_heads, max_length, head_size)
-    mask = packing.attention_mask(None)
-    out = F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+    bias = packing.attention_bias(None, q.dtype)
+    out = F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
     return out.flatten(1).unsqueeze(0)
 
 

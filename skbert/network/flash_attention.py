@@ -16,6 +16,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 _MOST_TEXTS = 65_535  # one dimension of the kernel's grid
 _WIDEST_HEAD = 128  # wider ones need more shared memory in the backward pass than all GPUs have
@@ -27,7 +28,16 @@ def has_kernel(q: torch.Tensor, n_texts: int) -> bool:
         return False
     head_size = q.shape[-1]
     fits = head_size % 8 == 0 and head_size <= _WIDEST_HEAD
-    return fits and torch.backends.cuda.flash_sdp_enabled() and _is_right(q.device, head_size)
+    return fits and _is_wanted() and _is_right(q.device, head_size)
+
+
+def _is_wanted() -> bool:
+    """Whether the process lets torch's fused attention be used, and has no other put in its place.
+
+    What `activate_flash_attention_impl` puts there takes no dropout.
+    """
+    other = getattr(torch.nn.attention, "current_flash_attention_impl", lambda: None)
+    return torch.backends.cuda.flash_sdp_enabled() and other() is None
 
 
 def flash_attention(
@@ -61,7 +71,7 @@ def flash_attention(
     Tensor of shape (n_queries, n_heads, head_size)
     """
     reach = -1 if window is None else window - 1
-    out, *_ = torch.ops.aten._flash_attention_forward(
+    out, *_ = torch.ops.aten._flash_attention_forward.default(
         q,
         k,
         v,
@@ -81,18 +91,21 @@ def flash_attention(
 def _is_right(device: torch.device, head_size: int) -> bool:
     """Whether the kernel gives what the definition of attention does, and its gradients."""
     draw = torch.Generator().manual_seed(0)
-    lengths = [5, 1, 3]
-    bounds = torch.tensor([0, 5, 6, 9], dtype=torch.int32).to(device)
-    scale = head_size**-0.5
-    with torch.inference_mode(False), torch.enable_grad():
+    lengths, scale = [5, 1, 3], head_size**-0.5
+    # It may be asked in a prediction, whose tensors no gradient could be taken of, and in a layer whose inner
+    # results are not kept but computed again.
+    as_they_are = saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+    with torch.inference_mode(False), torch.enable_grad(), as_they_are:
+        bounds = torch.tensor([0, 5, 6, 9], dtype=torch.int32).to(device)
         drawn = (torch.randn(9, 2, head_size, generator=draw, dtype=torch.float32) for _ in range(4))
         q, k, v, weights = (x.to(device, torch.bfloat16).requires_grad_() for x in drawn)
         for window in (None, 2):
             expected = _by_definition(q, k, v, lengths, scale, window)
-            wanted = (expected, *torch.autograd.grad(expected, (q, k, v), weights.float()))
+            # The gradient begins with a product of elements: cuBLAS warns where it is the first in a thread.
+            wanted = (expected, *torch.autograd.grad((expected * weights.float()).sum(), (q, k, v)))
             try:
                 out = flash_attention(q, k, v, (bounds, bounds), (5, 5), scale, 0.0, window)
-                found = (out, *torch.autograd.grad(out, (q, k, v), weights))
+                found = (out, *torch.autograd.grad((out * weights).sum(), (q, k, v)))
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:  # not for this GPU, or not in this build of torch

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -69,6 +71,7 @@ class Parts:
                 self._shrink(min(self.size or len(indices), len(indices)), error)
             # Only here, with the error and the tensors that its traceback holds gone, is there memory again.
             undo()
+            gc.collect()  # models of other code may be held by cycles
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
 
@@ -97,22 +100,30 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def checkpoint_layers(model: SequenceClassifier) -> None:
     """Keep only each layer's input for the backward pass, and compute the rest again."""
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        generator = model.generator
-        if generator is None:
-            return nullcontext(), nullcontext()
-        return nullcontext(), _replayed(generator, generator.get_state())
-
     for layer in encoder_layers(model.encoder):
-        layer.forward = partial(_run_twice, model, layer.forward, context_fn=contexts)
+        # A layer that held its model would keep it in memory, until Python looks for cycles.
+        layer.forward = partial(_run_twice, weakref.ref(model), weakref.ref(layer))
 
 
-def _run_twice(model: SequenceClassifier, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # To replay the global generators is to set them, under the hands of other threads. Fused attention on
-    # CUDA needs it; what runs on a CPU draws from the model's own.
-    on_cuda = model.head.weight.is_cuda
-    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=on_cuda, **kwargs)
+def _run_twice(of_model: Any, of_layer: Any, *args: Any, **kwargs: Any) -> Any:
+    model, layer = of_model(), of_layer()
+    forward = partial(type(layer).forward, layer)
+    if model.head.weight.is_cuda:  # all masks are drawn from the device's own generator
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    # To replay the global generators is to set them, under the hands of other threads.
+    contexts = partial(_contexts, model)
+    return checkpoint(
+        forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **kwargs
+    )
+
+
+def _contexts(
+    model: SequenceClassifier,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    generator = model.generator
+    if generator is None:
+        return nullcontext(), nullcontext()
+    return nullcontext(), _replayed(generator, generator.get_state())
 
 
 @contextmanager

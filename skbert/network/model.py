@@ -165,8 +165,8 @@ class SequenceClassifier(nn.Module):
     def _encode_padded(self, batch: Batch, packing: Packing) -> torch.Tensor:
         inputs = {name: packing.pad(values) for name, values in self._inputs(batch).items()}
         inputs["input_ids"] = inputs["input_ids"].masked_fill(~packing.mask, self.architecture.pad_id)
-        # Some families' own attention draws its dropout masks itself.
-        draws = self.training and self.generator is not None
+        # Some families' own attention draws its masks itself; on CUDA from the device's generator, as all do.
+        draws = self.training and self.generator is not None and not self.head.weight.is_cuda
         with DrawsFrom(cast(torch.Generator, self.generator)) if draws else nullcontext():
             output = self.encoder(**inputs, attention_mask=packing.mask.long())
         return packing.unpad(output.last_hidden_state)

@@ -74,7 +74,7 @@ class MasterAdamW:
         names, working = zip(*model.named_parameters(), strict=True)
         wide = [p.detach() for p in working]
         narrow(model, runtime.dtype)
-        masters = [p if p.dtype == w.dtype else nn.Parameter(w) for p, w in zip(working, wide, strict=True)]
+        masters = [p if p.dtype == w.dtype else _master(p, w) for p, w in zip(working, wide, strict=True)]
         self._of_names = dict(zip(names, masters, strict=True))
         trained = [(p, m) for p, m in zip(working, masters, strict=True) if p.requires_grad]
         self.masters = [m for _, m in trained]
@@ -186,6 +186,11 @@ class MasterAdamW:
             first, second = (t.to(master, copy=True) for t in pair)
             step = torch.full((), float(moments.steps), device=master.device)
             self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+
+
+def _master(working: nn.Parameter, wide: torch.Tensor) -> nn.Parameter:
+    """The wide weight; one that does not train is for the result alone, and takes no memory of the device."""
+    return nn.Parameter(wide if working.requires_grad else wide.cpu(), requires_grad=working.requires_grad)
 
 
 def learning_rate_scales(model: SequenceClassifier, layer_decay: float) -> dict[nn.Parameter, float]:
