@@ -15,7 +15,7 @@ from speed_rows import Line, Plan, Row, in_int8
 from speed_systems import fit_skbert
 from torch.profiler import ProfilerActivity, profile
 
-# The first that fits: kernels of attention and the optimizer name the libraries that they are written with, too.
+# The first that fits: kernels of attention and the optimizer also name the libraries that they are made with.
 KINDS = {
     "attention's products": ("bmm", "baddbmm", "scaled_dot_product", "flash", "fmha"),
     "optimizer": ("adamw", "fusedadam", "linalg_vector_norm", "lpnorm", "foreach", "multi_tensor"),
