@@ -160,6 +160,9 @@ class _CountingCollator:
 FITS: dict[str, Callable[[Workload, int, str], Fitted]] = {
     "skbert": lambda work, seed, device: fit_skbert(work, seed, device, head_init="random"),
     "skbert-auto": fit_skbert,
+    "skbert-float32": lambda work, seed, device: fit_skbert(
+        work, seed, device, head_init="random", precision="float32"
+    ),
     "trainer": lambda work, seed, device: fit_trainer(work, seed, device, "trainer"),
     "trainer-tuned": lambda work, seed, device: fit_trainer(work, seed, device, "trainer-tuned"),
 }
