@@ -92,7 +92,7 @@ def fit_trainer(work: Workload, seed: int, device: str, system: str) -> Fitted:
     collator = _CountingCollator(transformers.DataCollatorWithPadding(tokenizer))
 
     def fit(folder: str) -> None:
-        rows = tokenize(tokenizer, work.X_train)
+        rows = tokenize(tokenizer, work.X_train, work.max_length)
         trainer = transformers.Trainer(
             model=model,
             args=trainer_arguments(work, folder, seed, device, TRAINERS[system] | {"bf16": bf16}),

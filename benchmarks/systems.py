@@ -247,10 +247,10 @@ def predict_sorted(
     return torch.cat(outputs).numpy()[np.argsort(order)]
 
 
-def tokenize(tokenizer: Any, texts: pd.DataFrame) -> list[dict[str, list[int]]]:
+def tokenize(tokenizer: Any, texts: pd.DataFrame, max_length: int = MAX_LENGTH) -> list[dict[str, list[int]]]:
     """Tokenize without padding; the length given replaces the one in the checkpoint's file."""
     columns = [texts[column].tolist() for column in texts]
-    encoded = tokenizer(*columns, truncation=True, max_length=MAX_LENGTH, padding=False)
+    encoded = tokenizer(*columns, truncation=True, max_length=max_length, padding=False)
     return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
 
 

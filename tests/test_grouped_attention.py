@@ -98,3 +98,23 @@ def test_keys_are_whole_vectors(dtype):
     layout = make_layout(LENGTHS, 2, dtype, None)
     assert all(group.n_keys * dtype.itemsize % 64 == 0 for group in layout.groups)
     assert all(0 <= group.n_keys - group.n_queries < 64 // dtype.itemsize for group in layout.groups)
+
+
+def test_what_many_blocks_add_up_in_bfloat16_is_as_near_as_one_sum(monkeypatch):
+    """All queries look alike at every key, so that the gradient of each value is a sum over all of them."""
+    n = 1024
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, gradient = (torch.randn(n, 2, 8, generator=generator) for _ in range(4))
+    q, gradient = q * 0.01, gradient + 1.0
+    errors = []
+    for most in (1 << 30, 0):
+        monkeypatch.setitem(attention_layout._MOST_SCORES, torch.bfloat16, most)
+        monkeypatch.setattr(attention_layout, "_BLOCK", 2 * n * 16)
+        found = []
+        for dtype in (torch.float64, torch.bfloat16):
+            inputs = [x.bfloat16().to(dtype).requires_grad_() for x in (q, k, v)]
+            layout = make_layout(np.array([n]), 2, dtype, None)
+            attend(inputs, layout).backward(gradient.bfloat16().to(dtype))
+            found.append(inputs[2].grad.double())
+        errors.append(float((found[0] - found[1]).abs().max() / found[0].abs().max()))
+    assert errors[1] < 1.5 * errors[0] + 1e-3

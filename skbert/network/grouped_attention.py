@@ -47,6 +47,17 @@ def _as_it_was(state: torch.Tensor | None) -> torch.Generator | None:
     return None if state is None else torch.Generator().set_state(state)
 
 
+def _wide(x: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    if total.dtype == left.dtype:
+        total.baddbmm_(left, right)
+    else:
+        total += torch.bmm(left, right)
+
+
 def _and_a_zero_row(like: torch.Tensor) -> torch.Tensor:
     """Rows as those of `like`, not set, and one of zeros."""
     rows = like.new_empty(len(like) + 1, like.shape[1])
@@ -101,9 +112,10 @@ class GroupedAttention(torch.autograd.Function):
         slices = layout.slices((q, g, dq), (k, v, dk, dv))
         of_blocks = iter(zip(kept[::3], kept[1::3], kept[2::3], strict=True))
         for group, (q_g, g_g, dq_g, k_g, v_g, dk_g, dv_g) in zip(layout.groups, slices, strict=True):
-            if group.whole is None:
-                dk_g.zero_()
-                dv_g.zero_()
+            # What blocks add up is wide: in bfloat16 dozens of sums would lose what the later ones add.
+            sums = (
+                None if group.whole is not None else [torch.zeros_like(x, dtype=_wide(x)) for x in (k_g, v_g)]
+            )
             # Blocks first: zip takes nothing more from the second when the first has ended.
             for block, (weights, dropped, mask) in zip(group.blocks(), of_blocks):  # noqa: B905
                 q_b, g_b, dq_b = (x[block.matrices, block.queries] for x in (q_g, g_g, dq_g))
@@ -115,12 +127,16 @@ class GroupedAttention(torch.autograd.Function):
                     d_weights.mul_(mask)
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
                 torch.bmm(d_scores, k_b, out=dq_b)
-                if group.whole is None:
-                    dk_b.baddbmm_(d_scores.transpose(1, 2), q_b)
-                    dv_b.baddbmm_(dropped.transpose(1, 2), g_b)
-                else:
+                if sums is None:
                     torch.bmm(d_scores.transpose(1, 2), q_b, out=dk_b)
                     torch.bmm(dropped.transpose(1, 2), g_b, out=dv_b)
+                else:
+                    dk_b, dv_b = (x[block.matrices, block.keys] for x in sums)
+                    _add_product(dk_b, d_scores.transpose(1, 2), q_b)
+                    _add_product(dv_b, dropped.transpose(1, 2), g_b)
+            if sums is not None:
+                dk_g.copy_(sums[0])
+                dv_g.copy_(sums[1])
         dq = dq.mul_(ctx.scale).index_select(0, layout.from_queries)
         dk, dv = (x.index_select(0, layout.from_keys) for x in (dk, dv))
         return dq.view(gradient.shape), dk.view(ctx.shape), dv.view(ctx.shape), None, None, None, None

@@ -51,11 +51,14 @@ def warn_of_collapse(
     rows = texts_of_all_classes(data.targets, _MAX_TEXTS)
     if not _differ(data.targets[rows]):
         return
-    for some in (rows[:_FEW], rows):
+
+    def predict(some: np.ndarray) -> np.ndarray:
         logits = run_model(model, data.encodings.take(some), place)
-        predicted = decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
-        if _differ(predicted):
-            break
+        return decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
+
+    predicted = predict(rows[:_FEW])
+    if not _differ(predicted) and len(rows) > _FEW:
+        predicted = np.concatenate([predicted, predict(rows[_FEW:])])
     release(model)
     if not _differ(predicted):
         same = np.asarray(predicted[0]).tolist()
