@@ -135,4 +135,4 @@ def test_a_few_texts_are_asked_first(collapsed, make_classifier, reviews, monkey
             diagnosis.warn_of_collapse(*arguments)
     else:
         diagnosis.warn_of_collapse(*arguments)
-    assert asked == ([16, 64] if collapsed else [16])
+    assert asked == ([16, 48] if collapsed else [16])
