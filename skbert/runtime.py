@@ -143,7 +143,7 @@ class Generators:
 
     order: np.random.Generator  # order of the texts
     weights: torch.Generator  # new weights, on the CPU
-    dropout: torch.Generator  # dropout masks, on the device
+    dropout: torch.Generator  # dropout masks, on the device; on CUDA its own generator draws them
     probe: np.random.Generator  # parts of the texts that a linear probe is tried on
     seed: int  # for the generator of a CUDA device, while it is isolated
 
@@ -245,8 +245,8 @@ _one_builder = threading.RLock()
 def isolated_cuda(seed: int, device: torch.device) -> Iterator[None]:
     """Let a block draw from the global generator of a CUDA device, and put back its state afterwards.
 
-    Fused attention can draw its dropout masks from nowhere else. So one fit at a time trains on CUDA. On
-    other devices this does nothing: nothing draws from their generators.
+    Fused attention can draw its dropout masks from nowhere else, and all dropout there does. So one fit at a
+    time trains on CUDA. On other devices this does nothing: nothing draws from their generators.
 
     Parameters
     ----------
