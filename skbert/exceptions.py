@@ -84,7 +84,8 @@ class SkbertWarning(UserWarning):
 def warn(message: str, category: type[SkbertWarning] = SkbertWarning) -> None:
     """Give a warning that points at the line that called skbert."""
     frame, level = sys._getframe(1), 3  # the level of the caller of `frame`
-    inside = ("skbert.", "sklearn.callback")  # scikit-learn's decorator stands between fit and its caller
+    # Decorators of scikit-learn and of contextlib stand between functions of skbert.
+    inside = ("skbert.", "sklearn.callback", "contextlib")
     while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").startswith(inside):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)

@@ -28,7 +28,7 @@ from skbert.frozen import FrozenLayers
 from skbert.network.model import SequenceClassifier
 from skbert.preparing import check_max_length, encode_data
 from skbert.recipe import checked_lora, choose_trained, own_watchers, resolve_settings
-from skbert.runtime import Generators, Runtime, isolated_cuda, resolve_runtime
+from skbert.runtime import Generators, Runtime, isolated_cuda, own_settings, resolve_runtime
 from skbert.starting import Start, from_checkpoint, start_head
 from skbert.training.callbacks import Watcher, Watchers
 from skbert.training.diagnosis import warn_of_collapse
@@ -74,6 +74,7 @@ class FitData:
 Finish = Callable[[TrainingResult], FittedModel]
 
 
+@own_settings()
 def fit_texts(
     data: FitData,
     parameters: Mapping[str, Any],

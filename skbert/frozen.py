@@ -30,7 +30,7 @@ from skbert.data.encoding import Encodings, ragged_arange
 from skbert.network import fingerprints
 from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
-from skbert.runtime import Runtime, wide_dtype
+from skbert.runtime import Runtime, own_settings, wide_dtype
 
 _BLOCK_BYTES = 2**25  # of states that are computed, kept and dropped together
 _NUMPY = {torch.float64: np.float64, torch.float32: np.float32, torch.bfloat16: np.int16}  # bits of bfloat16
@@ -182,6 +182,7 @@ def hand_on(*args: Any, **kwargs: Any) -> torch.Tensor:
     return next(v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point())
 
 
+@own_settings()
 def run_model(
     model: SequenceClassifier,
     encodings: Encodings,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -207,7 +207,9 @@ class DrawsNothing(TorchDispatchMode):
     ) -> Any:
         """Run one operation of torch, unless it draws in place."""
         if func._schema.name.endswith("_") and _drawing(func) is not None:
-            return args[0].fill_(args[1] if len(args) > 1 else 0)  # the first parameter of the distribution
+            # The first parameter of the distribution; `random_(n)` draws below its own.
+            first = args[1] if len(args) > 1 and func._overloadname != "to" else 0
+            return args[0].copy_(first) if isinstance(first, torch.Tensor) else args[0].fill_(first)
         return func(*args, **(kwargs or {}))
 
 
@@ -234,11 +236,33 @@ def building(generator: torch.Generator | None = None) -> Iterator[None]:
     """
     source = generator if generator is not None else torch.Generator().manual_seed(0)
     # What is built under the caller's inference_mode could not be trained, nor watched for changes.
-    with _one_builder, torch.inference_mode(False), DrawsFrom(source):
+    with _one_builder, torch.inference_mode(False), own_settings(), DrawsFrom(source):
         yield
 
 
 _one_builder = threading.RLock()
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Let a block, or a function that is decorated so, compute as it is written, whatever the caller has set.
+
+    Under the caller's autocast products would be narrower than `precision` says; with another default device,
+    tensors that are to be on the CPU would be elsewhere. Both are settings of this thread.
+    """
+    on_cpu = torch.device("cpu") if torch.get_default_device().type != "cpu" else nullcontext()
+    kinds = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
+    with on_cpu:
+        for kind in kinds:
+            torch.set_autocast_enabled(kind, False)
+        try:
+            yield
+        finally:
+            for kind in kinds:
+                torch.set_autocast_enabled(kind, True)
+
+
+_AUTOCAST = [kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)]
 
 
 @contextmanager

@@ -105,6 +105,8 @@ def unusual():
     torch.set_default_dtype(torch.float64)
     torch.set_grad_enabled(False)
     torch.set_float32_matmul_precision("high")
+    torch.set_default_device("meta")  # whose tensors have no numbers
+    torch.set_autocast_enabled("cpu", True)
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = True
     transformers_logging.set_verbosity_info()

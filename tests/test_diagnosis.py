@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_memory import at_most
 
 from skbert import CollapseWarning, inference
 from skbert.data.encoding import encode
@@ -136,3 +137,15 @@ def test_a_few_texts_are_asked_first(collapsed, make_classifier, reviews, monkey
     else:
         diagnosis.warn_of_collapse(*arguments)
     assert asked == ([16, 48] if collapsed else [16])
+
+
+def test_where_memory_runs_out_a_fit_is_not_lost(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    fitted = make_classifier(precision="bfloat16").fit(texts, labels)
+    encodings, known = encode(fitted.tokenizer_, Texts(texts), 32), encode_labels(labels, len(labels))
+    data = TrainingData(encodings, known.codes, np.ones(len(texts)))
+    place = Runtime(torch.device("cpu"), torch.bfloat16)
+    with at_most(0), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        diagnosis.warn_of_collapse(fitted.model_, np.inf, data, known, 0.0, place)
+    assert fitted.model_ not in inference._latest

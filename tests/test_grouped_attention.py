@@ -31,7 +31,7 @@ def waste(request, monkeypatch):
 @pytest.fixture(params=[10**9, 100, 1])
 def block(request, monkeypatch):
     """Scores of a block; groups of more are cut."""
-    for name in ("_MOST_SCORES_ELSE", "_BLOCK"):
+    for name in ("_MOST_SCORES_ELSE", "_BLOCK", "_MOST_IN_ALL"):
         monkeypatch.setattr(attention_layout, name, request.param)
     return request.param
 
@@ -61,22 +61,31 @@ def test_gradients(waste, block, dropout, window):
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_weights_of_cut_groups_are_not_kept(block, dropout):
     layout = make_layout(LENGTHS, 2, torch.float64, None)
-    saved = attend(make_inputs(), layout, dropout).grad_fn.saved_tensors[3:]
-    weights = [x for x in saved if x is not None and x.dtype == torch.float64]
-    states = [x for x in saved if x is not None and x.dtype == torch.uint8]
+    made = attend(make_inputs(), layout, dropout).grad_fn
+    weights = [x for x in made.saved_tensors[3:] if x is not None]
     assert bool(weights) is (block == 10**9)  # blocks of 100 and of 1 are parts of each of these groups
-    assert bool(states) is (block < 10**9 and dropout > 0)
+    assert bool(made.states) is (block < 10**9 and dropout > 0)
 
 
-def test_a_window_is_all_that_cut_groups_compute(monkeypatch):
-    monkeypatch.setattr(attention_layout, "_MOST_SCORES_ELSE", 0)
-    layout = make_layout(np.array([4096]), 2, torch.float32, 65)
-    sizes = [
-        (b.queries.stop - b.queries.start, b.keys.stop - b.keys.start) for b in layout.groups[0].blocks()
-    ]
-    scores = sum(queries * keys for queries, keys in sizes)
-    assert scores < 4096 * 65 * 5
-    assert scores >= 4096 * 129 - 65 * 64
+def test_only_so_many_weights_are_kept_in_all(monkeypatch):
+    monkeypatch.setattr(attention_layout, "_WASTE", 0)
+    layout = make_layout(LENGTHS, 2, torch.float64, None)
+    sizes = [group.n_scores for group in layout.groups]
+    assert sizes == sorted(sizes, reverse=True)
+    assert [group.is_whole for group in layout.groups] == [True] * 5
+    monkeypatch.setattr(attention_layout, "_MOST_IN_ALL", sum(sizes[1:]))
+    cut = make_layout(LENGTHS, 2, torch.float64, None)
+    assert [group.is_whole for group in cut.groups] == [False] + [True] * 4
+    saved = attend(make_inputs(), cut).grad_fn.saved_tensors[3:]
+    assert sum(x.numel() for x in saved if x is not None) == sum(sizes[1:])
+
+
+def test_a_second_derivative_is_refused():
+    layout = make_layout(LENGTHS, 2, torch.float64, None)
+    inputs = make_inputs()
+    first = torch.autograd.grad(attend(inputs, layout).square().sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first[0].sum().backward()
 
 
 def test_dropout_without_a_generator_can_be_cut(monkeypatch):
@@ -93,13 +102,6 @@ def test_dropout_without_a_generator_can_be_cut(monkeypatch):
     assert torch.autograd.gradcheck(drawn, make_inputs(), fast_mode=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_keys_are_whole_vectors(dtype):
-    layout = make_layout(LENGTHS, 2, dtype, None)
-    assert all(group.n_keys * dtype.itemsize % 64 == 0 for group in layout.groups)
-    assert all(0 <= group.n_keys - group.n_queries < 64 // dtype.itemsize for group in layout.groups)
-
-
 def test_what_many_blocks_add_up_in_bfloat16_is_as_near_as_one_sum(monkeypatch):
     """All queries look alike at every key, so that the gradient of each value is a sum over all of them."""
     n = 1024
@@ -107,9 +109,9 @@ def test_what_many_blocks_add_up_in_bfloat16_is_as_near_as_one_sum(monkeypatch):
     q, k, v, gradient = (torch.randn(n, 2, 8, generator=generator) for _ in range(4))
     q, gradient = q * 0.01, gradient + 1.0
     errors = []
+    monkeypatch.setattr(attention_layout, "_BLOCK", 2 * n * 16)
     for most in (1 << 30, 0):
         monkeypatch.setitem(attention_layout._MOST_SCORES, torch.bfloat16, most)
-        monkeypatch.setattr(attention_layout, "_BLOCK", 2 * n * 16)
         found = []
         for dtype in (torch.float64, torch.bfloat16):
             inputs = [x.bfloat16().to(dtype).requires_grad_() for x in (q, k, v)]

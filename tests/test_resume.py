@@ -108,7 +108,7 @@ def write_after_every_step(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:The .* texts held out:UserWarning")
 @pytest.mark.parametrize("n_kills", [1, pytest.param(5, marks=pytest.mark.slow)])
-def test_killed_at_random_steps_every_kind_of_fit_ends_with_the_same_bits(a_case, tmp_path, n_kills):
+def test_killed_at_random_steps_every_kind_of_fit_ends_with_the_same_bits(a_case, tmp_path, n_kills, figure):
     draw = random.Random(n_kills)
     cases, steps, names = [], [], []
     for name in CASES:
@@ -134,6 +134,7 @@ def test_killed_at_random_steps_every_kind_of_fit_ends_with_the_same_bits(a_case
         assert not Path(parameters["checkpoint"]).exists()
         if name == "no seed":
             references.pop(name)
+    figure("fits killed at random steps, then resumed", len(cases), "0 differ from those nobody kills")
 
 
 def reference(parameters, keywords, seed):
@@ -179,7 +180,7 @@ def test_interrupted_on_a_gpu(a_case, tmp_path, name):
 
 
 @pytest.mark.slow
-def test_killed_at_any_time_also_while_writing(a_case, tmp_path):
+def test_killed_at_any_time_also_while_writing(a_case, tmp_path, figure):
     """Forty fits, each killed after a random time; every other one writes after each step."""
     draw = random.Random(0)
     parameters, keywords = a_case("best epoch")
@@ -189,10 +190,16 @@ def test_killed_at_any_time_also_while_writing(a_case, tmp_path):
         folder = str(tmp_path / str(number))
         settings = {"after_seconds": draw.uniform(0.02, 0.5), "share": 0 if number % 2 else 20}
         cases.append([parameters | {"checkpoint": folder}, keywords, settings])
-    assert -signal.SIGKILL in killed(cases, tmp_path)
+    ended = killed(cases, tmp_path)
+    assert -signal.SIGKILL in ended
     for case in cases:
         assert_same(fit(watched(case[0]), **keywords), expected)
         assert not list(Path(case[0]["checkpoint"]).glob("*"))
+    figure(
+        "fits killed at any time, then resumed",
+        ended.count(-signal.SIGKILL),
+        "0 differ from one that nobody kills",
+    )
 
 
 def test_interrupted_again_and_again(a_case, tmp_path, monkeypatch):

@@ -54,18 +54,3 @@ def test_only_what_needs_no_gradient_takes_it(needs_gradient, monkeypatch):
     q, k, v = (x.transpose(0, 1)[None].requires_grad_(needs_gradient) for x in make_inputs())
     packed_attention(None, q, k, v, None, packing=packing)
     assert bool(calls) is not needs_gradient
-
-
-@pytest.mark.parametrize(("length", "window"), [(1000, 10), (61, 10), (60, 10), (7, 1), (50, None)])
-def test_long_texts_are_cut_where_there_is_a_window(length, window):
-    parts = list(run_attention._parts(length, length, window))
-    assert [p for queries, _ in parts for p in range(queries.start, queries.stop)] == list(range(length))
-    for queries, keys in parts:
-        reach = length if window is None else window
-        assert keys.start <= max(0, queries.start - reach + 1)
-        assert keys.stop >= min(length, queries.stop + reach - 1)
-    if window is not None and length > 6 * window:
-        scores = sum((q.stop - q.start) * (k.stop - k.start) for q, k in parts)
-        assert scores <= 4 * window * length
-    else:
-        assert len(parts) == 1

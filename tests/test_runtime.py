@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from skbert import InputError
-from skbert.runtime import DrawsFrom, DrawsNothing, Generators, Runtime, building, resolve_runtime
+from skbert.runtime import (
+    DrawsFrom,
+    DrawsNothing,
+    Generators,
+    Runtime,
+    building,
+    own_settings,
+    resolve_runtime,
+)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +143,10 @@ def test_nothing_is_drawn_where_weights_are_to_come():
         # Drawn again until nothing lies outside.
         assert torch.equal(torch.nn.init.trunc_normal_(torch.full((3,), torch.nan)), torch.zeros(3))
         assert torch.nn.Linear(4, 3).weight.unique().numel() == 1
+        chances = torch.tensor([0.0, 1.0])
+        assert torch.equal(torch.empty(2).bernoulli_(chances), chances)
+        assert not torch.ones(3, dtype=torch.long).random_(5).any()  # five itself would be out of range
+        assert torch.equal(torch.empty(3, dtype=torch.long).random_(2, 5), torch.full((3,), 2))
         drawn = torch.rand(3, generator=torch.Generator().manual_seed(1))  # not in place
     assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(1)))
     assert torch.equal(torch.get_rng_state(), before)
@@ -145,3 +157,18 @@ def test_what_is_built_gives_gradients_also_where_they_are_off():
         layer = torch.nn.Linear(2, 2)
     layer(torch.ones(1, 2)).sum().backward()
     assert torch.equal(layer.bias.grad, torch.ones(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_own_settings(dtype):
+    matrix = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=dtype), torch.device("meta"):
+        with own_settings():
+            assert (matrix @ matrix).dtype == torch.float32
+            assert torch.empty(1).device.type == "cpu"
+        assert (matrix @ matrix).dtype == dtype
+        assert torch.empty(1).device.type == "meta"
+        with pytest.raises(KeyError), own_settings():
+            raise KeyError
+        assert torch.is_autocast_enabled("cpu")
+    assert not torch.is_autocast_enabled("cpu")

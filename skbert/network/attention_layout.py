@@ -3,8 +3,8 @@
 1. The texts, longest first, are cut into groups that waste little.
 2. In a group, queries, keys and values are (n_texts * n_heads, n_rows, head_size), with as many rows as the
    longest text has tokens; keys are filled up to whole vectors.
-3. A group of many scores is worked off in blocks: text by text, some of its queries at a time, and where
-   there is a window only the keys that these can see.
+3. A group of many scores is worked off in blocks: some of its texts at a time, or some of the queries of one
+   text, and where there is a window only the keys that these can see.
 
 What fills the gaps are copies of real tokens. As keys they are masked; as queries nothing reads their result,
 and their gradient is zero.
@@ -13,7 +13,8 @@ and their gradient is zero.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ _VECTOR = 64  # bytes
 # float32 they are made again in less time than that takes, in bfloat16, where softmax costs more, only later.
 _MOST_SCORES = {torch.bfloat16: 1 << 24}
 _MOST_SCORES_ELSE = 1 << 21
+_MOST_IN_ALL = 1 << 24  # of all groups that are one block: 16 texts of 256 tokens have fewer, with 12 heads
 _BLOCK = 1 << 22  # scores of a block in other groups
-WINDOWS = 6  # texts of more windows are cut, for most of their scores are masked
+_WINDOWS = 6  # texts of more windows are cut, for most of their scores are masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Block:
     bias: torch.Tensor | None  # (n_texts, 1, 1 or n_queries, n_keys), -inf where nothing may be looked at
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Group:
     """Texts of like length."""
 
@@ -49,30 +51,46 @@ class Group:
     n_keys: int  # the same, filled up to whole vectors
     window: int | None
     dtype: torch.dtype
-    whole: Block | None  # None if there are too many scores for one block
+    is_whole: bool  # one block; otherwise there are too many scores for that
 
     @property
     def n_matrices(self) -> int:
         """Texts times heads."""
         return len(self.lengths) * self.n_heads
 
+    @property
+    def n_scores(self) -> int:
+        """With those that are masked."""
+        return self.n_matrices * self.n_queries * self.n_keys
+
+    @cached_property
+    def whole(self) -> Block:
+        """All scores in one block."""
+        return self._texts(slice(0, len(self.lengths)))
+
     def blocks(self) -> Iterator[Block]:
         """All scores, in parts."""
-        if self.whole is not None:
+        if self.is_whole:
             yield self.whole
             return
+        n_texts = _BLOCK // (self.n_heads * self.n_queries * self.n_keys)
+        if n_texts > 0 and not is_cut(self.n_queries, self.window):
+            for start in range(0, len(self.lengths), n_texts):
+                yield self._texts(slice(start, start + n_texts))
+            return
         step = _VECTOR // self.dtype.itemsize
-        reach = self.n_keys if self.window is None else max(1, self.window)
-        # As many queries as there are keys on either side: half of what is computed is then of use.
-        size = min(2 * reach, max(1, _BLOCK // (self.n_heads * min(self.n_keys, 4 * reach))))
         for text, length in enumerate(self.lengths.tolist()):
-            matrices = slice(text * self.n_heads, (text + 1) * self.n_heads)
             n_queries = min(length, self.n_queries)
-            for start in range(0, n_queries, size):
-                queries = start, min(start + size, n_queries)
-                keys = max(0, start - reach) // step * step, _up(min(queries[1] + reach, length), step)
-                bias = _bias(np.array([length]), queries, keys, self.window, self.dtype)
-                yield Block(matrices, slice(*queries), slice(*keys), bias)
+            for queries, keys in parts(n_queries, length, self.n_heads, self.window, step):
+                yield self._block(slice(text, text + 1), queries, keys)
+
+    def _texts(self, texts: slice) -> Block:
+        return self._block(texts, slice(0, self.n_queries), slice(0, self.n_keys))
+
+    def _block(self, texts: slice, queries: slice, keys: slice) -> Block:
+        matrices = slice(texts.start * self.n_heads, texts.stop * self.n_heads)
+        bias = bias_of(self.lengths[texts], queries, keys, self.window, self.dtype)
+        return Block(matrices, queries, keys, bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +133,21 @@ def make_layout(
     """
     step = _VECTOR // dtype.itemsize
     starts = np.cumsum(lengths) - lengths
-    groups, parts = [], []
+    groups, rows = [], []
     for texts in _groups(lengths, n_heads, step):
         longest = int(lengths[texts[0]])
         n_queries, n_keys = 1 if first else longest, _up(longest, step)
         at, n = (texts, np.ones_like(texts)) if first else (starts[texts], lengths[texts])
-        parts.append(
-            (_rows(at, n, n_queries, n_heads), _rows(starts[texts], lengths[texts], n_keys, n_heads))
-        )
-        groups.append(_group(lengths[texts], n_heads, n_queries, n_keys, window, dtype))
+        rows.append((_rows(at, n, n_queries, n_heads), _rows(starts[texts], lengths[texts], n_keys, n_heads)))
+        groups.append(Group(lengths[texts], n_heads, n_queries, n_keys, window, dtype, is_whole=False))
     n_rows = (int(lengths.sum()) + n_filler) * n_heads
     n_asking = len(lengths) * n_heads if first else n_rows
     (queries, are_queries), (keys, are_keys) = (
         (np.concatenate([side[0] for side in column]), np.concatenate([side[1] for side in column]))
-        for column in zip(*parts, strict=True)
+        for column in zip(*rows, strict=True)
     )
     return Layout(
-        groups,
+        _some_whole(groups),
         torch.from_numpy(queries),
         torch.from_numpy(keys),
         _inverse(queries, are_queries, n_asking),
@@ -173,34 +189,50 @@ def _inverse(rows: np.ndarray, real: np.ndarray, n_rows: int) -> torch.Tensor:
     return torch.from_numpy(inverse)
 
 
-def _group(
-    lengths: np.ndarray, n_heads: int, n_queries: int, n_keys: int, window: int | None, dtype: torch.dtype
-) -> Group:
-    whole = None
-    n_scores = len(lengths) * n_heads * n_queries * n_keys
-    in_windows = window is not None and n_queries > WINDOWS * window
-    if n_scores <= _MOST_SCORES.get(dtype, _MOST_SCORES_ELSE) and not in_windows:
-        every = slice(None)
-        whole = Block(every, every, every, _bias(lengths, (0, n_queries), (0, n_keys), window, dtype))
-    return Group(lengths, n_heads, n_queries, n_keys, window, dtype, whole)
+def _some_whole(groups: list[Group]) -> list[Group]:
+    """The same groups, as many of them in one block as may be, those of fewest scores first."""
+    in_all, whole = 0, set()
+    for i in sorted(range(len(groups)), key=lambda i: groups[i].n_scores):
+        group = groups[i]
+        most = min(_MOST_SCORES.get(group.dtype, _MOST_SCORES_ELSE), _MOST_IN_ALL - in_all)
+        if group.n_scores <= most and not is_cut(group.n_queries, group.window):
+            whole.add(i)
+            in_all += group.n_scores
+    return [replace(group, is_whole=i in whole) for i, group in enumerate(groups)]
 
 
-def _bias(
-    lengths: np.ndarray,
-    queries: tuple[int, int],
-    keys: tuple[int, int],
-    window: int | None,
-    dtype: torch.dtype,
+def is_cut(n_queries: int, window: int | None) -> bool:
+    """Whether there is a window that most of the scores lie outside of."""
+    return window is not None and n_queries > _WINDOWS * window
+
+
+def parts(
+    n_queries: int, n_keys: int, n_heads: int, window: int | None, step: int = 1
+) -> Iterator[tuple[slice, slice]]:
+    """Some queries of a text at a time, and the keys that they can see, from and to a multiple of `step`."""
+    reach = n_keys if window is None else max(1, window)
+    # As many queries as there are keys on either side: half of what is computed is then of use.
+    size = min(2 * reach, max(1, _BLOCK // (n_heads * min(n_keys, 4 * reach))))
+    for start in range(0, n_queries, size):
+        stop = min(start + size, n_queries)
+        yield (
+            slice(start, stop),
+            slice(max(0, start - reach) // step * step, _up(min(stop + reach, n_keys), step)),
+        )
+
+
+def bias_of(
+    lengths: np.ndarray, queries: slice, keys: slice, window: int | None, dtype: torch.dtype
 ) -> torch.Tensor | None:
-    """Zero where a query may look, -inf elsewhere; None if all may look everywhere.
+    """Zero where a query may look, -inf elsewhere, as `Block.bias`; None if all may look everywhere.
 
     Queries and keys are those from one position to another. Every row has a zero, so that no softmax is taken
     over nothing.
     """
-    columns = np.arange(*keys)
+    columns = np.arange(keys.start, keys.stop)
     seen = (columns < lengths[:, None])[:, None]  # (n_texts, 1, n_keys)
-    if window is not None and window < max(queries[1] - keys[0], keys[1] - queries[0]):
-        distance = np.abs(np.arange(*queries)[:, None] - columns)
+    if window is not None and window < max(queries.stop - keys.start, keys.stop - queries.start):
+        distance = np.abs(np.arange(queries.start, queries.stop)[:, None] - columns)
         seen = (seen & (distance < window)) | (distance == 0)
     if seen.all():
         return None

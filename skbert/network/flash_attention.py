@@ -70,7 +70,7 @@ def flash_attention(
     -------
     Tensor of shape (n_queries, n_heads, head_size)
     """
-    reach = -1 if window is None else window - 1
+    reach = -1 if window is None else max(1, window) - 1  # a token always sees itself
     out, *_ = torch.ops.aten._flash_attention_forward.default(
         q,
         k,

@@ -7,7 +7,7 @@ times the scores that are needed, each with a mask bit to draw and an exponentia
    (`attention_layout.py`), and results are gathered back: two copies, whatever the groups;
 2. the rows of scores are whole vectors, because kernels in bfloat16 work off the tail of a row element by
    element: softmax over 60 keys takes five times as long as over 64;
-3. weights are kept for the gradient, but for groups of very many: those are made again, block by block, and
+3. weights are kept for the gradient, up to a number of them; the others are made again, block by block, and
    memory grows with the length of the texts, not with its square (Rabe and Staats, 2021, arXiv:2112.05682).
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from skbert.network.attention_layout import Layout
 from skbert.network.dropout import scaled_mask
@@ -27,24 +28,17 @@ def _attend(
     bias: torch.Tensor | None,
     dropout: float,
     generator: torch.Generator | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Weights, (n_matrices, n_queries, n_keys); the same after dropout; what dropout multiplied them by."""
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weights, (n_matrices, n_queries, n_keys), and what dropout multiplies them by."""
     scores = torch.bmm(q, k.transpose(1, 2))
     if bias is not None:
         scores.view(len(bias), -1, *scores.shape[1:]).add_(bias)
     weights = torch.softmax(scores, dim=-1)
-    if not dropout:
-        return weights, weights, None
-    mask = scaled_mask(weights, dropout, generator)
-    return weights, weights * mask, mask
+    return weights, scaled_mask(weights, dropout, generator) if dropout else None
 
 
-def _state(generator: torch.Generator | None) -> torch.Tensor | None:
-    return None if generator is None else generator.get_state()
-
-
-def _as_it_was(state: torch.Tensor | None) -> torch.Generator | None:
-    return None if state is None else torch.Generator().set_state(state)
+def _dropped(weights: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return weights if mask is None else weights * mask
 
 
 def _wide(x: torch.Tensor) -> torch.dtype:
@@ -87,21 +81,28 @@ class GroupedAttention(torch.autograd.Function):
         q = query.reshape(-1, width).index_select(0, layout.queries).mul_(scale)
         k, v = (x.reshape(-1, width).index_select(0, layout.keys) for x in (key, value))
         out = _and_a_zero_row(q)
+        # Masks that no generator of the fit has drawn cannot be drawn again.
+        can_repeat = not dropout or generator is not None
+        states: list[torch.Tensor] = []  # of the generator, before each block whose weights are made again
         kept: list[torch.Tensor | None] = []
         for group, (q_g, out_g, k_g, v_g) in zip(layout.groups, layout.slices((q, out), (k, v)), strict=True):
             for block in group.blocks():
                 q_b, out_b = (x[block.matrices, block.queries] for x in (q_g, out_g))
                 k_b, v_b = (x[block.matrices, block.keys] for x in (k_g, v_g))
-                state = _state(generator) if group.whole is None and dropout else None
-                weights, dropped, mask = _attend(q_b, k_b, block.bias, dropout, generator)
-                torch.bmm(dropped, v_b, out=out_b)
-                can_repeat = group.whole is None and (state is not None or not dropout)
-                kept += [state, None, None] if can_repeat else [weights, dropped, mask]
+                repeats = can_repeat and not group.is_whole
+                if repeats and dropout and generator is not None:
+                    states.append(generator.get_state())
+                weights, mask = _attend(q_b, k_b, block.bias, dropout, generator)
+                torch.bmm(_dropped(weights, mask), v_b, out=out_b)
+                if any(ctx.needs_input_grad) and not repeats:
+                    kept += [weights, mask]
         ctx.save_for_backward(q, k, v, *kept)
         ctx.layout, ctx.scale, ctx.dropout, ctx.shape = layout, scale, dropout, key.shape
+        ctx.can_repeat, ctx.states = can_repeat, states
         return out.index_select(0, layout.from_queries).view(query.shape)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of query, key and value."""
         q, k, v, *kept = ctx.saved_tensors
@@ -110,23 +111,24 @@ class GroupedAttention(torch.autograd.Function):
         g.index_fill_(0, layout.filled, 0.0)
         dq, dk, dv = (_and_a_zero_row(x) for x in (q, k, v))
         slices = layout.slices((q, g, dq), (k, v, dk, dv))
-        of_blocks = iter(zip(kept[::3], kept[1::3], kept[2::3], strict=True))
+        of_blocks, states = iter(zip(kept[::2], kept[1::2], strict=True)), iter(ctx.states)
         for group, (q_g, g_g, dq_g, k_g, v_g, dk_g, dv_g) in zip(layout.groups, slices, strict=True):
             # What blocks add up is wide: in bfloat16 dozens of sums would lose what the later ones add.
-            sums = (
-                None if group.whole is not None else [torch.zeros_like(x, dtype=_wide(x)) for x in (k_g, v_g)]
-            )
-            # Blocks first: zip takes nothing more from the second when the first has ended.
-            for block, (weights, dropped, mask) in zip(group.blocks(), of_blocks):  # noqa: B905
+            sums = None if group.is_whole else [torch.zeros_like(x, dtype=_wide(x)) for x in (k_g, v_g)]
+            for block in group.blocks():
                 q_b, g_b, dq_b = (x[block.matrices, block.queries] for x in (q_g, g_g, dq_g))
                 k_b, v_b, dk_b, dv_b = (x[block.matrices, block.keys] for x in (k_g, v_g, dk_g, dv_g))
-                if dropped is None:
-                    weights, dropped, mask = _attend(q_b, k_b, block.bias, ctx.dropout, _as_it_was(weights))
+                if group.is_whole or not ctx.can_repeat:
+                    weights, mask = next(of_blocks)
+                else:
+                    again = torch.Generator().set_state(next(states)) if ctx.dropout else None
+                    weights, mask = _attend(q_b, k_b, block.bias, ctx.dropout, again)
                 d_weights = torch.bmm(g_b, v_b.transpose(1, 2))
                 if mask is not None:
                     d_weights.mul_(mask)
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
                 torch.bmm(d_scores, k_b, out=dq_b)
+                dropped = _dropped(weights, mask)
                 if sums is None:
                     torch.bmm(d_scores.transpose(1, 2), q_b, out=dk_b)
                     torch.bmm(dropped.transpose(1, 2), g_b, out=dv_b)

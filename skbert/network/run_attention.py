@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from skbert.network.attention_layout import WINDOWS
+from skbert.network.attention_layout import bias_of, is_cut, parts
 
 _LONG = 96  # tokens from which on the fused kernel is the faster one
 
@@ -66,8 +66,9 @@ def run_attention(
         q, target = (x[asking].unflatten(0, (count, n)).transpose(1, 2) for x in (query, out))
         k, v = (x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (key, value))
         attend = _fused if length >= _LONG else _plain
-        for queries, keys in _parts(length, n, window):
-            bias = _bias(queries, keys, window, query.dtype)
+        whole = [(slice(0, n), slice(0, length))]
+        for queries, keys in parts(n, length, 1, window) if is_cut(n, window) else whole:
+            bias = bias_of(lengths[first : first + 1], queries, keys, window, query.dtype)
             found = attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], scale, bias)
             target[:, :, queries].copy_(found)
     out[asking.stop :] = 0.0  # filler
@@ -88,23 +89,3 @@ def _plain(
     if bias is not None:
         scores += bias
     return torch.matmul(torch.softmax(scores, dim=-1), v)
-
-
-def _parts(length: int, n_queries: int, window: int | None) -> Iterator[tuple[slice, slice]]:
-    """Yield queries, and the keys that they can see."""
-    if window is None or n_queries <= WINDOWS * window:
-        yield slice(0, n_queries), slice(0, length)
-        return
-    reach = max(window, 1)
-    for start in range(0, length, 2 * reach):
-        stop = min(start + 2 * reach, length)
-        yield slice(start, stop), slice(max(0, start - reach), min(stop + reach, length))
-
-
-def _bias(queries: slice, keys: slice, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
-    """Zero for tokens nearer than `window`, -inf for others, (n_queries, n_keys); None if all are near."""
-    if window is None or window >= max(queries.stop - keys.start, keys.stop - queries.start):
-        return None
-    places, others = torch.arange(queries.start, queries.stop), torch.arange(keys.start, keys.stop)
-    far = (places[:, None] - others).abs() >= max(window, 1)  # a token always sees itself
-    return torch.zeros(far.shape, dtype=dtype).masked_fill_(far, float("-inf"))

@@ -14,6 +14,7 @@ import numpy as np
 from skbert.data.outputs import decode, probabilities
 from skbert.exceptions import CollapseWarning, warn
 from skbert.inference import release, run_model
+from skbert.network.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from skbert.data.labels import Labels
@@ -56,10 +57,16 @@ def warn_of_collapse(
         logits = run_model(model, data.encodings.take(some), place)
         return decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
 
-    predicted = predict(rows[:_FEW])
-    if not _differ(predicted) and len(rows) > _FEW:
-        predicted = np.concatenate([predicted, predict(rows[_FEW:])])
-    release(model)
+    try:
+        predicted = predict(rows[:_FEW])
+        if not _differ(predicted) and len(rows) > _FEW:
+            predicted = np.concatenate([predicted, predict(rows[_FEW:])])
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            return  # what was trained is worth more than to know whether it has learned
+        raise
+    finally:
+        release(model)
     if not _differ(predicted):
         same = np.asarray(predicted[0]).tolist()
         warn(
