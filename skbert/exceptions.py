@@ -81,7 +81,7 @@ class SkbertWarning(UserWarning):
     """Base of every warning that skbert gives."""
 
 
-def warn(message: str, category: type[SkbertWarning] = SkbertWarning) -> None:
+def warn(message: str, category: type[Warning] = SkbertWarning) -> None:
     """Give a warning that points at the line that called skbert."""
     frame, level = sys._getframe(1), 3  # the level of the caller of `frame`
     # Decorators of scikit-learn and of contextlib stand between functions of skbert.

@@ -86,9 +86,11 @@ def split_off_validation(
 
 def _warn_of_truncation(share: float, max_length: int) -> None:
     if share > 0:
+        # To one digit: Python shows the same words once, and so once for most fits of a search.
+        about = f"{100 * float(f'{share:.0e}'):g}%"
         warn(
-            f"{share:.1%} of the training texts are longer than max_length={max_length} tokens and are cut. "
-            "Raise max_length, or use long_text='windows' to read all of them (truncated_fraction_ holds the "
-            "share).",
+            f"About {about} of the training texts are longer than max_length={max_length} tokens and are "
+            "cut. Raise max_length, or use long_text='windows' to read all of them (truncated_fraction_ "
+            "holds the share).",
             TruncationWarning,
         )

@@ -158,7 +158,7 @@ def test_verbose_shows_a_bar(make_classifier, reviews, capfd):
 def test_truncation_is_reported_once(make_classifier, reviews):
     texts, y = reviews
     long = [t + " good" * 40 if i < 6 else t for i, t in enumerate(texts)]
-    with pytest.warns(TruncationWarning, match=r"25\.0%.*max_length=32") as caught:
+    with pytest.warns(TruncationWarning, match=r"About 20%.*max_length=32") as caught:
         classifier = make_classifier().fit(long, y)
     told = [warning for warning in caught if warning.category is TruncationWarning]
     assert [warning.filename for warning in told] == [__file__]
@@ -311,6 +311,11 @@ def test_a_failed_fit_changes_nothing(case, make_classifier, reviews):
         ({"model": "/no/such/folder"}, CheckpointError, "config"),
         ({"device": "cuda:99"}, InputError, "CUDA"),
         ({"learning_rate": 1e30, "max_grad_norm": None, "epochs": 9}, NonFiniteLossError, "learning_rate"),
+        (
+            {"learning_rate": 1e18, "epochs": 1, "batch_size": 24},
+            NonFiniteLossError,
+            "gives no numbers.*1e.18",
+        ),
     ],
 )
 def test_what_only_fit_can_find_out_changes_nothing_either(parameters, error, said, make_classifier, reviews):

@@ -245,3 +245,14 @@ def test_warm_start_goes_on_where_the_checkpoint_is_not_at_hand(make_classifier,
     model.set_params(model=f"/gone/{model.checkpoint_}")
     model.fit(texts, labels)
     assert model.n_iter_ == 2
+
+
+def test_warm_start_on_texts_of_one_class(make_classifier, reviews):
+    """As with partial_fit: the model knows the others."""
+    texts, labels = map(list, reviews)
+    model = make_classifier(warm_start=True, epochs=2).fit(texts, labels)
+    before = model.predict_proba(texts)[:, 1].mean()
+    good = [text for text, label in zip(texts, labels, strict=True) if label == "pos"]
+    model.fit(good, ["pos"] * len(good))
+    assert model.classes_.tolist() == ["neg", "pos"]
+    assert model.predict_proba(texts)[:, 1].mean() > before

@@ -74,6 +74,18 @@ def test_a_collapsed_multilabel_fit_is_warned_about(make_classifier, reviews):
         make_classifier(head_init="random").fit(texts, y)
 
 
+def test_weights_of_classes_are_no_remedy_where_classes_weigh_the_same(make_classifier):
+    with pytest.warns(CollapseWarning) as caught:
+        make_classifier(head_init="random", epochs=1).fit(["same"] * 8, [0, 1] * 4)
+    assert "class_weight" not in str(caught[0].message)
+    texts, y = ["same"] * 9, [0] * 8 + [1]
+    with pytest.warns(CollapseWarning, match="or class_weight='balanced'"):
+        make_classifier(head_init="random", epochs=1).fit(texts, y)
+    with pytest.warns(CollapseWarning) as caught:
+        make_classifier(head_init="random", epochs=1, class_weight="balanced").fit(texts, y)
+    assert "class_weight" not in str(caught[0].message)
+
+
 def test_a_fit_that_learned_is_not(make_classifier, reviews):
     texts, labels = map(list, reviews)
     with warnings.catch_warnings():

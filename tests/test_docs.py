@@ -46,7 +46,7 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     """Run all blocks in their order, with the default checkpoint and the files of an empty folder.
 
     A block may use what earlier ones define, and a few texts and labels that stand for the
-    reader's own.
+    reader's own. A list in a comment after a call is the answer that the reader gets.
     """
     monkeypatch.chdir(tmp_path)
     texts = ["a fine film", "dull and slow", "the best of the year", "a waste of money"] * 4
@@ -57,6 +57,7 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     for line, source in blocks:
         if "sklearn.callback" in source and not HAS_CALLBACKS:
             continue
+        source = re.sub(r"^(\S.*\))  # (\[.*\])$", r"assert \1.tolist() == \2", source, flags=re.MULTILINE)
         # Blank lines ahead, so that a traceback gives the line of the page.
         exec(compile("\n" * line + source, page, "exec"), names)
 

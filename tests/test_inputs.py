@@ -88,6 +88,14 @@ def test_a_bad_cell_that_cannot_be_shown_is_named_all_the_same():
         check_texts(["a", Unspeakable()])
 
 
+def test_the_remedy_is_for_what_was_passed():
+    table = pd.DataFrame({"text": ["a", "b"], "length": [1, 1]})
+    with pytest.raises(InputTypeError, match=r"row 0, column 1.*X\['text'\].*ColumnTransformer"):
+        check_texts(table)
+    with pytest.raises(InputTypeError, match=r"row 0, .*\[row\['text'\] for row in X\]"):
+        check_texts([{"text": "a"}, {"text": "b"}])
+
+
 def test_masked_cell_is_missing():
     with pytest.raises(InputTypeError, match="row 1"):
         check_texts(np.ma.array(["a", "b"], mask=[False, True]))

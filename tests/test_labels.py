@@ -1,12 +1,16 @@
 """Labels against scikit-learn's own results."""
 
+import datetime
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_array, csr_matrix
 
 from skbert import InputError, SkbertWarning
-from skbert.data.labels import check_validation_labels, encode_labels
+from skbert.data.inputs import Texts
+from skbert.data.labels import check_pairs, check_validation_labels, encode_labels
 
 KINDS = {
     "str": ["b", "a", "c", "a"],
@@ -40,6 +44,30 @@ def test_labels_of_a_list_keep_a_nul_at_their_end(container):
     assert labels.codes.tolist() == [1, 0, 2]
 
 
+def test_many_different_str_are_no_numbers_to_regress_on():
+    labels = encode_labels([f"intent {i}" for i in range(40)], 40)  # a warning would be an error
+    assert labels.n_outputs == 40
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="numpy has no StringDType")
+def test_labels_of_numpys_string_dtype():
+    labels = encode_labels(np.array(["b", "a", "b"], dtype=np.dtypes.StringDType()), 3)
+    assert labels.classes.tolist() == ["a", "b"]
+    assert labels.codes.tolist() == [1, 0, 1]
+
+
+def test_pairs_of_a_text_and_its_label_are_refused():
+    y, texts = ["a", "b", "b", "a"], ["one", "two", "three", "four"]
+    labels = encode_labels(y, 4)
+    for pair, column in ((Texts(texts, y), 1), (Texts(y, texts), 0)):
+        with pytest.raises(InputError, match=rf"Column {column} of X holds the labels.*X\['text'\]"):
+            check_pairs(pair, labels)
+    with pytest.raises(InputError, match="Column 1"):
+        check_pairs(Texts(texts, ["1", "0", "0", "1"]), encode_labels([1, 0, 0, 1], 4))
+    check_pairs(Texts(texts, ["b", *y[1:]]), labels)
+    check_pairs(Texts(y), labels)
+
+
 def test_a_thousand_classes():
     labels = encode_labels(np.arange(2000) % 1000, 2000)
     assert labels.n_outputs == 1000
@@ -49,8 +77,9 @@ def test_a_thousand_classes():
 def test_column_vector_is_taken_with_scikit_learns_warning():
     from sklearn.exceptions import DataConversionWarning
 
-    with pytest.warns(DataConversionWarning):
+    with pytest.warns(DataConversionWarning) as caught:
         assert encode_labels(np.array([[0], [1]]), 2).codes.tolist() == [0, 1]
+    assert caught[0].filename == __file__
     with pytest.warns(DataConversionWarning):
         assert encode_labels(csr_matrix([[0], [1]]), 2).codes.tolist() == [0, 1]
 
@@ -63,6 +92,11 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         (["a", "b", "c"], r"inconsistent numbers of samples: \[2, 3\]"),
         (["a", None], "row 1"),
         ([0.0, float("nan")], "row 1"),
+        (["a", float("nan")], "NaN .* at row 1"),
+        (("a", pd.NaT), "NaN .* at row 1"),
+        ([datetime.date(2026, 1, 1), datetime.date(2026, 1, 2)], r"type date, such as '2026-01-01' at row 0"),
+        ([Decimal("1.5"), Decimal("2")], r"type Decimal.*\[str\(label\) for label in y\]"),
+        (pd.cut([1, 2], 2), "type Interval"),
         (pd.Series(["a", pd.NA], dtype="string"), "row 1"),
         (["a", 1], "mixes str"),
         (np.array(["a", 1], dtype=object), "mixes str"),

@@ -118,6 +118,17 @@ def test_a_partial_snapshot_does_not_hide_the_embedded_copy(tmp_path):
     assert result.stdout.strip() == str(folder), result.stderr
 
 
+def test_a_file_is_no_checkpoint(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"is a file.*BertClassifier\.load\(path\)"):
+        sources.locate(tmp_path / "model.safetensors")
+
+
+def test_the_default_without_its_owner_is_named_whole():
+    with pytest.raises(CheckpointError, match="Did you mean 'sentence-transformers/all-MiniLM-L6-v2'"):
+        sources.locate("all-MiniLM-L6-v2")
+
+
 def test_offline_an_uncached_name_says_how_to_get_the_weights():
     with pytest.raises(CheckpointError, match=r"HF_HUB_OFFLINE.*pass its folder"):
         sources.locate("someone/unknown")

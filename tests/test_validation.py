@@ -147,7 +147,7 @@ BAD = {
     "unseen class": (["a", "b"], ["pos", "other"], {}, "other"),
     "no labels": (["a", "b"], None, {}, "y_val"),
     "no texts": (None, ["pos", "neg"], {}, "without X_val"),
-    "pairs": ([("a", "b")], ["pos"], {}, "features"),
+    "pairs": ([("a", "b")], ["pos"], {}, "X_val has 2 columns, but X has 1"),
     "bad cell": (["a", 3], ["pos", "neg"], {}, "X_val has 3 .* row 1"),
     "missing label": (["a", "b"], ["pos", None], {}, "y_val contains NaN .* row 1"),
     "scorer of one class": (["a", "b"], ["pos", "neg"], {"scoring": "f1"}, "f1_macro"),
@@ -155,6 +155,15 @@ BAD = {
     "scorer that fails": (["a"], ["pos"], {"scoring": lambda e, X, y: 1 / 0}, "failed"),
     "scorer of NaN": (["a"], ["pos"], {"scoring": lambda e, X, y: float("nan")}, "NaN"),
 }
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "d2_log_loss_score"])
+def test_scores_of_one_label_are_refused_for_several(scoring, make_classifier, reviews):
+    texts, y = list(reviews[0]), np.eye(3, dtype=int)[np.arange(24) % 3]
+    classifier = make_classifier(scoring=scoring)
+    with pytest.raises(InputError, match=r"all of them would score best.*neg_brier_score"):
+        classifier.fit(texts, y, X_val=texts, y_val=y)
+    assert classifier.fit(texts, y).n_iter_ > 0  # nothing is scored
 
 
 @pytest.mark.parametrize("case", BAD)

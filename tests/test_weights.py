@@ -42,6 +42,7 @@ def test_row_weights_combine():
         (None, {"a": 0, "b": 0}, "weight above zero"),
         (None, {"a": 0, "b": 1}, r"only \['b'\]"),
         (None, {"a": -1, "b": 1}, "class_weight"),
+        (None, {0: 5, 1: 1}, r"names \[0, 1\], but the classes in y are \['a', 'b'\]"),
     ],
 )
 def test_bad_weights(sample_weight, class_weight, said):

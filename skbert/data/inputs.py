@@ -177,7 +177,7 @@ def _check_cells(column: list[Any], number: int | None, name: str) -> None:
         if not isinstance(cell, str):
             where = f"row {row}" if number is None else f"row {row}, column {number}"
             raise InputTypeError(
-                f"{name} has {_describe(cell)} at {where}, where a str is expected. {_remedy(cell)}"
+                f"{name} has {_describe(cell)} at {where}, where a str is expected. {_remedy(cell, number)}"
             )
 
 
@@ -191,7 +191,7 @@ def _describe(cell: Any) -> str:
     return f"{shown} (type {type(cell).__name__})"
 
 
-def _remedy(cell: Any) -> str:
+def _remedy(cell: Any, column: int | None) -> str:
     if isinstance(cell, bytes | bytearray):
         return "Decode it first, for example with .decode('utf-8')."
     if isinstance(cell, list | tuple | np.ndarray):
@@ -199,6 +199,14 @@ def _remedy(cell: Any) -> str:
     is_nan = isinstance(cell, float) and math.isnan(cell)
     if cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType"):  # pandas' own
         return "Missing texts must be dropped or replaced first, for example with X.fillna('')."
+    if isinstance(cell, dict):
+        return "Take the text out of each, for example with [row['text'] for row in X]."
+    if column is not None:
+        return (
+            "Two columns are read as pairs of texts: for single texts pass the text column alone, for "
+            "example X['text'] (scikit-learn's ColumnTransformer takes other columns); what is meant as text "
+            "convert with str() (the argument must be a string, not a number)."
+        )
     return "Convert it with str() if it is meant as text (the argument must be a string, not a number)."
 
 

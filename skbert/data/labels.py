@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skbert.data.inputs import Texts, check_same_columns, check_texts
+from skbert.data.inputs import Texts, check_texts
 from skbert.data.targets import as_input_error, label_values
 from skbert.exceptions import InputError, warn
 
 TargetType = Literal["binary", "multiclass", "multilabel-indicator"]
+
+_ENOUGH_TO_TELL = 4  # texts: of fewer, one side may be the labels by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,25 @@ def check_held_out(X: Any, y: Any, texts: Texts, labels: Labels) -> tuple[Texts,
     if X is None:
         raise InputError("y_val was given without X_val. Pass the validation texts as X_val.")
     held_out = check_texts(X, "X_val")
-    check_same_columns(held_out, texts.n_columns, "X_val")
+    if held_out.n_columns != texts.n_columns:
+        raise InputError(
+            f"X_val has {held_out.n_columns} columns, but X has {texts.n_columns}. Pass both as single "
+            "texts, or both as pairs."
+        )
     return held_out, check_validation_labels(y, len(held_out), labels)
+
+
+def check_pairs(texts: Texts, labels: Labels) -> None:
+    """Refuse pairs of which one side is the label: a table was passed, and not its text column."""
+    if texts.second is None or labels.codes.ndim == 2 or len(texts) < _ENOUGH_TO_TELL:
+        return
+    y = labels.classes[labels.codes].tolist()
+    for number, column in enumerate((texts.first, texts.second)):
+        if all(text == str(label) for text, label in zip(column, y, strict=True)):
+            raise InputError(
+                f"Column {number} of X holds the labels in y, so there is nothing to learn. Two columns are "
+                "read as pairs of texts: pass the text column alone, for example X['text']."
+            )
 
 
 def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from sklearn import config_context
+from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from skbert.exceptions import InputError, holding_warning_filters
+from skbert.exceptions import InputError, holding_warning_filters, warn
 
 
 @contextmanager
@@ -47,6 +48,8 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     """
     _check_no_tag_lists(y, name)
     y = y.toarray() if hasattr(y, "toarray") else y
+    if getattr(getattr(y, "dtype", None), "kind", "") == "T":
+        y = y.astype(object)  # numpy's StringDType, which scikit-learn does not know
     missing = _first_missing(y)
     if missing is not None:
         raise InputError(
@@ -61,7 +64,12 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     _check_finite(np.asarray(y), name)
     if hasattr(y, "iloc") and type_of_target(np.asarray(y.iloc[:1])) == "unknown":
         y = y.astype(object).to_numpy()
+    column = _as_column(y, name)
+    if column is not None and all(type(label) is str for label in column.tolist()):
+        return column  # without asking whether many different ones are numbers to regress on
     target = type_of_target(y, input_name=name)
+    if target == "unknown":
+        raise InputError(_unknown(y, name))
     if target == "multilabel-indicator":
         return _checked_indicator(np.asarray(y), name)
     if target in ("multiclass-multioutput", "continuous-multioutput"):
@@ -69,9 +77,31 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
             f"{name} is a 2-D target ({target}). Expected one label per text, a 1-D array; or, for several "
             "labels per text, an indicator matrix of 0 and 1 (see scikit-learn's MultiLabelBinarizer)."
         )
-    values = column_or_1d(np.asarray(y), warn=True)
+    values = column_or_1d(np.asarray(y)) if column is None else column
     check_classification_targets(values)
     return values
+
+
+def _as_column(y: Any, name: str) -> np.ndarray | None:
+    """The labels as a 1-D array, if they are one label per text."""
+    column = np.asarray(y)
+    if column.ndim == 2 and column.shape[1] == 1:
+        warn(
+            f"A column-vector y was passed when a 1d array was expected: {name} has the shape "
+            f"{column.shape}. Pass y.ravel().",
+            DataConversionWarning,
+        )
+        column = column.reshape(-1)
+    return column if column.ndim == 1 else None
+
+
+def _unknown(y: Any, name: str) -> str:
+    first = np.asarray(y, dtype=object).reshape(-1)[0]
+    return (
+        f"Unknown label type: {name} holds labels of the type {type(first).__name__}, such as "
+        f"{str(first)[:60]!r} at row 0. Expected str, int, bool or datetime64. Convert them, for example "
+        "with [str(label) for label in y]."
+    )
 
 
 def _with_a_dtype(y: Any) -> Any:
@@ -130,7 +160,9 @@ def _loose_labels(y: Any) -> list[Any]:
 def _first_missing(y: Any) -> int | None:
     import pandas as pd
 
-    flags = np.asarray(pd.isna(np.asarray(y) if not hasattr(y, "iloc") else y))
+    if isinstance(y, list | tuple):  # whose missing ones would become the str "nan"
+        y = np.array(y, dtype=object)
+    flags = np.asarray(pd.isna(y if hasattr(y, "iloc") else np.asarray(y)))
     if flags.size == 0 or flags.ndim == 0:
         return None
     rows = np.flatnonzero(flags.reshape(len(flags), -1).any(axis=1))

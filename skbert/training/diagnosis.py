@@ -72,9 +72,21 @@ def warn_of_collapse(
         warn(
             f"The model predicts {same!r} for all of {len(rows)} training texts; its loss ended at "
             f"{last_loss:.3f}, where class frequencies alone give {constant:.3f}. It has learned "
-            "nothing yet: try more epochs or another learning_rate, or class_weight='balanced'.",
+            f"nothing yet: try more epochs or another learning_rate{_or_weights(data, labels)}.",
             CollapseWarning,
         )
+
+
+def _or_weights(data: TrainingData, labels: Labels) -> str:
+    """What else may help, where some classes weigh more than others."""
+    weights = data.weights.sum(axis=0)
+    if data.targets.ndim == 1:
+        weights = np.bincount(data.targets, weights=data.weights, minlength=labels.n_outputs)
+        uneven = weights.max() > 1.5 * weights.min()
+    else:
+        ones = (data.weights * data.targets).sum(axis=0)
+        uneven = bool((3 * ones < weights).any())
+    return ", or class_weight='balanced'" if uneven else ""
 
 
 def texts_of_all_classes(targets: np.ndarray, n_texts: int) -> np.ndarray:

@@ -159,6 +159,7 @@ class Trainer:
         self.ranks.copy_first(self.optimizer.masters)
         result = self.result()
         self._check_weights(result.weights)
+        self._check_logits()
         self.watcher.fit_end()
         return result
 
@@ -233,6 +234,14 @@ class Trainer:
         # A sum of what is not finite is not either; and it makes no copy of the weights' size.
         if not all(torch.isfinite(weight.sum()) for name, weight in weights.items() if name not in fixed):
             raise NonFiniteLossError(f"The last update gave weights that are not finite; {self._remedy()}")
+
+    @torch.inference_mode()
+    def _check_logits(self) -> None:
+        """See that the weights give numbers: they may be finite, and yet too large to compute with."""
+        self.model.eval()
+        batch = collate(self.data.encodings, np.arange(1)).to(self.runtime.device)
+        if not torch.isfinite(self.model(batch)).all():
+            raise NonFiniteLossError(f"After the last update the model gives no numbers; {self._remedy()}")
 
     def _remedy(self) -> str:
         return (

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from skbert.training.optimizer import MasterAdamW
 
 
+# scikit-learn takes the rows of an indicator matrix as probabilities of one label.
+_OF_ONE_LABEL = ("neg_log_loss", "d2_log_loss_score")
+
+
 class NoValidation:
     """Scores nothing and never stops: a fit without held-out texts."""
 
@@ -81,6 +85,12 @@ class Validation(NoValidation):
         runtime: Runtime,
     ) -> None:
         super().__init__()
+        if scoring in _OF_ONE_LABEL and labels.target_type == "multilabel-indicator":
+            raise InputError(
+                f"scoring={scoring!r} counts the labels that a text has, and not those that it has not: to "
+                "predict all of them would score best. For an indicator matrix take another scorer, such as "
+                "'f1_macro', 'average_precision' or 'neg_brier_score'."
+            )
         self.encodings = encodings
         self.y = y
         self.labels = labels
