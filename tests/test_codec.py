@@ -59,7 +59,9 @@ JSON = st.recursive(
         ),
         st.fixed_dictionaries(
             {
-                "dtype": st.sampled_from(["<f4", "object", "<U3", "|b1", "<i8", "V8", "", "<U999999999"]),
+                "dtype": st.sampled_from(
+                    ["<f4", "object", "<U3", "|b1", "<i8", "M8[s]", "V8", "", "<U999999999"]
+                ),
                 "shape": inner,
                 "items": inner,
             }
@@ -136,7 +138,6 @@ class Label(str):
         np.random.default_rng(0),
         np.random.RandomState(np.random.PCG64(0)),
         np.array([b"x"]),
-        np.array(["2020-01-01"], dtype="datetime64[D]"),
         np.zeros(2, dtype=np.complex64),
         np.zeros(2, dtype=np.longdouble) if np.longdouble(0).itemsize > 8 else 2j,  # Windows has none
         np.zeros(2, dtype=[("a", "f4")]),
@@ -172,3 +173,14 @@ def test_the_allowance_is_for_all_arrays_together():
     decoder.decode([wide, wide])
     with pytest.raises(PersistenceError, match="does not fit"):
         decoder.decode(wide)
+
+
+@pytest.mark.parametrize("dtype", ["M8[ns]", ">M8[D]", "m8[s]", "M8[25us]"])
+def test_times(dtype):
+    """Labels may be dates."""
+    times = np.array([[0, 1], [-(2**62), 2**62]], dtype="i8").astype(dtype)
+    for value in (times, times[0], times[0, 1], times[:0]):
+        found = back(value)
+        assert found.dtype == value.dtype
+        assert found.tobytes() == value.tobytes()
+    assert np.isnat(back(np.array(["NaT"], dtype="M8[s]")))

@@ -20,6 +20,7 @@ from skbert.exceptions import PersistenceError
 
 _PLAIN = (type(None), bool, int, str)
 _NUMPY_KINDS = "biufU"  # bool, int, unsigned, float, str
+_TIMES = "mM"  # timedelta64 and datetime64: integers, and a unit
 
 
 def encode(value: Any, name: str) -> Any:
@@ -61,12 +62,13 @@ def encode(value: Any, name: str) -> Any:
 def _encode_array(array: np.ndarray, name: str) -> dict[str, Any]:
     is_object = array.dtype.kind == "O"
     is_long_double = array.dtype.kind == "f" and array.dtype.itemsize > 8
-    if is_long_double or array.dtype.kind not in _NUMPY_KINDS + "O":
+    if is_long_double or array.dtype.kind not in _NUMPY_KINDS + _TIMES + "O":
         raise PersistenceError(_unsupported(array, name))
+    items = array.astype(np.int64) if array.dtype.kind in _TIMES else array
     return {
         "dtype": "object" if is_object else array.dtype.str,
         "shape": list(array.shape),
-        "items": [encode(item, name) for item in array.ravel().tolist()],
+        "items": [encode(item, name) for item in items.ravel().tolist()],
     }
 
 
@@ -87,7 +89,7 @@ def _unsupported(value: Any, name: str) -> str:
     return (
         f"{name} is or holds {shown} (type {kind}), which a model file cannot hold exactly. It holds None, "
         "bool, int, float, str, list, tuple, dict, path, RandomState, and numpy scalars and arrays of bool, "
-        "numbers, str or object."
+        "numbers, str, times or object."
     )
 
 
@@ -143,7 +145,7 @@ class Decoder:
     def _array(self, content: dict[str, Any]) -> np.ndarray:
         dtype = np.dtype(content["dtype"])
         shape = [int(size) for size in content["shape"]]
-        if dtype.kind not in _NUMPY_KINDS + "O":
+        if dtype.kind not in _NUMPY_KINDS + _TIMES + "O":
             raise PersistenceError(f"An array has the dtype {dtype}, which no model file has.")
         items = self.decode(_a_list(content["items"]))
         self._allowance -= len(items) * dtype.itemsize
@@ -152,10 +154,10 @@ class Decoder:
                 f"An array of shape {shape} and dtype {dtype}, with {len(items)} items, does not fit into "
                 "its file."
             )
-        array = np.empty(len(items), dtype=dtype)
+        array = np.empty(len(items), dtype=np.int64 if dtype.kind in _TIMES else dtype)
         for place, item in enumerate(items):  # one by one: an item may be a list
             array[place] = item
-        return array.reshape(shape)
+        return array.astype(dtype, copy=False).reshape(shape)
 
 
 def _a_list(content: Any) -> list[Any]:
