@@ -126,8 +126,8 @@ class BertClassifier(
         Folder in which what fits share is kept on disk, for later processes and those beside this one: token
         ids, and the outputs of frozen layers. None keeps it in memory alone; see `skbert.set_cache_limit`.
     verbose : int, default=0
-        1 shows a progress bar for each epoch on stderr, and says when a batch was cut because memory ran out;
-        0 is silent.
+        1 shows progress bars on stderr, for each epoch, and for other passes over the texts and predictions
+        that take longer than a second; it also says when a batch was cut because memory ran out. 0 is silent.
     checkpoint : str or path, default=None
         Folder in which `fit` keeps its state while it runs. If it is killed, `fit` with the same arguments
         goes on from there and ends with the same weights, bit for bit; other arguments or other data are

@@ -116,7 +116,7 @@ def fit_texts(
     check_max_length(parameters["max_length"], start)
     found = None if folder is None else folder.find(identity.describe(data, parameters, seed, start, place))
     seed = seed if found is None else found.seed
-    frozen = FrozenLayers(start.encoder, place, open_cache(parameters["memory"]))
+    frozen = FrozenLayers(start.encoder, place, open_cache(parameters["memory"]), parameters["verbose"])
     training, validation = encode_data(data, parameters, start, frozen, seed)
     settings = resolve_settings(parameters, len(training), start, going_on=going_on)
     generators = Generators.from_seed(seed, place.device, ranks.rank)

@@ -30,6 +30,7 @@ from skbert.data.encoding import Encodings, ragged_arange
 from skbert.network import fingerprints
 from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
+from skbert.progress import SILENT, Progress
 from skbert.runtime import Runtime, own_settings, wide_dtype
 
 _BLOCK_BYTES = 2**25  # of states that are computed, kept and dropped together
@@ -46,11 +47,14 @@ class FrozenLayers:
         With the weights that are frozen; without adapters.
     place : Runtime
     cache : Cache
+    verbose : int, default=0
+        1 shows on stderr how far a pass over the texts has come.
     """
 
     encoder: Any
     place: Runtime
     cache: Cache
+    verbose: int = 0
 
     def vectors(
         self,
@@ -85,7 +89,8 @@ class FrozenLayers:
 
     def _embed(self, model: SequenceClassifier, encodings: Encodings) -> np.ndarray:
         every_row = encodings.take(np.arange(len(encodings)))  # as a text of its own
-        return inference.run_model(model.eval(), every_row, self.place, "embeddings")
+        with Progress("embed", len(encodings), self.verbose) as progress:
+            return inference.run_model(model.eval(), every_row, self.place, "embeddings", progress)
 
     def states(
         self,
@@ -97,7 +102,8 @@ class FrozenLayers:
         """States above the lowest `n_layers` layers of each row: (n_tokens, hidden_size); see `_NUMPY`."""
 
         def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return _lower_states(plain(), encodings.take(places), self.place, n_layers)
+            with Progress("frozen layers", len(places), self.verbose) as progress:
+                return _lower_states(plain(), encodings.take(places), self.place, n_layers, progress)
 
         lower = [*embedding_parts(self.encoder), *encoder_layers(self.encoder)[:n_layers]]
         frozen = {p for part in lower for p in part.parameters()}
@@ -139,7 +145,7 @@ def row_keys(encodings: Encodings) -> list[bytes]:
 
 
 def _lower_states(
-    model: SequenceClassifier, encodings: Encodings, place: Runtime, n_layers: int
+    model: SequenceClassifier, encodings: Encodings, place: Runtime, n_layers: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """States above the lowest layers, end to end, and the offsets between the rows."""
     working = inference.replica(model.eval(), place).widen()  # a copy is narrow, whatever it is a copy of
@@ -157,6 +163,7 @@ def _lower_states(
     with torch.inference_mode():
         for indices in longest_first(encodings.lengths, place.predict_tokens):
             parts.run(fill, indices)
+            progress.move(len(indices))
     return values, encodings.offsets
 
 
@@ -188,7 +195,7 @@ def run_model(
     encodings: Encodings,
     place: Runtime,
     output: Literal["logits", "embeddings"],
-    verbose: int = 0,
+    progress: Progress = SILENT,
 ) -> np.ndarray:
     """What `inference.run_model` gives; vectors that a fit of the head alone has kept are not computed again.
 
@@ -197,7 +204,7 @@ def run_model(
     """
     known = LOOK_UPS.helps("vectors", len(encodings)) and fingerprints.knows_all(model.encoder)
     if place.device.type != "cpu" or place.int8 or not known:
-        return inference.run_model(model, encodings, place, output, verbose)
+        return inference.run_model(model, encodings, place, output, progress)
     vectors = FrozenLayers(model.encoder, place, LOOK_UPS).vectors(model, encodings)
     if output == "logits":
         vectors = _classify(model, torch.from_numpy(vectors), encodings, place)

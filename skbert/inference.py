@@ -20,6 +20,7 @@ from skbert.data.encoding import Encodings
 from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier, narrow, twin
 from skbert.network.quantized import quantize
+from skbert.progress import SILENT, Progress
 from skbert.runtime import Runtime, wide_dtype
 
 
@@ -28,7 +29,7 @@ def run_model(
     encodings: Encodings,
     runtime: Runtime,
     output: Literal["logits", "embeddings"] = "logits",
-    verbose: int = 0,
+    progress: Progress = SILENT,
 ) -> np.ndarray:
     """Run the model over all texts.
 
@@ -39,15 +40,15 @@ def run_model(
     encodings : Encodings
     runtime : Runtime
     output : {"logits", "embeddings"}
-    verbose : int, default=0
-        1 says on stderr when a batch was cut because memory ran out.
+    progress : Progress, optional
+        Is told of each batch; one that is verbose also of batches cut because memory ran out.
 
     Returns
     -------
     ndarray of shape (n_texts, n_outputs) or (n_texts, hidden_size)
         float32, or float64 if `runtime` computes in float64.
     """
-    return run_working_model(replica(model, runtime), encodings, runtime, output, verbose)
+    return run_working_model(replica(model, runtime), encodings, runtime, output, progress)
 
 
 def run_working_model(
@@ -55,13 +56,14 @@ def run_working_model(
     encodings: Encodings,
     runtime: Runtime,
     output: Literal["logits", "embeddings"] = "logits",
-    verbose: int = 0,
+    progress: Progress = SILENT,
 ) -> np.ndarray:
     """Run a model that is on the device of `runtime`, in its precision and in eval mode, over all texts."""
     function = model.forward if output == "logits" else model.embed
     width = model.head.out_features if output == "logits" else model.hidden_size
     rows = np.empty((len(encodings), width), dtype=wide_dtype(runtime))
-    parts = Parts(verbose)
+    parts = Parts(progress.verbose)
+    texts_per_row = len(encodings.truncated) / len(encodings)
 
     def fill(indices: np.ndarray) -> None:
         rows[indices] = function(collate(encodings, indices).to(runtime.device)).cpu().numpy()
@@ -69,6 +71,7 @@ def run_working_model(
     with torch.inference_mode():
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             parts.run(fill, indices)
+            progress.move(len(indices) * texts_per_row)
     return encodings.mean_of_texts(rows)
 
 

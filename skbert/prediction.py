@@ -141,18 +141,23 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         from skbert import frozen, runtime
         from skbert.caching.cache import LOOK_UPS
         from skbert.data import chunks
+        from skbert.progress import Progress
 
         texts = check_texts(X)
         check_same_columns(texts, self.n_features_in_)
         column_names(X, self)  # must be those of the fit
         place = runtime.resolve_runtime(self.device, self.precision, predict=True)
 
-        def run(encodings: Encodings) -> np.ndarray:
-            rows = frozen.run_model(self.model_, encodings, place, output, self.verbose)
-            return rows if finish is None else finish(rows, self.target_type_)
+        what = "predict" if output == "logits" else "embed"
+        with Progress(what, len(texts), self.verbose) as progress:
 
-        parts = chunks.encode_in_chunks(self.tokenizer_, texts, self.max_length_, self.long_text_, LOOK_UPS)
-        return chunks.results_of_rows(parts, len(texts), run)
+            def run(encodings: Encodings) -> np.ndarray:
+                rows = frozen.run_model(self.model_, encodings, place, output, progress)
+                return rows if finish is None else finish(rows, self.target_type_)
+
+            settings = self.max_length_, self.long_text_, LOOK_UPS
+            parts = chunks.encode_in_chunks(self.tokenizer_, texts, *settings)
+            return chunks.results_of_rows(parts, len(texts), run)
 
     @property
     def _n_features_out(self) -> int:

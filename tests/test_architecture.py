@@ -28,6 +28,7 @@ NEVER = {
     "preparing": {"transformers", "skbert.classifier"},
     "recipe": {"transformers", "skbert.classifier"},
     "prediction": {"torch", "transformers", "tokenizers"},
+    "progress": {"torch", "transformers", "sklearn", "numpy", "skbert"},
     "runtime": {"sklearn", "transformers"},
     "saving": {"torch", "transformers", "tokenizers"},
     "workers": {"torch.nn", "sklearn", "transformers", "numpy", "skbert.network", "skbert.training"},

@@ -1,0 +1,76 @@
+"""Bars of passes over texts."""
+
+import pytest
+
+from skbert import progress
+from skbert.progress import SILENT, Progress
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS", 0.0)
+
+
+def last_line(capfd):
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    return shown.err.rstrip().split("\r")[-1].split("\n")[-1]
+
+
+def test_a_bar_moves_by_parts_of_texts(at_once, capfd):
+    with Progress("embed", 3, 1) as bar:
+        for _ in range(5):
+            bar.move(0.6)
+    line = last_line(capfd)
+    assert line.startswith("embed: 100%")
+    assert "3/3" in line
+
+
+def test_a_bar_ends_where_an_error_came(at_once, capfd):
+    def interrupted():
+        with Progress("embed", 4, 1) as bar:
+            bar.move(1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert "1/4" in last_line(capfd)
+
+
+def test_what_is_quick_or_silent_shows_nothing(capfd):
+    for bar in (Progress("embed", 3, 1), Progress("embed", 3, 0), SILENT):
+        with bar:
+            bar.move(3)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("long_text", ["head", "windows"])
+def test_predictions_are_one_bar_over_all_rows(
+    long_text, at_once, make_classifier, reviews, capfd, monkeypatch
+):
+    """Also where texts are given twice, and where chunks are small."""
+    from skbert.data import chunks
+
+    texts, labels = map(list, reviews)
+    model = make_classifier(long_text=long_text, max_length=8).fit(texts, labels)
+    monkeypatch.setattr(chunks, "_TEXTS", 5)
+    monkeypatch.setattr(chunks, "_ROWS", 20)
+    assert capfd.readouterr() == ("", "")
+    model.set_params(verbose=1).predict(texts + texts[:7])
+    shown = capfd.readouterr().err
+    assert shown.count("\n") == 1
+    assert "predict: 100%" in shown
+    assert "31/31" in shown
+    model.transform(texts)
+    assert "embed: 100%" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("parameters", "what"), [({"head_init": "linear_probe"}, "embed"), ({"freeze": 1}, "frozen layers")]
+)
+def test_passes_before_a_fit_are_shown(parameters, what, at_once, make_classifier, reviews, capfd):
+    texts, labels = [f"{text} {what}" for text in reviews[0]], list(reviews[1])  # that no cache has
+    make_classifier(verbose=1, **{"head_init": "random"} | parameters).fit(texts, labels)
+    shown = capfd.readouterr().err
+    assert f"{what}: 100%" in shown
+    assert "24/24" in shown
