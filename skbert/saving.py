@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 
 class SavingMixin:
-    """`save` and `load`, `save_pretrained` and `from_pretrained`."""
+    """`save` and `load`, `save_pretrained` and `from_pretrained`, `save_encoder`."""
 
     def __getstate__(self) -> dict[str, Any]:
         """State of plain values and arrays, so that joblib stores arrays as such, and skops can read them."""
@@ -141,6 +141,29 @@ class SavingMixin:
         from skbert.pretrained import interchange
 
         interchange.save_pretrained(self, folder, label_names)
+
+    def save_encoder(self, folder: str | PathLike[str]) -> None:
+        """Write the fine-tuned encoder, without the head, as a checkpoint to fine-tune on other labels.
+
+        ``BertClassifier(folder)`` starts from it and pools as this estimator does. transformers reads the
+        folder by `AutoModel`, and sentence-transformers by `SentenceTransformer`, whose embeddings are then
+        those of `transform`; but not where the encoder has a pooler of its own ("cls" pooling of BERT,
+        RoBERTa and their kin), for which it has no equal.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made if it is not there. Files of the same names are replaced, one after the other.
+
+        Raises
+        ------
+        PersistenceError
+            If there is a file of that name, or the model came from `from_pretrained`.
+        """
+        check_is_fitted(self)
+        from skbert.pretrained import encoder_folder
+
+        encoder_folder.save_encoder(self, folder)
 
     @classmethod
     def from_pretrained(cls, model: str | PathLike[str], *, pairs: bool = False, **parameters: Any) -> Self:

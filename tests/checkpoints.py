@@ -307,3 +307,26 @@ def _deberta_unigram():
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return tokenizer
+
+
+def build_albert(folder):
+    """Write a tiny ALBERT, whose pooler is a bare linear layer."""
+    import torch
+    import transformers
+
+    tokenizer = build_tokenizer("bert")
+    save_tokenizer(tokenizer, "bert", folder)
+    config = transformers.AlbertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=tokenizer.token_to_id("[PAD]"),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.AlbertModel(config).save_pretrained(folder)
+    return folder

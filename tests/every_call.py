@@ -177,6 +177,7 @@ class Calls:
             lambda: BertClassifier.load(self.folder / "changes", checkpoint=self.checkpoint),
         )
         yield "save_pretrained", lambda: self.fitted.save_pretrained(pretrained)
+        yield "save_encoder", lambda: self.fitted.save_encoder(self.folder / "encoder")
         yield "from_pretrained", lambda: BertClassifier.from_pretrained(pretrained).predict(TEXTS)
         yield "pickle", lambda: pickle.loads(pickle.dumps(self.fitted)).predict(TEXTS)
         yield "deepcopy", lambda: copy.deepcopy(self.fitted).predict(TEXTS)

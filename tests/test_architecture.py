@@ -74,6 +74,8 @@ NEVER = {
     "persistence.unfinished": {"torch", "transformers", "sklearn", "pickle", "joblib"},
     "pretrained.checkpoints": {"transformers", "sklearn", "skbert.classifier"},
     "pretrained.families": {"transformers", "sklearn", "skbert.training.loop"},
+    "pretrained.encoder_folder": {"transformers", "sklearn", "pickle", "joblib", "skbert.classifier"},
+    "pretrained.folders": {"transformers", "sklearn", "pickle", "joblib", "skbert.classifier"},
     "pretrained.interchange": {
         "transformers",
         "sklearn",

@@ -10,7 +10,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, build_tokenizer, save_tokenizer
+from checkpoints import (
+    FAMILIES,
+    as_sentence_transformer,
+    build_albert,
+    build_checkpoint,
+)
 from transformers import AutoModel, AutoTokenizer, MPNetConfig, MPNetModel, XLNetConfig, XLNetModel
 
 from skbert.data.batching import collate
@@ -301,23 +306,7 @@ def test_pickle_loads_in_a_process_without_this_checkpoint(tmp_path):
 
 
 def test_albert_whose_pooler_is_a_bare_layer(tmp_path, reviews, make_classifier):
-    import transformers
-
-    tokenizer = build_tokenizer("bert")
-    save_tokenizer(tokenizer, "bert", tmp_path)
-    config = transformers.AlbertConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        embedding_size=16,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        pad_token_id=tokenizer.token_to_id("[PAD]"),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        transformers.AlbertModel(config).save_pretrained(tmp_path)
+    build_albert(tmp_path)
     model, tokenizer = build(tmp_path)
     encodings = encode(tokenizer, SINGLE, 64)
     logits = model(collate(encodings, np.arange(len(encodings))))

@@ -14,21 +14,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
-from skbert.data.encoding import Template
 from skbert.exceptions import CheckpointError, InputError, PersistenceError
 from skbert.network.model import SequenceClassifier
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.checkpoints import Checkpoint
 from skbert.pretrained.families import FamilyPooler, Layout
+from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of
 from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import locate
 
 Estimator = TypeVar("Estimator")
 
 _INSTEAD = "What save() writes and load() reads has no such limits."
-_SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}
 
 
 # Writing
@@ -36,12 +34,10 @@ _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[
 
 def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names: Any) -> None:
     """Write a folder that transformers reads; see `BertClassifier.save_pretrained`."""
-    target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise PersistenceError(f"{os.fspath(folder)!r} is there and is not a folder. Give a folder's name.")
+    target = folder_to_write(folder)
     names = _label_names(estimator, label_names)
     classifier = _as_transformers(estimator.model_, names, estimator.target_type_)
-    tokenizer = _tokenizer(estimator)
+    tokenizer = tokenizer_of(estimator)
     with quiet():
         classifier.save_pretrained(target)
         tokenizer.save_pretrained(target)
@@ -68,22 +64,15 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
 
 def _as_transformers(model: SequenceClassifier, names: list[str], target_type: str) -> Any:
     """The model in the family's own class of transformers."""
-    settings = dict(model.rebuild[1][0])
-    weights = _weights(model, settings)
-    settings |= {
-        "id2label": dict(enumerate(names)),
-        "label2id": {name: number for number, name in enumerate(names)},
-        "problem_type": (
-            "multi_label_classification"
-            if target_type == "multilabel-indicator"
-            else "single_label_classification"
-        ),
-    }
-    family = settings.pop("model_type")
-    for name in ("_name_or_path", "architectures", "auto_map", "num_labels", "transformers_version"):
-        settings.pop(name, None)
+    weights = _weights(model, dict(model.rebuild[1][0]))
+    kind = "multi" if target_type == "multilabel-indicator" else "single"
     with quiet() as transformers:
-        config = transformers.AutoConfig.for_model(family, **settings)
+        config = config_of(
+            model,
+            id2label=dict(enumerate(names)),
+            label2id={name: number for number, name in enumerate(names)},
+            problem_type=f"{kind}_label_classification",
+        )
         auto = transformers.AutoModelForSequenceClassification
         classifier = auto.from_config(config, dtype=model.head.weight.dtype)
     prefix = classifier.base_model_prefix
@@ -157,31 +146,6 @@ def _check_expressible(model: SequenceClassifier, config: dict[str, Any]) -> Non
         raise PersistenceError(
             f"The model has the weights {odd[:3]}, for which classifiers of transformers have no place. Fit "
             f"without hidden layers in the head, or keep the model in skbert: {_INSTEAD}"
-        )
-
-
-def _tokenizer(estimator: Any) -> Any:
-    """The tokenizer in transformers' clothes: special tokens in texts stay plain text, as they are here."""
-    raw = Tokenizer.from_str(estimator.tokenizer_.to_str())
-    architecture = estimator.model_.architecture
-    template = Template.read(raw, 1)
-    ids = {"pad": np.array([architecture.pad_id])}
-    ids |= {"cls": template.specials[0][:1], "sep": template.specials[-1][-1:]}
-    roles = {role: raw.id_to_token(int(found[0])) for role, found in ids.items() if len(found)}
-    for role, usual in _SPECIALS.items():
-        for token in usual:
-            if role not in roles and raw.token_to_id(token) is not None:
-                roles[role] = token
-    inputs = ["input_ids", "attention_mask"]
-    if architecture.takes_segments and architecture.n_segments > 1:
-        inputs.insert(1, "token_type_ids")
-    with quiet() as transformers:
-        return transformers.PreTrainedTokenizerFast(
-            tokenizer_object=raw,
-            model_max_length=estimator.max_length_,
-            model_input_names=inputs,
-            split_special_tokens=True,
-            **{f"{role}_token": token for role, token in roles.items()},
         )
 
 

@@ -1,0 +1,79 @@
+"""Folders of a fitted encoder without its head: for other labels, and for sentence-transformers.
+
+1. The encoder goes into transformers' own class of its family, with its pooler if it has one.
+2. Beside it are the tokenizer and, where sentence-transformers can pool as the model does, its settings.
+
+`BertClassifier(folder)` then starts from this very encoder, and pools as it does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from skbert.exceptions import PersistenceError
+from skbert.network.head import BarePooler
+from skbert.network.model import SequenceClassifier
+from skbert.pretrained.families import FamilyPooler
+from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of
+from skbert.pretrained.library import quiet
+
+_MODES = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}  # as sentence-transformers has them
+_MODULES = [("", "Transformer"), ("1_Pooling", "Pooling")]
+
+
+def save_encoder(estimator: Any, folder: str | os.PathLike[str]) -> None:
+    """Write the encoder of a fitted estimator; see `BertClassifier.save_encoder`."""
+    target = folder_to_write(folder)
+    model: SequenceClassifier = estimator.model_
+    encoder = _as_transformers(model)
+    tokenizer = tokenizer_of(estimator)
+    # What it said before would be read with the new weights.
+    (target / "modules.json").unlink(missing_ok=True)
+    with quiet():
+        encoder.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+    if model.pooler is None:
+        _write_settings(target, model.pooling, encoder.config.hidden_size, estimator.max_length_)
+
+
+def _as_transformers(model: SequenceClassifier) -> Any:
+    """The encoder, and its pooler, in the class of transformers that checkpoints are read with."""
+    pooler: Any = model.pooler
+    if isinstance(pooler, FamilyPooler):
+        raise PersistenceError(
+            "The model came from from_pretrained, with the layers of a classifier of transformers, for which "
+            "an encoder has no place. save_pretrained() writes them, and BertClassifier(folder) then starts "
+            "from that folder's encoder."
+        )
+    with quiet() as transformers:
+        config = config_of(model)
+        encoder = transformers.AutoModel.from_config(config, dtype=model.head.weight.dtype)
+    if pooler is None:
+        encoder.pooler = None
+    weights = dict(model.encoder.state_dict())
+    if pooler is not None:
+        layer: nn.Module = pooler.dense if isinstance(pooler, BarePooler) else pooler
+        weights |= {f"pooler.{name}": weight for name, weight in layer.state_dict().items()}
+    encoder.load_state_dict(weights, assign=True)
+    return encoder.eval()
+
+
+def _write_settings(target: Path, pooling: str, width: int, max_length: int) -> None:
+    """What sentence-transformers reads: its modules, how they pool, and how many tokens they take."""
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(_MODULES)
+    ]
+    modes = {f"pooling_mode_{mode}": pooling == name for name, mode in _MODES.items()}
+    (target / "1_Pooling").mkdir(exist_ok=True)
+    for name, content in (
+        ("sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False}),
+        ("1_Pooling/config.json", {"word_embedding_dimension": width, **modes}),
+        ("modules.json", modules),  # last: it is what makes the folder one of theirs
+    ):
+        (target / name).write_text(json.dumps(content, indent=2), encoding="utf-8")

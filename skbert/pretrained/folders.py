@@ -1,0 +1,60 @@
+"""What any folder for transformers is made of: a place, a config, a tokenizer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from skbert.data.encoding import Template
+from skbert.exceptions import PersistenceError
+from skbert.network.model import SequenceClassifier
+from skbert.pretrained.library import quiet
+
+_SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}
+
+
+def folder_to_write(folder: str | os.PathLike[str]) -> Path:
+    """The folder, if it is one or can be made."""
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise PersistenceError(f"{os.fspath(folder)!r} is there and is not a folder. Give a folder's name.")
+    return target
+
+
+def config_of(model: SequenceClassifier, **settings: Any) -> Any:
+    """The encoder's config, with some settings of its own."""
+    given = {**model.rebuild[1][0], **settings}
+    family = given.pop("model_type")
+    for name in ("_name_or_path", "architectures", "auto_map", "num_labels", "transformers_version"):
+        given.pop(name, None)
+    with quiet() as transformers:
+        return transformers.AutoConfig.for_model(family, **given)
+
+
+def tokenizer_of(estimator: Any) -> Any:
+    """The tokenizer in transformers' clothes: special tokens in texts stay plain text, as they are here."""
+    raw = Tokenizer.from_str(estimator.tokenizer_.to_str())
+    architecture = estimator.model_.architecture
+    template = Template.read(raw, 1)
+    ids = {"pad": np.array([architecture.pad_id])}
+    ids |= {"cls": template.specials[0][:1], "sep": template.specials[-1][-1:]}
+    roles = {role: raw.id_to_token(int(found[0])) for role, found in ids.items() if len(found)}
+    for role, usual in _SPECIALS.items():
+        for token in usual:
+            if role not in roles and raw.token_to_id(token) is not None:
+                roles[role] = token
+    inputs = ["input_ids", "attention_mask"]
+    if architecture.takes_segments and architecture.n_segments > 1:
+        inputs.insert(1, "token_type_ids")
+    with quiet() as transformers:
+        return transformers.PreTrainedTokenizerFast(
+            tokenizer_object=raw,
+            model_max_length=estimator.max_length_,
+            model_input_names=inputs,
+            split_special_tokens=True,
+            **{f"{role}_token": token for role, token in roles.items()},
+        )

@@ -1,0 +1,86 @@
+"""An encoder without its head: the start of another fit, and an embedding for others."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES, build_albert
+from sklearn.exceptions import NotFittedError
+from transformers import AutoModel, AutoTokenizer
+
+from skbert import BertClassifier, PersistenceError
+
+TEXTS = ["good film", "", "the cat and the dog walk to the sea", "bad [SEP] x-9!", "ünknown " * 20]
+
+
+@pytest.fixture
+def fitted(make_classifier, reviews):
+    def fit(**parameters):
+        return make_classifier(**{"head_init": "random"} | parameters).fit(*map(list, reviews))
+
+    return fit
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+@pytest.mark.parametrize("family", [*FAMILIES, "albert"])
+def test_another_fit_starts_from_it(family, pooling, tiny_checkpoints, fitted, reviews, tmp_path):
+    model = build_albert(tmp_path) if family == "albert" else tiny_checkpoints(family, layers=2)
+    first = fitted(model=model, pooling=pooling)
+    first.save_encoder(tmp_path / "encoder")
+    settings = {"epochs": 1, "freeze": "encoder", "max_length": 32, "precision": "float32", "device": "cpu"}
+    second = BertClassifier(tmp_path / "encoder", **settings)
+    second.fit(list(reviews[0]), [f"topic {row % 3}" for row in range(len(reviews[0]))])
+    assert second.model_.pooling == pooling
+    assert np.array_equal(second.transform(TEXTS), first.transform(TEXTS))
+
+
+def test_transformers_reads_the_same_states(tiny_checkpoints, fitted, tmp_path):
+    classifier = fitted(pooling="mean")
+    classifier.save_encoder(tmp_path)
+    encoder, tokenizer = AutoModel.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
+    inputs = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    mask = inputs["attention_mask"][..., None]
+    with torch.no_grad():
+        states = encoder(**inputs).last_hidden_state
+    expected = (states * mask).sum(1) / mask.sum(1)
+    np.testing.assert_allclose(classifier.transform(TEXTS), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_sentence_transformers_gives_the_same_embeddings(pooling, fitted, tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    classifier = fitted(pooling=pooling)
+    classifier.save_encoder(tmp_path)
+    model = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu")
+    found = model.encode(TEXTS, show_progress_bar=False)
+    np.testing.assert_allclose(found, classifier.transform(TEXTS), atol=1e-5)
+
+
+def test_settings_of_an_earlier_encoder_do_not_stay(fitted, tmp_path):
+    fitted(pooling="mean").save_encoder(tmp_path)
+    assert json.loads((tmp_path / "1_Pooling" / "config.json").read_text())["pooling_mode_mean_tokens"]
+    fitted(pooling="cls").save_encoder(tmp_path)
+    assert not (tmp_path / "modules.json").exists()
+
+
+def test_adapters_are_merged(fitted, reviews, tmp_path):
+    pytest.importorskip("peft")
+    first = fitted(lora=2, pooling="mean")
+    first.save_encoder(tmp_path)
+    second = BertClassifier(tmp_path, epochs=1, freeze="encoder", max_length=32, precision="float32")
+    second.fit(*map(list, reviews))
+    assert np.array_equal(second.transform(TEXTS), first.transform(TEXTS))
+
+
+def test_what_cannot_be_written(fitted, make_classifier, tmp_path):
+    with pytest.raises(NotFittedError):
+        make_classifier().save_encoder(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(PersistenceError, match="is not a folder"):
+        fitted().save_encoder(tmp_path / "file")
+    fitted(pooling="cls").save_pretrained(tmp_path / "classifier")
+    read = BertClassifier.from_pretrained(tmp_path / "classifier")
+    with pytest.raises(PersistenceError, match=r"save_pretrained\(\) writes them"):
+        read.save_encoder(tmp_path / "encoder")
+    assert not (tmp_path / "encoder").exists()
