@@ -20,21 +20,24 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, TransformerMixin, clone, is_classifier, is_regressor
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
     GridSearchCV,
     StratifiedKFold,
+    TunedThresholdClassifierCV,
     cross_val_predict,
     cross_val_score,
     cross_validate,
     learning_curve,
 )
-from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.utils import get_tags
 
 from skbert import BertClassifier, SkbertWarning, TruncationWarning
@@ -222,6 +225,37 @@ def test_one_versus_rest(make_classifier, reviews):
     assert len(rest.estimators_) == 3
     assert rest.predict_proba(texts).shape == (24, 3)
     assert set(rest.predict(texts)) <= {"a", "b", "c"}
+
+
+def test_several_outputs(make_classifier, reviews):
+    texts, y = list(reviews[0]), np.stack([np.arange(24) % 2, np.arange(24) % 3], axis=1)
+    outputs = MultiOutputClassifier(make_classifier(epochs=1)).fit(texts, y)
+    assert outputs.predict(texts).shape == (24, 2)
+    assert [len(member.classes_) for member in outputs.estimators_] == [2, 3]
+
+
+def test_tuned_threshold(make_classifier, reviews):
+    texts, y = list(reviews[0]), np.arange(24) % 2
+    tuned = TunedThresholdClassifierCV(make_classifier(epochs=1), cv=2, scoring="balanced_accuracy")
+    found = tuned.fit(texts, y).predict(texts)
+    positive = tuned.estimator_.predict_proba(texts)[:, 1] >= tuned.best_threshold_
+    assert found.tolist() == positive.astype(int).tolist()
+
+
+def test_bagging_takes_a_table_of_one_column(make_classifier, reviews):
+    frame, labels = pd.DataFrame({"text": reviews[0]}), list(reviews[1])
+    bag = BaggingClassifier(make_classifier(epochs=1), n_estimators=2, random_state=0).fit(frame, labels)
+    members = [member.predict_proba(frame.to_numpy()) for member in bag.estimators_]
+    np.testing.assert_allclose(bag.predict_proba(frame), np.mean(members, axis=0))
+
+
+@pytest.mark.parametrize("meta", [OneVsOneClassifier, ClassifierChain, SelfTrainingClassifier])
+def test_meta_estimators_of_numbers_refuse_texts(meta, make_classifier, reviews):
+    """Before skbert sees them: README says so, and this says when it is no longer true."""
+    frame = pd.DataFrame({"text": reviews[0]})
+    y = np.eye(2, dtype=int)[np.arange(24) % 2] if meta is ClassifierChain else np.arange(24) % 3
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        meta(make_classifier()).fit(frame, y)
 
 
 def test_embeddings_of_a_text_column_among_others(make_classifier, reviews):
