@@ -108,7 +108,10 @@ class BertClassifier(
     class_weight : dict or "balanced", default=None
         Weight of each class; "balanced" weighs classes by the inverse of their frequency. For an indicator
         matrix: the weight of each label, by column, where it is 1; "balanced" is the ratio of zeros to ones
-        (1 for a label that is the same for all texts).
+        (1 for a label that is the same for all texts). Probabilities come to be those of texts in which the
+        classes are as frequent as the weights make them: by the logarithm of the weights in the loss [10]_,
+        where weights of the texts would wear off as a network comes to fit them. Texts of classes that weigh
+        nothing are left out.
     random_state : int, RandomState instance or None, default=None
         Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
         number of threads gives the same model. Global random generators are left as they were.
@@ -199,6 +202,7 @@ class BertClassifier(
     .. [8] Hu, E. et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, arXiv:2106.09685.
     .. [9] Dettmers, T. et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale",
        NeurIPS 2022, arXiv:2208.07339.
+    .. [10] Menon, A. K. et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021, arXiv:2007.07314.
 
     Examples
     --------

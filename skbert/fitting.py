@@ -68,6 +68,7 @@ class FitData:
     texts: Texts
     labels: Labels
     weights: np.ndarray  # (n_samples,) or (n_samples, n_labels)
+    class_weights: np.ndarray  # (n_outputs,)
     held_out: tuple[Texts, np.ndarray] | None = None  # texts to validate on, and their labels
 
 
@@ -130,7 +131,7 @@ def fit_texts(
             model, parameters["freeze"], lora, (training, validation.encodings), frozen, start
         )
         finish = partial(assemble, start, head_init, settings.learning_rate, training, validation)
-        loss = make_loss(data.labels.target_type, parameters["label_smoothing"])
+        loss = make_loss(data.labels.target_type, parameters["label_smoothing"], data.class_weights)
         keeper = _keeper(folder, found, seed, head_init)
         found = None  # its arrays are several times the model
         with Watchers([*own_watchers(model, parameters), watch(finish)]) as watcher:

@@ -71,7 +71,7 @@ def of_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> dict[st
         "random_state": "None" if parameters["random_state"] is None else f"seed {seed}",
         "X": f"{len(data.texts)} texts {_of_texts(data.texts)}",
         "y": _of_parts(_of_array(labels.codes), canonical(labels.classes.tolist()), labels.target_type),
-        "sample_weight or class_weight": _of_array(data.weights),
+        "sample_weight": _of_array(data.weights),
         "X_val or y_val": held_out,
         **{f"the version of {name}": version(name) for name in _LIBRARIES},
     }

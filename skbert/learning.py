@@ -95,7 +95,7 @@ class LearningMixin(BaseEstimator):
             On all ranks of a fit under torchrun, if one fails or was given something else.
         """
         from skbert.data.labels import check_held_out, check_pairs, encode_known_labels, encode_labels
-        from skbert.data.weights import row_weights
+        from skbert.data.weights import check_weights
 
         self._validate_params()
         texts = check_texts(X)
@@ -106,7 +106,7 @@ class LearningMixin(BaseEstimator):
         else:
             labels = encode_labels(y, len(texts))
         check_pairs(texts, labels)
-        weights = row_weights(labels, sample_weight, self.class_weight, min_classes=1 if going_on else 2)
+        weights = check_weights(labels, sample_weight, self.class_weight, 1 if going_on else 2)
         held_out = check_held_out(X_val, y_val, texts, labels)
         if held_out is not None:
             check_same_names(X_val, names)
@@ -116,7 +116,7 @@ class LearningMixin(BaseEstimator):
         start = self._go_on(texts) if going_on else None
         from skbert.fitting import FitData, fit_texts
 
-        data = FitData(texts, labels, weights, held_out)
+        data = FitData(texts, labels, *weights, held_out)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
         if self.checkpoint is not None and current().size > 1:
@@ -161,7 +161,7 @@ class LearningMixin(BaseEstimator):
             here: `early_stopping`, `lora`, `class_weight` "balanced", `checkpoint`.
         """
         from skbert.data.labels import check_same_classes, encode_known_labels, known_labels
-        from skbert.data.weights import row_weights
+        from skbert.data.weights import check_weights
 
         self._validate_params()
         self._check_can_go_on()
@@ -170,11 +170,11 @@ class LearningMixin(BaseEstimator):
         known = self._known_labels() if hasattr(self, "model_") else known_labels(classes, y)
         check_same_classes(classes, known)
         labels = encode_known_labels(y, len(texts), known)
-        weights = row_weights(labels, sample_weight, self.class_weight, min_classes=1)
+        weights = check_weights(labels, sample_weight, self.class_weight, 1)
         start = self._go_on(texts, getattr(self, "_moments", None)) if hasattr(self, "model_") else None
         from skbert.fitting import FitData, fit_texts
 
-        data = FitData(texts, labels, weights)
+        data = FitData(texts, labels, *weights)
         steps = start.moments.steps if start and start.moments else 0
         seed = (int(check_random_state(self.random_state).randint(2**31 - 1)) + steps) % 2**31
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)

@@ -54,7 +54,8 @@ def encode_data(
     _warn_of_truncation(float(encodings.truncated.mean()), max_length)
     # A window has the label and the weight of its text.
     of_rows = rows[encodings.owners]
-    return TrainingData(encodings, data.labels.codes[of_rows], data.weights[of_rows]), validation
+    codes, weights = data.labels.codes[of_rows], data.weights[of_rows]
+    return TrainingData(encodings, codes, weights, data.class_weights), validation
 
 
 def make_validation(

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skbert import inference
+from skbert.data.weights import together
 from skbert.exceptions import InputError
 from skbert.network.model import SequenceClassifier, reset_head, twin
 from skbert.pretrained import checkpoints
@@ -94,13 +95,14 @@ def start_head(
 ) -> str:
     """Give a new head its first weights; returns how: "linear_probe" or "random"."""
     reset_head(model, generators.weights)
-    probing.start_constant_labels(model, data.targets, data.weights)
+    weights = together(data.weights, data.class_weights, data.targets)
+    probing.start_biases(model, data.targets, weights, data.class_weights)
     if head_init == "random":
         return "random"
     rows = probing.choose_rows(len(data), generators.probe)
     embeddings = frozen.vectors(model, data.encodings.take(rows))
     inference.release(model)
-    seen = (embeddings, data.targets[rows], data.weights[rows])
+    seen = (embeddings, data.targets[rows], weights[rows])
     if head_init == "auto" and not probing.generalizes(*seen, model.head.out_features, generators.probe):
         return "random"
     return "linear_probe" if probing.start_head(model, *seen) else "random"

@@ -171,7 +171,9 @@ def test_gradual_thawing_in_a_fit(tiny_checkpoints, make_classifier, reviews):
     folder = tiny_checkpoints("bert", layers=2)
     parameters = make_classifier(model=folder, freeze="gradual", epochs=4, weight_decay=0.1).get_params()
     texts, labels = map(list, reviews)
-    data = FitData(check_texts(texts), encode_labels(labels, 24), torch.ones(24).double().numpy())
+    data = FitData(
+        check_texts(texts), encode_labels(labels, 24), *(torch.ones(n).double().numpy() for n in (24, 2))
+    )
     fit_texts(data, parameters, 0, None, lambda finish: Keep())
     start = make(folder).state_dict()
     frozen = []

@@ -109,7 +109,10 @@ def test_a_rare_class_that_is_told_apart_is_seen(make_classifier, reviews, monke
     fitted = make_classifier(epochs=12, head_init="random").fit(*map(list, reviews))
     assert fitted.predict([good, bad]).tolist() == ["pos", "neg"]
     data = TrainingData(
-        encode(fitted.tokenizer_, Texts(texts), 32), encode_labels(y, len(y)).codes, np.ones(len(y))
+        encode(fitted.tokenizer_, Texts(texts), 32),
+        encode_labels(y, len(y)).codes,
+        np.ones(len(y)),
+        np.ones(2),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error", CollapseWarning)
@@ -141,7 +144,7 @@ def test_a_few_texts_are_asked_first(collapsed, make_classifier, reviews, monkey
     monkeypatch.setattr(diagnosis, "run_model", run_model)
     encodings = encode(fitted.tokenizer_, Texts(texts), 32)
     labels = encode_labels(y, len(y))
-    data = TrainingData(encodings, labels.codes, np.ones(len(y)))
+    data = TrainingData(encodings, labels.codes, np.ones(len(y)), np.ones(2))
     arguments = (fitted.model_, np.inf, data, labels, 0.0, Runtime(torch.device("cpu"), torch.float32))
     if collapsed:
         with pytest.warns(CollapseWarning, match="for all of 64"):
@@ -155,7 +158,7 @@ def test_where_memory_runs_out_a_fit_is_not_lost(make_classifier, reviews):
     texts, labels = map(list, reviews)
     fitted = make_classifier(precision="bfloat16").fit(texts, labels)
     encodings, known = encode(fitted.tokenizer_, Texts(texts), 32), encode_labels(labels, len(labels))
-    data = TrainingData(encodings, known.codes, np.ones(len(texts)))
+    data = TrainingData(encodings, known.codes, np.ones(len(texts)), np.ones(2))
     place = Runtime(torch.device("cpu"), torch.bfloat16)
     with at_most(0), warnings.catch_warnings():
         warnings.simplefilter("error")

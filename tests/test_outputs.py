@@ -15,6 +15,38 @@ def test_loss_of_weight_two_is_the_row_twice():
     torch.testing.assert_close(weighted, doubled)
 
 
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel-indicator"])
+def test_weights_of_classes_have_the_minimum_of_a_weighted_loss(kind):
+    """Of logits that look at no text: their probabilities are those of classes as frequent as weights say."""
+    codes = np.array([0] * 6 + [1] * 3 + [2])
+    targets = codes if kind == "multiclass" else np.eye(3, dtype=int)[codes]
+    class_weights = np.array([0.5, 2.0, 3.0])
+    of_rows = class_weights[codes] if kind == "multiclass" else np.where(targets == 1, class_weights, 1.0)
+    ones = torch.ones(targets.shape)
+    found = [
+        least(make_loss(kind, 0.0, class_weights), targets, ones),
+        least(make_loss(kind, 0.0), targets, torch.from_numpy(of_rows).float()),
+    ]
+    torch.testing.assert_close(*(probabilities(f, kind) for f in found), atol=1e-3, rtol=0)
+    if kind == "multiclass":
+        np.testing.assert_allclose(probabilities(found[0], kind)[0], np.array([3, 6, 3]) / 12, atol=1e-3)
+
+
+def least(loss, targets, weights):
+    """Logits of the least loss, the same for all texts."""
+    logits = torch.zeros(1, 3, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=100)
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(logits.expand(len(targets), -1), torch.from_numpy(targets), weights)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return logits.detach().numpy()
+
+
 def test_label_smoothing_mixes_in_the_uniform_distribution():
     logits = torch.tensor([[1.0, 2.0, 0.0]])
     smooth = make_loss("multiclass", 0.3)(logits, torch.tensor([1]), torch.ones(1))

@@ -125,7 +125,7 @@ def test_gradients_equal_those_from_tokens(family, tiny_checkpoints):
     parameters = {"model": tiny_checkpoints(family, layers=3), "revision": None, "pooling": "cls"}
     start = from_checkpoint(parameters | {"head_layers": 0}, 2)
     place = Runtime(torch.device("cpu"), torch.float64)
-    data = TrainingData(encode(start.tokenizer, PAIRS, 32), np.arange(6) % 2, np.ones(6))
+    data = TrainingData(encode(start.tokenizer, PAIRS, 32), np.arange(6) % 2, np.ones(6), np.ones(2))
 
     def gradients(above):
         model = start.new_model().double().eval().requires_grad_()
@@ -234,7 +234,7 @@ def test_generators_of_the_loop_are_untouched(tiny_checkpoints):
     )
     generators = Generators.from_seed(0, torch.device("cpu"))
     before = generators.dropout.get_state()
-    data = TrainingData(encode(start.tokenizer, PAIRS, 32), np.arange(6) % 2, np.ones(6))
+    data = TrainingData(encode(start.tokenizer, PAIRS, 32), np.arange(6) % 2, np.ones(6), np.ones(2))
     model = start.new_model().requires_grad_()
     frozen = FrozenLayers(start.encoder, Runtime(torch.device("cpu"), torch.float32), Cache())
     start_above(model, "encoder", None, (data, data.encodings), frozen, start)

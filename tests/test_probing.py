@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
-from skbert.training.probing import choose_rows, generalizes, start_constant_labels, start_head
+from skbert.training.probing import choose_rows, generalizes, start_biases, start_head
 
 
 def make_model(folder, n_outputs):
@@ -110,11 +110,13 @@ def test_head_of_an_indicator_gives_each_labels_probe(tiny_bert):
 def test_labels_that_are_the_same_everywhere_start_at_their_frequency(tiny_bert):
     _, indicator, weights = make_indicator()
     model = make_model(tiny_bert, 3)
-    start_constant_labels(model, indicator, weights)
+    start_biases(model, indicator, weights, np.ones(indicator.shape[1]))
     total = weights[:, 2].sum()
     np.testing.assert_allclose(model.head.bias.numpy(), [0, 0, np.log(total + 1)], rtol=1e-6)
-    start_constant_labels(model, indicator[:, 0], weights[:, 0])  # class codes have no such labels
-    assert model.head.bias[:2].tolist() == [0, 0]
+    start_biases(
+        model, indicator[:, 0], weights[:, 0], np.array([1.0, 2.0, 0.5])
+    )  # classes are not such labels
+    np.testing.assert_allclose(model.head.bias.numpy(), np.log([1.0, 2.0, 0.5]), rtol=1e-6)
 
 
 def test_ones_that_weigh_nothing(tiny_bert):

@@ -700,13 +700,24 @@ def test_equal_weights_are_no_weights(make_classifier, fitted, reviews):
     _assert_same(_outputs(fitted, texts), _outputs(weighted, texts))
 
 
-def test_class_weight_is_sample_weight(make_classifier, reviews):
+def test_class_weight_is_that_of_its_frequency(make_classifier, reviews):
+    """From a head that knows nothing: the same fit, and the logarithms of the weights on top."""
     texts, labels = list(reviews[0]), np.array(reviews[1])
-    by_class = make_classifier(class_weight={"neg": 4.0, "pos": 1.0}).fit(texts, labels)
-    by_row = make_classifier().fit(texts, labels, sample_weight=np.where(labels == "neg", 4.0, 1.0))
-    _assert_same(_outputs(by_class, texts), _outputs(by_row, texts))
-    unlisted = make_classifier(class_weight={"neg": 4.0}).fit(texts, labels)
+    settings = {"head_init": "random", "precision": "float64"}
+    plain = make_classifier(**settings).fit(texts, labels)
+    by_class = make_classifier(class_weight={"neg": 4.0, "pos": 1.0}, **settings).fit(texts, labels)
+    expected = plain.decision_function(texts) - np.log(4.0)
+    np.testing.assert_allclose(by_class.decision_function(texts), expected, atol=1e-6)
+    assert by_class.loss_curve_ == pytest.approx(plain.loss_curve_, abs=1e-6)
+    unlisted = make_classifier(class_weight={"neg": 4.0}, **settings).fit(texts, labels)
     _assert_same(_outputs(by_class, texts), _outputs(unlisted, texts))
+
+
+def test_a_class_that_weighs_nothing_is_as_if_its_texts_were_absent(make_classifier, reviews):
+    texts, labels = list(reviews[0]), np.array(["a", "b", "c"] * 8)
+    without = make_classifier(class_weight={"a": 0.0}).fit(texts, labels)
+    absent = make_classifier().fit(texts, labels, sample_weight=(labels != "a").astype(float))
+    _assert_same(_outputs(without, texts), _outputs(absent, texts))
 
 
 def test_balanced_is_inverse_frequency(make_classifier, reviews):
@@ -728,14 +739,15 @@ def test_heavy_class_wins(make_classifier):
         assert probability > 0.8
 
 
-def test_weights_and_class_weights_multiply(make_classifier, reviews):
+def test_balanced_counts_weights_of_texts(make_classifier, reviews):
     texts, labels = list(reviews[0]), np.array(reviews[1])
-    weights = 1.0 + np.arange(24) % 3
-    both = make_classifier(class_weight={"neg": 2.0}).fit(texts, labels, sample_weight=weights)
-    product = make_classifier().fit(
-        texts, labels, sample_weight=weights * np.where(labels == "neg", 2.0, 1.0)
+    weights = np.where(labels == "neg", 3.0, 1.0) + np.arange(24) % 3
+    of_classes = {name: weights.sum() / (2 * weights[labels == name].sum()) for name in ("neg", "pos")}
+    balanced = make_classifier(class_weight="balanced").fit(texts, labels, sample_weight=weights)
+    by_hand = make_classifier(class_weight=of_classes).fit(texts, labels, sample_weight=weights)
+    np.testing.assert_allclose(
+        balanced.decision_function(texts), by_hand.decision_function(texts), rtol=1e-4, atol=1e-5
     )
-    _assert_same(_outputs(both, texts), _outputs(product, texts))
 
 
 @pytest.mark.parametrize("form", [list, tuple, np.array, pd.Series, lambda w: array.array("d", w), pa.array])

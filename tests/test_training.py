@@ -43,7 +43,7 @@ def make(folder, dropout=0.0, generators=None):
     reset_head(model, torch.Generator().manual_seed(0))
     set_dropout(model, dropout, None if generators is None else generators.dropout)
     tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-    data = loop.TrainingData(encode(tokenizer, TEXTS, 32), TARGETS, np.ones(7))
+    data = loop.TrainingData(encode(tokenizer, TEXTS, 32), TARGETS, np.ones(7), np.ones(2))
     return model, data
 
 

@@ -6,27 +6,41 @@ from sklearn.utils import compute_sample_weight
 
 from skbert import InputError, SkbertWarning
 from skbert.data.labels import encode_labels
-from skbert.data.weights import row_weights
+from skbert.data.weights import check_weights, together
 
 
-def test_row_weights_are_one_by_default():
+def both(labels, *given):
+    """Weights of texts and of their classes, together."""
+    return together(*check_weights(labels, *given), labels.codes)
+
+
+def test_all_weigh_one_by_default():
     labels = encode_labels(["a", "b", "a"], 3)
-    assert row_weights(labels, None, None).tolist() == [1, 1, 1]
+    rows, classes = check_weights(labels, None, None)
+    assert rows.tolist() == [1, 1, 1]
+    assert classes.tolist() == [1, 1]
 
 
-def test_row_weights_balanced_as_scikit_learn():
+def test_weights_balanced_as_scikit_learn():
     y = ["a"] * 6 + ["b"] * 2
-    weights = row_weights(encode_labels(y, 8), None, "balanced")
+    weights = both(encode_labels(y, 8), None, "balanced")
     np.testing.assert_allclose(weights, compute_sample_weight("balanced", y))
 
 
 def test_balanced_ignores_classes_of_weight_zero():
-    weights = row_weights(encode_labels(["a", "b", "c", "b"], 4), [1, 1, 0, 1], "balanced")
+    weights = both(encode_labels(["a", "b", "c", "b"], 4), [1, 1, 0, 1], "balanced")
     np.testing.assert_allclose(weights, [1.5, 0.75, 0, 0.75])
 
 
-def test_row_weights_combine():
-    weights = row_weights(encode_labels(["a", "b", "a"], 3), [1, 2, 0], {"a": 3, "b": 1})
+def test_classes_that_weigh_nothing_take_their_texts_with_them():
+    labels = encode_labels(["a", "b", "c", "a"], 4)
+    rows, classes = check_weights(labels, [1, 2, 3, 4], {"a": 0, "b": 5})
+    assert rows.tolist() == [0, 2, 3, 0]
+    assert classes.tolist() == [1, 5, 1]  # of which there are logarithms
+
+
+def test_weights_combine():
+    weights = both(encode_labels(["a", "b", "a"], 3), [1, 2, 0], {"a": 3, "b": 1})
     assert weights.tolist() == [3, 2, 0]
 
 
@@ -47,7 +61,7 @@ def test_row_weights_combine():
 )
 def test_bad_weights(sample_weight, class_weight, said):
     with pytest.raises(ValueError, match=said):
-        row_weights(encode_labels(["a", "b"], 2), sample_weight, class_weight)
+        both(encode_labels(["a", "b"], 2), sample_weight, class_weight)
 
 
 INDICATOR = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
@@ -55,29 +69,29 @@ INDICATOR = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
 
 def test_weights_of_an_indicator():
     labels = encode_labels(INDICATOR, 4)
-    assert row_weights(labels, [1, 2, 3, 0], None).tolist() == [[1] * 3, [2] * 3, [3] * 3, [0] * 3]
-    weighted = row_weights(labels, None, {0: 5})
+    assert both(labels, [1, 2, 3, 0], None).tolist() == [[1] * 3, [2] * 3, [3] * 3, [0] * 3]
+    weighted = both(labels, None, {0: 5})
     assert weighted.tolist() == [[5, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]]
-    balanced = row_weights(labels, None, "balanced")
+    balanced = both(labels, None, "balanced")
     np.testing.assert_allclose(balanced[0], [3, 1, 1 / 3])
     with pytest.raises(InputError, match=r"class_weight names \[3\]"):
-        row_weights(labels, None, {3: 1.0})
+        both(labels, None, {3: 1.0})
     with pytest.raises(InputError, match="could not convert"):
-        row_weights(labels, None, {0: "much"})
+        both(labels, None, {0: "much"})
 
 
 def test_balanced_leaves_labels_alone_that_are_the_same_everywhere():
     with pytest.warns(SkbertWarning, match="never occur"):
         labels = encode_labels(INDICATOR * [0, 1, 1], 4)
-    weighted = row_weights(labels, [1, 1, 0.1, 0.1], "balanced")
+    weighted = both(labels, [1, 1, 0.1, 0.1], "balanced")
     assert (weighted[:, 0] == [1, 1, 0.1, 0.1]).all()
 
 
 def test_balanced_weighs_a_label_of_all_texts_as_one_without():
     labels = encode_labels(np.c_[INDICATOR, np.ones(4, dtype=int)], 4)
-    assert row_weights(labels, [1, 2, 0.1, 0.3], "balanced")[:, 3].tolist() == [1, 2, 0.1, 0.3]
+    assert both(labels, [1, 2, 0.1, 0.3], "balanced")[:, 3].tolist() == [1, 2, 0.1, 0.3]
 
 
 def test_one_class_is_enough_where_training_goes_on():
     labels = encode_labels(["a", "b"], 2)
-    assert row_weights(labels, [1, 0], None, min_classes=1).tolist() == [1, 0]
+    assert check_weights(labels, [1, 0], None, min_classes=1)[0].tolist() == [1, 0]

@@ -6,6 +6,7 @@ A type of target is one branch in each of these small functions; nothing else kn
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
     LossFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def make_loss(target_type: TargetType, label_smoothing: float) -> LossFunction:
+def make_loss(
+    target_type: TargetType, label_smoothing: float, class_weights: np.ndarray | None = None
+) -> LossFunction:
     """Mean weighted cross-entropy of one batch; the weights have a mean of one over the data set.
+
+    With weights of classes it is that of the logits less the logarithms of these. So the logits come to be
+    those of texts in which classes are as frequent as the weights make them, which is where a weighted loss
+    has its minimum (Menon et al., 2021, arXiv:2007.07314).
 
     Parameters
     ----------
@@ -27,6 +34,7 @@ def make_loss(target_type: TargetType, label_smoothing: float) -> LossFunction:
         Softmax cross-entropy over the classes, or binary cross-entropy of each label.
     label_smoothing : float
         Probability that the targets share over all classes (Szegedy et al., 2016, arXiv:1512.00567).
+    class_weights : ndarray of shape (n_classes,) or (n_labels,), default=None
 
     Returns
     -------
@@ -34,15 +42,25 @@ def make_loss(target_type: TargetType, label_smoothing: float) -> LossFunction:
         (logits (n, k), targets, weights) → loss, a scalar tensor. Targets and weights have the shape (n,), or
         (n, k) for an indicator matrix.
     """
+    import torch
     import torch.nn.functional as F
 
+    weighs = class_weights is not None and bool((class_weights != 1.0).any())
+
+    @cache
+    def shift(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        return torch.from_numpy(np.log(class_weights)).to(device, dtype)  # type: ignore[arg-type]  # it weighs
+
+    def adjusted(logits: torch.Tensor) -> torch.Tensor:
+        return logits - shift(logits.device, logits.dtype) if weighs else logits
+
     def classes(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+        losses = F.cross_entropy(adjusted(logits), targets, reduction="none", label_smoothing=label_smoothing)
         return (losses * weights).mean()
 
     def indicator(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         smooth = targets.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
-        losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+        losses = F.binary_cross_entropy_with_logits(adjusted(logits), smooth, reduction="none")
         return (losses * weights).mean()
 
     return indicator if target_type == "multilabel-indicator" else classes

@@ -1,4 +1,9 @@
-"""What each text weighs: its sample weight times its class's weight."""
+"""What each text weighs, and what each class.
+
+Weights of texts multiply their losses. Those of classes shift the logits that the loss is taken of
+(`outputs.make_loss`): a network that comes to fit its training texts forgets what they weighed (Byrd and
+Lipton, 2019, arXiv:1812.03372).
+"""
 
 from __future__ import annotations
 
@@ -13,8 +18,10 @@ from skbert.data.targets import as_input_error
 from skbert.exceptions import InputError
 
 
-def row_weights(labels: Labels, sample_weight: Any, class_weight: Any, *, min_classes: int = 2) -> np.ndarray:
-    """Weight of every text: sample weight times class weight.
+def check_weights(
+    labels: Labels, sample_weight: Any, class_weight: Any, min_classes: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of every text, and of every class.
 
     Parameters
     ----------
@@ -28,7 +35,10 @@ def row_weights(labels: Labels, sample_weight: Any, class_weight: Any, *, min_cl
 
     Returns
     -------
-    ndarray of shape (n_samples,) or (n_samples, n_labels), float64
+    of_rows : ndarray of shape (n_samples,) or (n_samples, n_labels), float64
+        Sample weights; zero where the class weighs nothing.
+    of_classes : ndarray of shape (n_classes,) or (n_labels,), float64
+        All above zero.
     """
     with as_input_error():
         weights = _check_sample_weight(
@@ -37,22 +47,31 @@ def row_weights(labels: Labels, sample_weight: Any, class_weight: Any, *, min_cl
     if not weights.any():
         raise InputError("All sample weights are zero, so there is nothing to learn from.")
     if labels.codes.ndim == 2:
-        weights = weights[:, None] * _label_weights(labels, weights, class_weight)
+        of_classes = _label_weights(labels, weights, class_weight)
+        of_rows = weights[:, None] * np.where(labels.codes == 1, of_classes > 0, True)
     else:
-        weights = weights * _weight_of_classes(labels, weights, class_weight)[labels.codes]
-        kept = np.unique(labels.codes[weights > 0])
+        of_classes = _weight_of_classes(labels, weights, class_weight)
+        of_rows = weights * (of_classes > 0)[labels.codes]
+        kept = np.unique(labels.codes[of_rows > 0])
         if len(kept) < min_classes:
             raise InputError(
                 "The number of classes has to be greater than one; after sample_weight and class_weight only "
                 f"{labels.classes[kept].tolist()} have rows of a weight above zero. Give weight to at least "
                 "two classes."
             )
-    if not np.finfo(np.float32).tiny < weights.sum() < np.finfo(np.float32).max:
-        raise InputError(
-            f"The weights add up to {weights.sum():g}, too large or too small to compute with. Scale "
-            "them to a mean near one."
-        )
-    return weights
+    of_classes = np.where(of_classes > 0, of_classes, 1.0)
+    for total in (of_rows.sum(), together(of_rows, of_classes, labels.codes).sum()):
+        if not np.finfo(np.float32).tiny < total < np.finfo(np.float32).max:
+            raise InputError(
+                f"The weights add up to {total:g}, too large or too small to compute with. Scale them to a "
+                "mean near one."
+            )
+    return of_rows, of_classes
+
+
+def together(of_rows: np.ndarray, of_classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Weights of texts times those of their classes; of an indicator matrix, where a label is 1."""
+    return of_rows * (of_classes[codes] if codes.ndim == 1 else np.where(codes == 1, of_classes, 1.0))
 
 
 def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -> np.ndarray:
@@ -88,7 +107,7 @@ def _check_names(class_weight: dict[Any, float], labels: Labels) -> None:
 
 
 def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np.ndarray:
-    """Weight of each label of each text, (n_samples, n_labels): 1 where the label is 0."""
+    """Weight of each label where it is 1, (n_labels,)."""
     ones = np.ones(len(labels.classes))
     if class_weight == "balanced":
         positive, negative = weights @ labels.codes, weights @ (1 - labels.codes)
@@ -102,7 +121,7 @@ def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np
             )
         with as_input_error():
             ones = np.array([class_weight.get(label, 1.0) for label in labels.classes.tolist()], dtype=float)
-    return np.where(labels.codes == 1, _checked_class_weights(ones, labels), 1.0)
+    return _checked_class_weights(ones, labels)
 
 
 def _checked_class_weights(per_class: np.ndarray, labels: Labels) -> np.ndarray:

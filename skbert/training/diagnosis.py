@@ -78,7 +78,9 @@ def warn_of_collapse(
 
 
 def _or_weights(data: TrainingData, labels: Labels) -> str:
-    """What else may help, where some classes weigh more than others."""
+    """What else may help, where some classes are more frequent than others."""
+    if (data.class_weights != 1.0).any():
+        return ""
     weights = data.weights.sum(axis=0)
     if data.targets.ndim == 1:
         weights = np.bincount(data.targets, weights=data.weights, minlength=labels.n_outputs)

@@ -44,6 +44,7 @@ class TrainingData:
     encodings: Encodings
     targets: np.ndarray  # (n_samples,) int64
     weights: np.ndarray  # (n_samples,) float64, above zero
+    class_weights: np.ndarray  # (n_outputs,) float64, above zero; for the head's start and the loss
 
     def __len__(self) -> int:
         return len(self.encodings)

@@ -77,15 +77,22 @@ def generalizes(
     return bool(np.average(probe - constant, weights=weights[held]) > 0)
 
 
-def start_constant_labels(model: SequenceClassifier, codes: np.ndarray, weights: np.ndarray) -> None:
-    """Let labels that are the same for all texts begin at their smoothed frequency: few steps would not do.
+def start_biases(
+    model: SequenceClassifier, codes: np.ndarray, weights: np.ndarray, class_weights: np.ndarray
+) -> None:
+    """Let a new head begin where few steps would not bring it.
+
+    Classes begin at what they weigh, where the loss sees all of them alike; labels that are the same for all
+    texts, at their smoothed frequency.
 
     Parameters
     ----------
     model : SequenceClassifier
-    codes, weights : ndarray of shape (n_samples, n_outputs)
-        Class codes, of shape (n_samples,), have no such labels.
+    codes, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    class_weights : ndarray of shape (n_outputs,)
     """
+    with torch.no_grad():
+        model.head.bias.copy_(torch.from_numpy(np.log(class_weights)))
     if codes.ndim == 1:
         return
     constant = np.flatnonzero(codes.min(axis=0) == codes.max(axis=0))
