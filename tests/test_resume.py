@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -185,10 +186,13 @@ def test_killed_at_any_time_also_while_writing(a_case, tmp_path, figure):
     draw = random.Random(0)
     parameters, keywords = a_case("best epoch")
     expected = fit(watched(parameters), **keywords)
+    began = time.perf_counter()
+    fit(watched(parameters), **keywords)
+    most = time.perf_counter() - began
     cases = []
     for number in range(40):
         folder = str(tmp_path / str(number))
-        settings = {"after_seconds": draw.uniform(0.02, 0.5), "share": 0 if number % 2 else 20}
+        settings = {"after_seconds": draw.uniform(0.1 * most, most), "share": 0 if number % 2 else 20}
         cases.append([parameters | {"checkpoint": folder}, keywords, settings])
     ended = killed(cases, tmp_path)
     assert -signal.SIGKILL in ended
