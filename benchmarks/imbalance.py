@@ -27,7 +27,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import normalize
 from sklearn.utils import compute_sample_weight
+from systems import LOGISTIC, TFIDF
 
 CELLS: dict[str, tuple[str, tuple[int, ...]]] = {  # data set, rows of each class
     "agnews, one topic of 4": ("agnews", (388, 12)),  # the other three together
@@ -113,18 +115,15 @@ def probabilities(
     """Classes, and the probability of each for every test text."""
     from skbert import BertClassifier
 
+    logistic = LogisticRegression(**LOGISTIC, class_weight="balanced")
     if system == "tfidf+LR":
-        words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
-        model: Any = make_pipeline(words, LogisticRegression(class_weight="balanced", max_iter=1000)).fit(
-            X, y
-        )
+        model: Any = make_pipeline(TfidfVectorizer(**TFIDF), logistic).fit(X, y)
         return model.classes_, model.predict_proba(X_test)
     if system == "embedding+LR":
         # A fit of the head alone leaves the encoder as the checkpoint has it.
         frozen = BertClassifier(freeze="encoder", epochs=1, max_length=MAX_LENGTH, random_state=0).fit(X, y)
-        E, E_test = (e / np.linalg.norm(e, axis=1, keepdims=True) for e in map(frozen.transform, (X, X_test)))
-        model = LogisticRegression(C=10, class_weight="balanced", max_iter=1000).fit(E, y)
-        return model.classes_, model.predict_proba(E_test)
+        E, E_test = map(normalize, map(frozen.transform, (X, X_test)))
+        return logistic.fit(E, y).classes_, logistic.predict_proba(E_test)
     balanced = "balanced" if system == "skbert, balanced" else None
     weights = compute_sample_weight("balanced", y) if system == "skbert, weights of texts" else None
     model = BertClassifier(class_weight=balanced, max_length=MAX_LENGTH, random_state=seed)

@@ -109,9 +109,9 @@ class BertClassifier(
         Weight of each class; "balanced" weighs classes by the inverse of their frequency. For an indicator
         matrix: the weight of each label, by column, where it is 1; "balanced" is the ratio of zeros to ones
         (1 for a label that is the same for all texts). Probabilities come to be those of texts in which the
-        classes are as frequent as the weights make them: by the logarithm of the weights in the loss [10]_,
-        where weights of the texts would wear off as a network comes to fit them. Texts of classes that weigh
-        nothing are left out.
+        classes are as frequent as the weights make them, by logit adjustment [10]_ of the loss: weights of
+        texts would wear off as a network comes to fit these. Texts of classes that weigh nothing are left
+        out.
     random_state : int, RandomState instance or None, default=None
         Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
         number of threads gives the same model. Global random generators are left as they were.

@@ -94,7 +94,7 @@ class LearningMixin(BaseEstimator):
         RankError
             On all ranks of a fit under torchrun, if one fails or was given something else.
         """
-        from skbert.data.labels import check_held_out, check_pairs, encode_known_labels, encode_labels
+        from skbert.data.labels import check_held_out, check_no_label, encode_known_labels, encode_labels
         from skbert.data.weights import check_weights
 
         self._validate_params()
@@ -105,7 +105,7 @@ class LearningMixin(BaseEstimator):
             labels = encode_known_labels(y, len(texts), self._known_labels())
         else:
             labels = encode_labels(y, len(texts))
-        check_pairs(texts, labels)
+        check_no_label(texts, labels)
         weights = check_weights(labels, sample_weight, self.class_weight, 1 if going_on else 2)
         held_out = check_held_out(X_val, y_val, texts, labels)
         if held_out is not None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skbert import inference
-from skbert.data.weights import together
+from skbert.data.weights import combine
 from skbert.exceptions import InputError
 from skbert.network.model import SequenceClassifier, reset_head, twin
 from skbert.pretrained import checkpoints
@@ -95,7 +95,7 @@ def start_head(
 ) -> str:
     """Give a new head its first weights; returns how: "linear_probe" or "random"."""
     reset_head(model, generators.weights)
-    weights = together(data.weights, data.class_weights, data.targets)
+    weights = combine(data.weights, data.class_weights, data.targets)
     probing.start_biases(model, data.targets, weights, data.class_weights)
     if head_init == "random":
         return "random"

@@ -35,7 +35,7 @@ def test_another_fit_starts_from_it(family, pooling, tiny_checkpoints, fitted, r
     assert np.array_equal(second.transform(TEXTS), first.transform(TEXTS))
 
 
-def test_transformers_reads_the_same_states(tiny_checkpoints, fitted, tmp_path):
+def test_transformers_reads_the_same_states(fitted, tmp_path):
     classifier = fitted(pooling="mean")
     classifier.save_encoder(tmp_path)
     encoder, tokenizer = AutoModel.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)

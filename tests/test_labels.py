@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, csr_matrix
 
 from skbert import InputError, SkbertWarning
 from skbert.data.inputs import Texts
-from skbert.data.labels import check_pairs, check_validation_labels, encode_labels
+from skbert.data.labels import check_no_label, check_validation_labels, encode_labels
 
 KINDS = {
     "str": ["b", "a", "c", "a"],
@@ -61,11 +61,11 @@ def test_pairs_of_a_text_and_its_label_are_refused():
     labels = encode_labels(y, 4)
     for pair, column in ((Texts(texts, y), 1), (Texts(y, texts), 0)):
         with pytest.raises(InputError, match=rf"Column {column} of X holds the labels.*X\['text'\]"):
-            check_pairs(pair, labels)
+            check_no_label(pair, labels)
     with pytest.raises(InputError, match="Column 1"):
-        check_pairs(Texts(texts, ["1", "0", "0", "1"]), encode_labels([1, 0, 0, 1], 4))
-    check_pairs(Texts(texts, ["b", *y[1:]]), labels)
-    check_pairs(Texts(y), labels)
+        check_no_label(Texts(texts, ["1", "0", "0", "1"]), encode_labels([1, 0, 0, 1], 4))
+    check_no_label(Texts(texts, ["b", *y[1:]]), labels)
+    check_no_label(Texts(y), labels)
 
 
 def test_a_thousand_classes():

@@ -6,12 +6,12 @@ from sklearn.utils import compute_sample_weight
 
 from skbert import InputError, SkbertWarning
 from skbert.data.labels import encode_labels
-from skbert.data.weights import check_weights, together
+from skbert.data.weights import check_weights, combine
 
 
 def both(labels, *given):
     """Weights of texts and of their classes, together."""
-    return together(*check_weights(labels, *given), labels.codes)
+    return combine(*check_weights(labels, *given), labels.codes)
 
 
 def test_all_weigh_one_by_default():

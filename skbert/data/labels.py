@@ -187,7 +187,7 @@ def check_held_out(X: Any, y: Any, texts: Texts, labels: Labels) -> tuple[Texts,
     return held_out, check_validation_labels(y, len(held_out), labels)
 
 
-def check_pairs(texts: Texts, labels: Labels) -> None:
+def check_no_label(texts: Texts, labels: Labels) -> None:
     """Refuse pairs of which one side is the label: a table was passed, and not its text column."""
     if texts.second is None or labels.codes.ndim == 2 or len(texts) < _ENOUGH_TO_TELL:
         return

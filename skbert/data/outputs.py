@@ -24,9 +24,9 @@ def make_loss(
 ) -> LossFunction:
     """Mean weighted cross-entropy of one batch; the weights have a mean of one over the data set.
 
-    With weights of classes it is that of the logits less the logarithms of these. So the logits come to be
-    those of texts in which classes are as frequent as the weights make them, which is where a weighted loss
-    has its minimum (Menon et al., 2021, arXiv:2007.07314).
+    With weights of classes it is that of the logits less the logarithms of these: logit adjustment. The
+    logits come to be those of texts in which classes are as frequent as the weights make them, which is where
+    a weighted loss has its minimum (Menon et al., 2021, arXiv:2007.07314).
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """What each text weighs, and what each class.
 
-Weights of texts multiply their losses. Those of classes shift the logits that the loss is taken of
+Weights of texts multiply their losses. Those of classes adjust the logits that the loss is taken of
 (`outputs.make_loss`): a network that comes to fit its training texts forgets what they weighed (Byrd and
 Lipton, 2019, arXiv:1812.03372).
 """
@@ -60,7 +60,7 @@ def check_weights(
                 "two classes."
             )
     of_classes = np.where(of_classes > 0, of_classes, 1.0)
-    for total in (of_rows.sum(), together(of_rows, of_classes, labels.codes).sum()):
+    for total in (of_rows.sum(), combine(of_rows, of_classes, labels.codes).sum()):
         if not np.finfo(np.float32).tiny < total < np.finfo(np.float32).max:
             raise InputError(
                 f"The weights add up to {total:g}, too large or too small to compute with. Scale them to a "
@@ -69,7 +69,7 @@ def check_weights(
     return of_rows, of_classes
 
 
-def together(of_rows: np.ndarray, of_classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def combine(of_rows: np.ndarray, of_classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Weights of texts times those of their classes; of an indicator matrix, where a label is 1."""
     return of_rows * (of_classes[codes] if codes.ndim == 1 else np.where(codes == 1, of_classes, 1.0))
 
