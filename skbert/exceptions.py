@@ -8,6 +8,7 @@ Each error is both an `SkbertError` and the built-in that people already catch::
     ├── CheckpointError        (OSError, ValueError)  weights or tokenizer missing or incomplete
     ├── PersistenceError       (ValueError)      a model file that cannot be written or read exactly
     ├── NonFiniteLossError     (ArithmeticError) the training loss became NaN or infinite
+    ├── NonFiniteOutputError   (ArithmeticError) a model gives NaN or infinity for a text
     ├── InsufficientMemoryError (MemoryError)    a single text does not fit into memory
     ├── MissingExtraError      (ImportError)     a parameter needs an optional dependency
     └── RankError              (RuntimeError)    ranks of one fit differ, or one of them failed
@@ -63,6 +64,10 @@ class PersistenceError(SkbertError, ValueError):
 
 class NonFiniteLossError(SkbertError, ArithmeticError):
     """The training loss became NaN or infinite; nothing of the fit was kept."""
+
+
+class NonFiniteOutputError(SkbertError, ArithmeticError):
+    """A model gives NaN or infinity for a text, of which no label and no probability can be made."""
 
 
 class InsufficientMemoryError(SkbertError, MemoryError):

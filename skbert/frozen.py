@@ -222,4 +222,5 @@ def _classify(
     with torch.inference_mode():
         for indices in longest_first(encodings.lengths, place.predict_tokens):
             logits[indices] = working.classify(vectors[indices]).numpy()
+    inference.check_finite(logits, working, place)
     return logits

@@ -3,7 +3,8 @@
 1. Batches of near-equal lengths, longest first, within a token budget.
 2. Each runs packed through a replica of the model in the precision of the call, 8-bit integers among them
    (`network/quantized.py`), in parts where memory is short.
-3. The rows go back to where their texts stood; a text of several windows gets their mean.
+3. The rows go back to where their texts stood; a text of several windows gets their mean. Rows that are not
+   finite are refused: the likeliest of NaN is the first class.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 from skbert.data.batching import collate, longest_first
 from skbert.data.encoding import Encodings
+from skbert.exceptions import NonFiniteOutputError
 from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier, narrow, twin
 from skbert.network.quantized import quantize
@@ -47,6 +49,10 @@ def run_model(
     -------
     ndarray of shape (n_texts, n_outputs) or (n_texts, hidden_size)
         float32, or float64 if `runtime` computes in float64.
+
+    Raises
+    ------
+    NonFiniteOutputError
     """
     return run_working_model(replica(model, runtime), encodings, runtime, output, progress)
 
@@ -72,7 +78,25 @@ def run_working_model(
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             parts.run(fill, indices)
             progress.move(len(indices) * texts_per_row)
+    check_finite(rows, model, runtime)
     return encodings.mean_of_texts(rows)
+
+
+def check_finite(rows: np.ndarray, model: SequenceClassifier, runtime: Runtime) -> None:
+    """Refuse what a model gave if it holds NaN or infinity; name the weight or the precision behind it."""
+    if np.isfinite(rows).all():
+        return
+    for name, weight in model.state_dict().items():
+        if not torch.isfinite(weight).all():
+            raise NonFiniteOutputError(
+                f"The model gives no numbers: its weight {name} holds NaN or infinity. Take another "
+                "checkpoint, or fit the model anew."
+            )
+    wider = "float64" if runtime.dtype == torch.float32 else "float32"
+    raise NonFiniteOutputError(
+        "The model gives NaN or infinity for a text, though its weights are finite: what its layers compute "
+        f"grows too large for {str(runtime.dtype).removeprefix('torch.')}. Set precision='{wider}'."
+    )
 
 
 def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:

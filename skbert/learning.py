@@ -85,8 +85,8 @@ class LearningMixin(BaseEstimator):
             If the checkpoint cannot be found or is incomplete.
         MissingExtraError
             If `lora` is set and peft is not installed.
-        NonFiniteLossError
-            If the training loss becomes NaN or infinite.
+        NonFiniteLossError, NonFiniteOutputError
+            If the training loss, or what the weights give for a text, becomes NaN or infinite.
         InsufficientMemoryError
             If a single text does not fit into memory.
         PersistenceError

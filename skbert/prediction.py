@@ -53,6 +53,13 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
             Of the labels' dtype; int64 for an indicator.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts cannot be used; the first bad row is named.
+        NonFiniteOutputError
+            If the model gives NaN or infinity for a text.
         """
         from skbert.data import outputs
 
@@ -72,6 +79,13 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ndarray of shape (n_samples, n_classes), float32
             Rows sum to one, except for an indicator matrix: there each label has its own probability.
             float64 if `precision` is "float64".
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts cannot be used; the first bad row is named.
+        NonFiniteOutputError
+            If the model gives NaN or infinity for a text.
         """
         from skbert.data import outputs
 
@@ -88,6 +102,13 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts cannot be used; the first bad row is named.
+        NonFiniteOutputError
+            If the model gives NaN or infinity for a text.
         """
         from skbert.data import outputs
 
@@ -104,6 +125,13 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes), float32
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts cannot be used; the first bad row is named.
+        NonFiniteOutputError
+            If the model gives NaN or infinity for a text.
         """
         from skbert.data import outputs
 
@@ -121,6 +149,13 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         -------
         ndarray of shape (n_samples, hidden_size), float32
             float64 if `precision` is "float64".
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts cannot be used; the first bad row is named.
+        NonFiniteOutputError
+            If the model gives NaN or infinity for a text.
         """
         return self._as_of_now()._run(X, "embeddings")
 

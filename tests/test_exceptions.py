@@ -12,6 +12,7 @@ TREE = {
     "CheckpointError": OSError,
     "PersistenceError": ValueError,
     "NonFiniteLossError": ArithmeticError,
+    "NonFiniteOutputError": ArithmeticError,
     "RankError": RuntimeError,
 }
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import build_checkpoint
+from safetensors.torch import load_file, save_file
 
-from skbert import BertClassifier, inference
+from skbert import BertClassifier, NonFiniteOutputError, inference
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
@@ -130,3 +131,49 @@ def test_probabilities_do_not_depend_on_what_else_is_in_the_batch(dtype, toleran
     for rows in ([7], [7, 8], [7, 20, 41, 59, 3], list(range(7, 40))):
         some = inference.run_model(model, encodings.take(np.array(rows)), runtime)
         np.testing.assert_allclose(probabilities(some, "multiclass"), together[rows], rtol=tolerance)
+
+
+@pytest.mark.parametrize("runtime", [Runtime(CPU, torch.float32), Runtime(CPU, torch.float32, int8=True)])
+@pytest.mark.parametrize("output", ["logits", "embeddings"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_named(value, output, runtime, model, encodings):
+    """The likeliest class of NaN is the first: such a model would answer, and always the same."""
+    with torch.no_grad():
+        model.encoder.encoder.layer[0].output.dense.weight[3, 5] = value
+    with pytest.raises(NonFiniteOutputError, match=r"encoder\.layer\.0\.output\.dense.*another checkpoint"):
+        inference.run_model(model, encodings, runtime, output)
+
+
+@pytest.mark.parametrize(("dtype", "wider"), [(torch.float32, "float64"), (torch.bfloat16, "float32")])
+def test_finite_weights_that_give_no_numbers_name_the_precision(dtype, wider, model, encodings):
+    with torch.no_grad():
+        model.head.weight.fill_(3e38)
+    with pytest.raises(NonFiniteOutputError, match=f"too large for {str(dtype)[6:]}.*precision='{wider}'"):
+        inference.run_model(model, encodings, Runtime(CPU, dtype))
+
+
+@pytest.mark.parametrize("parameters", [{}, {"freeze": "encoder"}])
+def test_a_model_that_gives_no_numbers_gives_no_labels(parameters, tiny_bert):
+    """Also where its vectors were kept: the weight is the head's."""
+    texts, labels = ["good film", "bad film"] * 4, [1, 0] * 4
+    classifier = BertClassifier(tiny_bert, epochs=1, max_length=16, **RECIPE, **parameters).fit(texts, labels)
+    assert len(classifier.predict(texts)) == 8
+    with torch.no_grad():
+        classifier.model_.head.bias[1] = float("nan")
+    for method in ("predict", "predict_proba", "predict_log_proba", "decision_function"):
+        with pytest.raises(NonFiniteOutputError, match=r"head\.bias"):
+            getattr(classifier, method)(texts)
+    assert np.isfinite(classifier.transform(texts)).all()
+
+
+@pytest.mark.parametrize("parameters", [{}, {"freeze": "encoder"}, {"freeze": 1}, {"early_stopping": True}])
+def test_a_checkpoint_that_gives_no_numbers_is_named_before_it_is_trained(parameters, tmp_path):
+    folder = build_checkpoint("bert", tmp_path / "broken", layers=2)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("layer.1.output.dense.weight"))
+    tensors[name][0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    classifier = BertClassifier(folder, epochs=1, max_length=16, **RECIPE, **parameters)
+    with pytest.raises(NonFiniteOutputError, match=r"encoder\.layer\.1\.output\.dense\.weight"):
+        classifier.fit(["good film", "bad film"] * 8, [1, 0] * 8)
+    assert not hasattr(classifier, "model_")

@@ -130,11 +130,19 @@ def test_same_seed_same_bits_other_seed_other_weights(tiny_bert):
 
 def test_a_diverging_loss_is_named(tiny_bert):
     model, data = make(tiny_bert)
+    settings = dataclasses.replace(SETTINGS, batch_size=7, learning_rate=1e38, weight_decay=1e3)
+    with pytest.raises(NonFiniteLossError, match=r"step 2 \(epoch 2\).*1e\+38.*learning_rate"):
+        trainer(model, data, Generators.from_seed(0, CPU), settings).fit()
+
+
+def test_weights_that_give_no_numbers_are_named_before_a_rate_is_blamed(tiny_bert):
+    model, data = make(tiny_bert)
     with torch.no_grad():
         model.head.weight.fill_(float("inf"))
-    generators = Generators.from_seed(0, CPU)
-    with pytest.raises(NonFiniteLossError, match=r"step 1 \(epoch 1\).*0\.01.*learning_rate"):
-        trainer(model, data, generators).fit()
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 1 \(epoch 1\), before any update.*another checkpoint"
+    ):
+        trainer(model, data, Generators.from_seed(0, CPU)).fit()
 
 
 def test_a_last_update_that_diverges_is_named_too(tiny_bert):

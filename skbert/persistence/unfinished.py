@@ -26,7 +26,7 @@ import filelock
 import numpy as np
 
 from skbert import identity
-from skbert.exceptions import InputError, NonFiniteLossError, PersistenceError
+from skbert.exceptions import InputError, NonFiniteLossError, NonFiniteOutputError, PersistenceError
 from skbert.persistence import tensorfile
 
 FORMAT = 1
@@ -189,7 +189,7 @@ def opened(checkpoint: str | os.PathLike[str] | None) -> Iterator[Folder | None]
         (folder.path / _TEMPORARY).unlink(missing_ok=True)  # of a process that was killed while writing
         yield folder
         folder.clear()
-    except NonFiniteLossError:
+    except (NonFiniteLossError, NonFiniteOutputError):
         folder.clear()
         raise
     finally:

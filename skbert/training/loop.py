@@ -152,6 +152,8 @@ class Trainer:
         for epoch in range(len(self.loss_curve), self.settings.epochs):
             self.watcher.epoch_begin(epoch)
             self.loss_curve.append(self._mean_loss(self.run_epoch(), epoch))
+            if self.validation.encodings is not None:
+                self._check_logits()
             self.validation.after_epoch(self.model, self.optimizer)
             stop = self.ranks.any(self.watcher.epoch_end(self._record(), self.result))
             if stop or self.validation.should_stop:
@@ -224,10 +226,13 @@ class Trainer:
         bad = torch.nonzero(~torch.isfinite(values))
         if len(bad):
             step = epoch * len(losses) + int(bad[0])
-            raise NonFiniteLossError(
-                f"The training loss became {values[bad[0]].item()} at step {step + 1} (epoch {epoch + 1}); "
-                + self._remedy()
-            )
+            found = f"The training loss became {values[bad[0]].item()} at step {step + 1} (epoch {epoch + 1})"
+            if step == 0:
+                raise NonFiniteLossError(
+                    f"{found}, before any update: the weights that the fit starts from give no numbers. "
+                    "Nothing was kept of this fit. Take another checkpoint, or use precision='float32'."
+                )
+            raise NonFiniteLossError(f"{found}; {self._remedy()}")
         return float(values.double().sum()) / len(self.data)
 
     def _check_weights(self, weights: dict[str, torch.Tensor]) -> None:
