@@ -45,7 +45,8 @@ class BertClassifier(
         What is read of texts longer than `max_length`, of a pair's longer side first: their beginning; a
         quarter of `max_length` from their beginning and the rest from their end [6]_; or all of them, in
         windows that overlap by half. In training each window has its text's label and weight; a text's logits
-        and embedding are the mean over its windows.
+        and embedding are the mean over its windows. The shorter side of a pair is the same in all of them,
+        and is cut where it takes more than half.
     pooling : {"auto", "cls", "mean", "max"}, default="auto"
         How the states of a text's tokens become one vector: the first token's state, through the
         checkpoint's pooler where it has one, or the mean or maximum over tokens. "auto" follows a
@@ -65,7 +66,7 @@ class BertClassifier(
         Passes over the training texts. "auto" is 3, or as many as make 200 optimizer steps, up to 15;
         `n_iter_` tells how many were run.
     batch_size : int, default=16
-        Texts that one optimizer step sees.
+        Texts, or windows of them, that one optimizer step sees.
     learning_rate : float or "auto", default="auto"
         Peak learning rate. "auto" is 1e-4 for encoders up to a width of 384 and falls in proportion to
         the width: 5e-5 at 768, 3.75e-5 at 1024; with `lora` it is ten times that. `learning_rate_` tells
@@ -93,7 +94,8 @@ class BertClassifier(
         Probability that a target shares over all classes [5]_, in [0, 1).
     early_stopping : bool, default=False
         Whether to end the fit when the validation score has not improved for `n_iter_no_change` epochs.
-        Without `X_val` in `fit`, a stratified `validation_fraction` of the texts is held out of training.
+        Without `X_val` in `fit`, a `validation_fraction` of the texts is held out of training: stratified by
+        class, of an indicator matrix at random.
     validation_fraction : float, default=0.1
         Fraction of the texts held out for early stopping, in (0, 1).
     n_iter_no_change : int, default=2
@@ -107,10 +109,10 @@ class BertClassifier(
         and the learning rate's schedule start anew.
     class_weight : dict or "balanced", default=None
         Weight of each class; "balanced" weighs classes by the inverse of their frequency. For an indicator
-        matrix: the weight of each label, by column, where it is 1; "balanced" is the ratio of zeros to ones
-        (1 for a label that is the same for all texts). Probabilities come to be those of texts in which the
-        classes are as frequent as the weights make them, by logit adjustment [10]_ of the loss: weights of
-        texts would wear off as a network comes to fit these. Texts of classes that weigh nothing are left
+        matrix: the weight of each label, as in `classes_`, where it is 1; "balanced" is the ratio of zeros to
+        ones (1 for a label that is the same for all texts). Probabilities come to be those of texts in which
+        the classes are as frequent as the weights make them, by logit adjustment [10]_ of the loss: weights
+        of texts would wear off as a network comes to fit these. Texts of classes that weigh nothing are left
         out.
     random_state : int, RandomState instance or None, default=None
         Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
@@ -140,7 +142,8 @@ class BertClassifier(
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted; of an indicator matrix the numbers of its columns.
+        Class labels, sorted; of an indicator matrix the numbers of its columns, or the names that
+        `from_pretrained` found for them.
     target_type_ : {"binary", "multiclass", "multilabel-indicator"}
         What y was, in the words of scikit-learn's `type_of_target`.
     n_features_in_ : int
@@ -162,13 +165,14 @@ class BertClassifier(
     loss_curve_ : list of float
         Mean training loss of each epoch.
     validation_scores_ : list of float or None
-        Validation score of each epoch, if there was validation.
+        Validation score of each epoch of the last fit, if there was validation.
     best_validation_score_ : float or None
         The highest of them; the model has the weights of that epoch.
     history_ : list of dict
         "epoch", "loss" and, if there was validation, "validation_score" of each epoch: rows of a DataFrame.
     truncated_fraction_ : float
-        Fraction of the training texts that were longer than `max_length` tokens.
+        Fraction of the training texts of which some tokens were not read: those longer than `max_length`,
+        unless they went through in windows.
     model_ : SequenceClassifier
         The fine-tuned torch module, on the CPU; float32 (float64 if `precision` is).
     tokenizer_ : tokenizers.Tokenizer

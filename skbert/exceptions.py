@@ -3,7 +3,7 @@
 Each error is both an `SkbertError` and the built-in that people already catch::
 
     SkbertError
-    ├── InputError             (ValueError)      texts, labels or weights that cannot be used
+    ├── InputError             (ValueError)      texts, labels, weights or parameters that cannot be used
     │   └── InputTypeError     (TypeError too)   a cell or a container of the wrong type
     ├── CheckpointError        (OSError, ValueError)  weights or tokenizer missing or incomplete
     ├── PersistenceError       (ValueError)      a model file that cannot be written or read exactly
@@ -43,11 +43,11 @@ def holding_warning_filters() -> Iterator[None]:
 
 
 class SkbertError(Exception):
-    """Base of every error that skbert raises on its own account."""
+    """Base of the errors of estimators; those that scikit-learn raises come as they are."""
 
 
 class InputError(SkbertError, ValueError):
-    """Texts, labels or weights that cannot be used as given."""
+    """Texts, labels, weights or parameters that cannot be used as given."""
 
 
 class InputTypeError(InputError, TypeError):

@@ -26,7 +26,8 @@ from skbert.data.labels import Labels
 from skbert.data.outputs import make_loss
 from skbert.frozen import FrozenLayers
 from skbert.network.model import SequenceClassifier
-from skbert.preparing import check_max_length, encode_data
+from skbert.preparing import encode_data
+from skbert.pretrained.traits import check_max_length
 from skbert.recipe import checked_lora, choose_trained, own_watchers, resolve_settings
 from skbert.runtime import Generators, Runtime, isolated_cuda, own_settings, resolve_runtime
 from skbert.starting import Start, from_checkpoint, start_head
@@ -55,7 +56,7 @@ class FittedModel:
     adapters: dict[str, Adapter]  # merged into the model
     loss_curve: list[float]  # mean training loss of each epoch
     validation_scores: list[float] | None  # of each epoch; None without validation
-    head_init: str  # "linear_probe" or "random"
+    head_init: str  # "linear_probe", "random" or "pretrained"
     learning_rate: float
     truncated_fraction: float
     moments: Moments | None = None  # of the optimizer, where the training is to go on
@@ -114,7 +115,7 @@ def fit_texts(
     parameters, seed = _agree(ranks, data, parameters, seed, place)
     lora = checked_lora(parameters)
     start = start or from_checkpoint(parameters, data.labels.n_outputs)
-    check_max_length(parameters["max_length"], start)
+    check_max_length(parameters["max_length"], start.max_positions, start.name)
     found = None if folder is None else folder.find(identity.describe(data, parameters, seed, start, place))
     seed = seed if found is None else found.seed
     frozen = FrozenLayers(start.encoder, place, open_cache(parameters["memory"]), parameters["verbose"])

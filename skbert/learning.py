@@ -6,6 +6,7 @@ constructing and cloning an estimator cost nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -13,8 +14,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
+from skbert.continuing import check_partial_fit, labels_of, start_from
 from skbert.data.columns import check_same_names, column_names
-from skbert.data.inputs import Texts, check_same_columns, check_texts
+from skbert.data.inputs import check_texts
 from skbert.exceptions import InputError
 from skbert.persistence import unfinished
 from skbert.pretrained.sources import display_name, locate
@@ -25,11 +27,9 @@ from skbert.training.ranks import current
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from skbert.data.labels import Labels, TargetType
+    from skbert.data.labels import TargetType
     from skbert.fitting import FitData, FittedModel
     from skbert.network.model import SequenceClassifier
-    from skbert.starting import Start
-    from skbert.training.optimizer import Moments
 
 
 class LearningMixin(BaseEstimator):
@@ -80,7 +80,8 @@ class LearningMixin(BaseEstimator):
         Raises
         ------
         InputError, InputTypeError
-            If texts, labels or weights cannot be used; the first bad row is named.
+            If texts, labels or weights cannot be used, in which case the first bad row is named; or if a
+            parameter does not fit them, the checkpoint, or another parameter.
         CheckpointError
             If the checkpoint cannot be found or is incomplete.
         MissingExtraError
@@ -102,7 +103,7 @@ class LearningMixin(BaseEstimator):
         going_on = self.warm_start and hasattr(self, "model_")
         names = column_names(X, self if going_on else None)
         if going_on:
-            labels = encode_known_labels(y, len(texts), self._known_labels())
+            labels = encode_known_labels(y, len(texts), labels_of(self))
         else:
             labels = encode_labels(y, len(texts))
         check_no_label(texts, labels)
@@ -113,7 +114,7 @@ class LearningMixin(BaseEstimator):
         if not going_on:
             # A checkpoint that is not there is named now, before seconds go into importing torch.
             locate(self.model, self.revision)
-        start = self._go_on(texts) if going_on else None
+        start = start_from(self, texts) if going_on else None
         from skbert.fitting import FitData, fit_texts
 
         data = FitData(texts, labels, *weights, held_out)
@@ -136,7 +137,7 @@ class LearningMixin(BaseEstimator):
 
         The optimizer goes on from call to call (a model that was stored and loaded starts it anew), at a
         learning rate that rises over the first 20 steps and then stays. Sample weights are relative to the
-        other texts of the call.
+        other texts of the call. Scores of an earlier validation stay in `history_` alone.
 
         Parameters
         ----------
@@ -158,20 +159,20 @@ class LearningMixin(BaseEstimator):
         ------
         InputError
             If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
-            here: `early_stopping`, `lora`, `class_weight` "balanced", `checkpoint`.
+            here: `early_stopping`, `lora`, `class_weight` "balanced", `freeze` "gradual", `checkpoint`.
         """
         from skbert.data.labels import check_same_classes, encode_known_labels, known_labels
         from skbert.data.weights import check_weights
 
         self._validate_params()
-        self._check_can_go_on()
+        check_partial_fit(self._settings())
         texts = check_texts(X)
         names = column_names(X, self if hasattr(self, "model_") else None)
-        known = self._known_labels() if hasattr(self, "model_") else known_labels(classes, y)
+        known = labels_of(self) if hasattr(self, "model_") else known_labels(classes, y)
         check_same_classes(classes, known)
         labels = encode_known_labels(y, len(texts), known)
         weights = check_weights(labels, sample_weight, self.class_weight, 1)
-        start = self._go_on(texts, getattr(self, "_moments", None)) if hasattr(self, "model_") else None
+        start = start_from(self, texts, getattr(self, "_moments", None)) if hasattr(self, "model_") else None
         from skbert.fitting import FitData, fit_texts
 
         data = FitData(texts, labels, *weights)
@@ -180,7 +181,7 @@ class LearningMixin(BaseEstimator):
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
         parameters = self._settings() | {"epochs": 1}
         fitted = fit_texts(data, parameters, seed, start, watch, going_on=True)
-        earlier = getattr(self, "loss_curve_", [])
+        earlier = getattr(self, "history_", [])
         self._keep(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
         return self
 
@@ -199,49 +200,6 @@ class LearningMixin(BaseEstimator):
         settings = {name: getattr(self, name) for name in self._parameter_constraints}
         return settings | {"max_length": int(self.max_length)}
 
-    def _check_can_go_on(self) -> None:
-        for name, bad in (("early_stopping", True), ("class_weight", "balanced")):
-            if getattr(self, name) == bad:
-                raise InputError(
-                    f"partial_fit does not support {name}={bad!r}, which needs all texts at once. Unset it."
-                )
-        if self.lora is not None:
-            raise InputError(
-                "partial_fit does not support lora: adapters are merged at the end of each call. Set it to "
-                "None."
-            )
-        if self.checkpoint is not None:
-            raise InputError(
-                "partial_fit does not support checkpoint. Set it to None, and save the estimator between "
-                "calls."
-            )
-
-    def _known_labels(self) -> Labels:
-        from skbert.data.labels import Labels
-
-        shape = (0, len(self.classes_)) if self.target_type_ == "multilabel-indicator" else (0,)
-        return Labels(np.empty(shape, np.int64), self.classes_, self.target_type_)
-
-    def _go_on(self, texts: Texts, moments: Moments | None = None) -> Start:
-        """The fitted model as the start of a training, if it is what the parameters describe."""
-        check_same_columns(texts, self.n_features_in_)
-        pooling, layers = self.model_.pooling, len(self.model_.hidden)
-        for name, wanted, found in (
-            ("model", display_name(self.model, self.revision), getattr(self, "checkpoint_", None)),
-            ("pooling", pooling if self.pooling == "auto" else self.pooling, pooling),
-            ("head_layers", self.head_layers, layers),
-        ):
-            if found not in (wanted, None):
-                raise InputError(
-                    f"{name} is {wanted!r}, but the model to go on from was fitted with {found!r}. Set it "
-                    "back, or fit a new estimator."
-                )
-        from skbert.starting import from_fitted
-
-        called = getattr(self, "checkpoint_", str(self.model))
-        head_init = getattr(self, "head_init_", "pretrained")
-        return from_fitted(self.model_, self.tokenizer_, called, head_init, moments)
-
     def _watch(self, data: FitData, given: dict[str, Any], sample_weight: Any, names: dict[str, Any]) -> Any:
         """Make the watcher that tells scikit-learn's callbacks, once there is what finishes a fit."""
         if not HAS_CALLBACKS:
@@ -254,11 +212,11 @@ class LearningMixin(BaseEstimator):
         )
 
     def _attributes(
-        self, fitted: FittedModel, data: FitData, earlier: list[float] | None = None
+        self, fitted: FittedModel, data: FitData, earlier: Sequence[dict[str, float]] = ()
     ) -> dict[str, Any]:
-        """The fitted attributes; `earlier` are the losses of epochs before this fit."""
-        curve = [*(earlier or []), *fitted.loss_curve]
+        """The fitted attributes; `earlier` is the history of epochs before this fit."""
         scores = fitted.validation_scores
+        history = [*earlier, *_history(fitted.loss_curve, scores, len(earlier) + 1)]
         return {
             "classes_": data.labels.classes,
             "target_type_": data.labels.target_type,
@@ -271,11 +229,11 @@ class LearningMixin(BaseEstimator):
             "checkpoint_": display_name(self.model, self.revision),
             "max_length_": int(self.max_length),
             "long_text_": self.long_text,
-            "loss_curve_": curve,
+            "loss_curve_": [epoch["loss"] for epoch in history],
             "validation_scores_": scores,
             "best_validation_score_": max(scores) if scores else None,
-            "history_": _history(curve, scores),
-            "n_iter_": len(curve),
+            "history_": history,
+            "n_iter_": len(history),
             "head_init_": fitted.head_init,
             "learning_rate_": fitted.learning_rate,
             "truncated_fraction_": fitted.truncated_fraction,
@@ -293,8 +251,8 @@ class LearningMixin(BaseEstimator):
         return {name: value for name, value in state.items() if name not in of_the_process}
 
 
-def _history(losses: list[float], scores: list[float] | None) -> list[dict[str, float]]:
-    rows = [{"epoch": epoch, "loss": loss} for epoch, loss in enumerate(losses, start=1)]
+def _history(losses: list[float], scores: list[float] | None, first: int) -> list[dict[str, float]]:
+    rows = [{"epoch": epoch, "loss": loss} for epoch, loss in enumerate(losses, start=first)]
     if scores is None:
         return rows
     return [row | {"validation_score": score} for row, score in zip(rows, scores, strict=True)]

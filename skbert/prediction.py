@@ -102,6 +102,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
+            float64 if `precision` is "float64".
 
         Raises
         ------
@@ -125,6 +126,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes), float32
+            float64 if `precision` is "float64".
 
         Raises
         ------

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skbert.data.encoding import Encodings, encode
+from skbert.data.encoding import Encodings, LongText, encode
 from skbert.data.labels import Labels
-from skbert.exceptions import InputError, TruncationWarning, warn
+from skbert.exceptions import TruncationWarning, warn
 from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
 from skbert.starting import Start
@@ -24,15 +24,6 @@ from skbert.training.validation import NoValidation, Validation, hold_out
 
 if TYPE_CHECKING:
     from skbert.fitting import FitData
-
-
-def check_max_length(max_length: int, start: Start) -> None:
-    """Refuse more tokens than the encoder has positions for."""
-    if max_length > start.max_positions:
-        raise InputError(
-            f"max_length={max_length}, but {start.name} has positions for {start.max_positions} tokens. Set "
-            f"max_length={start.max_positions} or less."
-        )
 
 
 def encode_data(
@@ -51,7 +42,7 @@ def encode_data(
         y = data.labels.values(held)
         validation = make_validation(read(data.texts.take(held)), y, data.labels, parameters, place)
     encodings = read(data.texts.take(rows))
-    _warn_of_truncation(float(encodings.truncated.mean()), max_length)
+    _warn_of_truncation(float(encodings.truncated.mean()), max_length, long_text)
     # A window has the label and the weight of its text.
     of_rows = rows[encodings.owners]
     codes, weights = data.labels.codes[of_rows], data.weights[of_rows]
@@ -85,13 +76,14 @@ def split_off_validation(
     return rows[training], rows[held]
 
 
-def _warn_of_truncation(share: float, max_length: int) -> None:
+def _warn_of_truncation(share: float, max_length: int, long_text: LongText) -> None:
     if share > 0:
+        # In windows the shorter side of a pair is cut where it takes more than half of max_length.
+        windows = "" if long_text == "windows" else ", or use long_text='windows' to read all of them"
         # To one digit: Python shows the same words once, and so once for most fits of a search.
         about = f"{100 * float(f'{share:.0e}'):g}%"
         warn(
             f"About {about} of the training texts are longer than max_length={max_length} tokens and are "
-            "cut. Raise max_length, or use long_text='windows' to read all of them (truncated_fraction_ "
-            "holds the share).",
+            f"cut. Raise max_length{windows} (truncated_fraction_ holds the share).",
             TruncationWarning,
         )

@@ -60,9 +60,10 @@ class SavingMixin:
         ------
         PersistenceError
             If a parameter or an attribute has no exact form in such a file, such as a callable as
-            `scoring`. It is named, and nothing is written.
+            `scoring`; or if `only_changes` and `model` is no longer the checkpoint of the fit. It is named,
+            and nothing is written.
         CheckpointError
-            If `only_changes` and the checkpoint of the fit, `model`, cannot be found.
+            If `only_changes` and the checkpoint of the fit cannot be found.
         OSError
             If no file can be written there: the folder must exist.
         """
@@ -72,7 +73,13 @@ class SavingMixin:
         model_file.save(self, path, only_changes=only_changes)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], *, checkpoint: str | PathLike[str] | None = None) -> Self:
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        checkpoint: str | PathLike[str] | None = None,
+        revision: str | None = None,
+    ) -> Self:
         """Read an estimator that `save` wrote.
 
         Nothing of the file is executed, and no connection is opened, unless `checkpoint` names one on the
@@ -88,6 +95,8 @@ class SavingMixin:
             For a file that was saved with `only_changes`: the checkpoint that was fitted, by name or folder,
             as the parameter `model`. It is found as it is in `fit`. What the file says about it is not
             followed.
+        revision : str, default=None
+            Of `checkpoint`, as the parameter of that name.
 
         Returns
         -------
@@ -105,7 +114,7 @@ class SavingMixin:
         """
         from skbert.persistence import model_file
 
-        return model_file.load(cls, path, checkpoint)
+        return model_file.load(cls, path, checkpoint, revision)
 
     def save_pretrained(self, folder: str | PathLike[str], label_names: Any = None) -> None:
         """Write a folder that transformers reads as its own, with equal logits.
@@ -176,7 +185,8 @@ class SavingMixin:
         pairs : bool, default=False
             Whether it reads pairs of texts.
         **parameters
-            Parameters of the estimator. `max_length` is what the tokenizer states if it is not given.
+            Parameters of the estimator. `max_length` is what the tokenizer states if it is not given;
+            `pooling` and the head are the classifier's own.
 
         Returns
         -------
@@ -190,6 +200,8 @@ class SavingMixin:
         ------
         CheckpointError
             If it cannot be found or is incomplete, has no trained head, or is no classifier.
+        InputError
+            If a parameter is not what the classifier has, such as `max_length` beyond its positions.
         """
         from skbert.pretrained import interchange
 

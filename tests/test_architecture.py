@@ -25,6 +25,7 @@ NEVER = {
     "identity": {"transformers", "sklearn", "pickle", "joblib", "skbert.training.loop"},
     "inference": {"sklearn", "transformers", "skbert.training"},
     "learning": {"torch", "transformers", "tokenizers"},
+    "continuing": {"torch", "transformers", "tokenizers"},
     "preparing": {"transformers", "skbert.classifier"},
     "recipe": {"transformers", "skbert.classifier"},
     "prediction": {"torch", "transformers", "tokenizers"},

@@ -165,6 +165,16 @@ def test_truncation_is_reported_once(make_classifier, reviews):
     assert classifier.truncated_fraction_ == 0.25
 
 
+def test_windows_are_no_remedy_for_pairs_that_are_in_windows(make_classifier, reviews):
+    texts, y = reviews
+    long = [t + " good" * 40 if i < 6 else t for i, t in enumerate(texts)]
+    classifier = make_classifier(long_text="windows", epochs=1).fit(long, y)  # would warn
+    assert classifier.truncated_fraction_ == 0
+    with pytest.warns(TruncationWarning, match=r"About 20%.*Raise max_length \(truncated_fraction_"):
+        classifier.fit(list(zip(long, long, strict=True)), y)
+    assert classifier.truncated_fraction_ == 0.25
+
+
 @pytest.fixture(scope="module")
 def topics():
     """Texts of two independent words, and which of them they hold."""

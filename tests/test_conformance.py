@@ -398,8 +398,8 @@ BAD_WEIGHTS = {
     "too many": ([1.0] * 48, "24"),
     "2-D": (np.ones((24, 2)), "(?i)weight"),
     "all zero": ([0.0] * 24, r"(?i)weight.*zero|zero.*weight"),
-    "negative": ([-1.0] + [1.0] * 23, "(?i)negative"),
-    "nan": ([np.nan] + [1.0] * 23, "NaN"),
+    "negative": ([-1.0] + [1.0] * 23, "is -1 at row 0"),
+    "nan": ([np.nan] + [1.0] * 23, "is nan at row 0"),
     "inf": ([np.inf] + [1.0] * 23, "inf"),
     "text": (["a"] * 24, None),
 }

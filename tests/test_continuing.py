@@ -126,6 +126,7 @@ def test_partial_fit_with_several_labels_per_text(make_classifier, reviews):
     [
         ({"classes": None}, "classes must be passed on the first call"),
         ({"classes": ["pos"]}, "at least two classes"),
+        ({"classes": "pos"}, "classes='pos'. Expected an array-like of labels"),
         ({"classes": ["good", "bad"]}, r"does not: \['neg', 'pos'\].*\['bad', 'good'\]"),
     ],
 )
@@ -141,6 +142,8 @@ def test_later_calls_that_cannot_work_lose_nothing(make_classifier, reviews):
     model = make_classifier().partial_fit(texts, labels, classes=["neg", "pos"])
     expected = model.decision_function(texts)
     for arguments, message in (
+        ((texts, None), "the target y is None. Pass one label per text"),
+        ((texts, "neg"), "the target y is 'neg'. Pass one label per text"),
         ((["new"], ["fine"]), r"classes that the model does not: \['fine'\]"),
         ((texts, labels, ["neg", "pos", "so so"]), r"not those of the first call.*\['neg', 'pos'\]"),
         ((list(zip(texts, texts, strict=True)), labels), "2 text columns|column"),
@@ -151,6 +154,7 @@ def test_later_calls_that_cannot_work_lose_nothing(make_classifier, reviews):
         ("early_stopping", True),
         ("class_weight", "balanced"),
         ("lora", 2),
+        ("freeze", "gradual"),
         ("pooling", "max"),
         ("head_layers", 1),
         ("model", "another/model"),
@@ -256,3 +260,16 @@ def test_warm_start_on_texts_of_one_class(make_classifier, reviews):
     model.fit(good, ["pos"] * len(good))
     assert model.classes_.tolist() == ["neg", "pos"]
     assert model.predict_proba(texts)[:, 1].mean() > before
+
+
+def test_the_history_keeps_the_epochs_of_a_fit_that_was_validated(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier(epochs=2).fit(texts, labels, X_val=texts, y_val=labels)
+    validated = list(model.history_)
+    model.partial_fit(texts, labels)
+    assert model.history_[:2] == validated
+    assert set(model.history_[2]) == {"epoch", "loss"}
+    assert [row["epoch"] for row in model.history_] == [1, 2, 3]
+    assert [row["loss"] for row in model.history_] == model.loss_curve_
+    assert model.validation_scores_ is None  # they are no longer of the model's weights
+    assert model.best_validation_score_ is None

@@ -1,5 +1,9 @@
 """Files that hold only what training changed."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +111,46 @@ def test_changes_and_whole_are_inverse():
     weights, adapters = delta.split_factors(again)
     assert set(weights) == {"x", "y", "z", "head"}
     np.testing.assert_array_equal(adapters["y"][0], b)
+
+
+def test_the_checkpoint_of_the_fit_and_no_other_is_left_out(folder, make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    model = make_classifier(model=folder).fit(texts, labels)
+    other = build_checkpoint("bert", tmp_path / "other", layers=2, seed=5)
+    with pytest.raises(PersistenceError, match=r"checkpoint of the fit, .*, but model is now 'other'"):
+        model.set_params(model=other).save(tmp_path / "small", only_changes=True)
+    assert not (tmp_path / "small").exists()
+
+
+OF_A_REVISION = """
+import sys
+from skbert import BertClassifier, PersistenceError
+
+texts, labels = ["good film", "bad film"] * 4, [1, 0] * 4
+quick = {"epochs": 1, "max_length": 16, "random_state": 0, "device": "cpu", "precision": "float32"}
+model = BertClassifier("someone/tiny", revision="v1", freeze="encoder", **quick).fit(texts, labels)
+model.save("small", only_changes=True)
+again = BertClassifier.load("small", checkpoint="someone/tiny", revision="v1")
+assert (again.predict_proba(texts) == model.predict_proba(texts)).all()
+for wrong in ({}, {"checkpoint": "someone/tiny"}):
+    try:
+        BertClassifier.load("small", **wrong)
+    except PersistenceError as error:
+        print(error)
+"""
+
+
+def test_a_revision_is_named_beside_the_checkpoint(tiny_bert, tmp_path):
+    for revision, seed, commit in (("main", 1, "a" * 40), ("v1", 2, "b" * 40)):
+        hub = tmp_path / "hub" / "models--someone--tiny"
+        build_checkpoint("bert", hub / "snapshots" / commit, seed=seed)
+        (hub / "refs").mkdir(exist_ok=True)
+        (hub / "refs" / revision).write_text(commit)
+    env = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", OF_A_REVISION]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    unnamed, unpinned = done.stdout.splitlines()
+    assert "changed of 'someone/tiny@v1'" in unnamed
+    assert "revision=..." in unnamed
+    assert "pass the checkpoint that it was fitted from" in unpinned

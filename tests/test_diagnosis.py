@@ -66,6 +66,13 @@ def test_a_collapsed_fit_is_warned_about(make_classifier, reviews):
     assert caught[0].filename == __file__
 
 
+def test_windows_are_counted_as_the_texts_that_they_are_of(make_classifier, reviews):
+    texts = [f"{text} {'good ' * 40}" for text in reviews[0]]
+    windows = make_classifier(long_text="windows", head_init="random", learning_rate=1e-6)
+    with pytest.warns(CollapseWarning, match=r"'usual' for all of 24 training texts"):
+        windows.fit(texts, ["rare"] * 4 + ["usual"] * 20)
+
+
 def test_a_collapsed_multilabel_fit_is_warned_about(make_classifier, reviews):
     texts = list(reviews[0])
     y = np.zeros((24, 3), int)

@@ -396,6 +396,10 @@ def test_parameters_are_checked(tmp_path):
     build_classifier("bert", tmp_path, ["a", "b"])
     with pytest.raises(InputError, match=r"max_length=129, but .* has positions for 128"):
         BertClassifier.from_pretrained(tmp_path, max_length=129)
+    for other in ({"pooling": "max"}, {"head_layers": 2}):
+        with pytest.raises(InputError, match=f"{next(iter(other))}=.*but the classifier has"):
+            BertClassifier.from_pretrained(tmp_path, **other)
+    assert BertClassifier.from_pretrained(tmp_path, pooling="cls").model_.pooling == "cls"
     with pytest.raises(InvalidParameterError, match="precision"):
         BertClassifier.from_pretrained(tmp_path, precision="half")
     with pytest.raises(TypeError, match="no_such"):
@@ -405,3 +409,22 @@ def test_parameters_are_checked(tmp_path):
 def test_weights_are_of_the_type_that_was_read(tmp_path, fitted):
     fitted.save_pretrained(tmp_path)
     assert {weight.dtype for weight in load_file(tmp_path / "model.safetensors").values()} == {torch.float32}
+
+
+def test_what_save_gives_back_has_no_attribute_more(tmp_path):
+    build_classifier("bert", tmp_path / "theirs", ["a", "b"])
+    classifier = BertClassifier.from_pretrained(tmp_path / "theirs", device="cpu")
+    classifier.save(tmp_path / "model")
+    assert set(vars(BertClassifier.load(tmp_path / "model"))) == set(vars(classifier))
+
+
+def test_labels_that_have_names_are_weighed_by_them(tmp_path):
+    settings = {"problem_type": "multi_label_classification"}
+    build_classifier("bert", tmp_path, ["zeta", "alpha"], **settings)
+    quick = {"warm_start": True, "epochs": 1, "max_length": 32, "device": "cpu"}
+    texts, y = ["good film", "bad film"] * 4, [[1, 0], [0, 1]] * 4
+    classifier = BertClassifier.from_pretrained(tmp_path, class_weight={0: 2.0}, **quick)
+    with pytest.raises(InputError, match=r"names \[0\], but the labels are \['zeta', 'alpha'\]"):
+        classifier.fit(texts, y)
+    classifier.set_params(class_weight={"zeta": 2.0}).fit(texts, y)
+    assert classifier.classes_.tolist() == ["zeta", "alpha"]

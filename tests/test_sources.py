@@ -124,6 +124,11 @@ def test_a_file_is_no_checkpoint(tmp_path):
         sources.locate(tmp_path / "model.safetensors")
 
 
+def test_a_folder_has_no_revision(tiny_bert):
+    with pytest.raises(CheckpointError, match="revision='v9', but model=.* is a folder"):
+        sources.locate(tiny_bert, "v9")
+
+
 def test_the_default_without_its_owner_is_named_whole():
     with pytest.raises(CheckpointError, match="Did you mean 'sentence-transformers/all-MiniLM-L6-v2'"):
         sources.locate("all-MiniLM-L6-v2")

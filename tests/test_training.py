@@ -145,6 +145,21 @@ def test_weights_that_give_no_numbers_are_named_before_a_rate_is_blamed(tiny_ber
         trainer(model, data, Generators.from_seed(0, CPU)).fit()
 
 
+@pytest.mark.parametrize(
+    ("norm", "dtype", "remedy"),
+    [
+        (1.0, torch.float32, "Lower learning_rate, or lower max_grad_norm."),
+        (None, torch.float32, "Lower learning_rate, or set max_grad_norm=1.0."),
+        (1.0, torch.bfloat16, "Lower learning_rate, lower max_grad_norm, or use precision='float32'."),
+    ],
+)
+def test_remedies_are_those_that_were_not_taken_yet(norm, dtype, remedy, tiny_bert):
+    settings = dataclasses.replace(SETTINGS, batch_size=7, learning_rate=1e38, max_grad_norm=norm)
+    with pytest.raises(NonFiniteLossError) as caught:
+        fit(tiny_bert, dataclasses.replace(settings, weight_decay=1e3), dtype)
+    assert str(caught.value).endswith(remedy)
+
+
 def test_a_last_update_that_diverges_is_named_too(tiny_bert):
     settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=7, learning_rate=1e38, weight_decay=1e3)
     model, data = make(tiny_bert)

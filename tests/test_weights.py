@@ -48,11 +48,14 @@ def test_weights_combine():
     ("sample_weight", "class_weight", "said"),
     [
         ([0, 0], None, "zero"),
-        ([1, -1], None, "[Nn]egative"),
+        ([1, -1], None, "sample_weight is -1 at row 1"),
         ([1], None, "sample_weight"),
         ([1e300, 1e300], None, "too large"),
         ([1e-320, 1e-320], None, "too small"),
-        ([1, float("nan")], None, "NaN"),
+        ([1, float("nan")], None, "sample_weight is nan at row 1"),
+        ([float("inf"), 1], None, "sample_weight is inf at row 0"),
+        ([1, "much"], None, "could not convert"),
+        ([[1, 1], [1, 1]], None, "1D|one-dimensional|dimension"),
         (None, {"a": 0, "b": 0}, "weight above zero"),
         (None, {"a": 0, "b": 1}, r"only \['b'\]"),
         (None, {"a": -1, "b": 1}, "class_weight"),
@@ -74,7 +77,7 @@ def test_weights_of_an_indicator():
     assert weighted.tolist() == [[5, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]]
     balanced = both(labels, None, "balanced")
     np.testing.assert_allclose(balanced[0], [3, 1, 1 / 3])
-    with pytest.raises(InputError, match=r"class_weight names \[3\]"):
+    with pytest.raises(InputError, match=r"class_weight names \[3\], but the labels are \[0, 1, 2\]"):
         both(labels, None, {3: 1.0})
     with pytest.raises(InputError, match="could not convert"):
         both(labels, None, {0: "much"})

@@ -68,10 +68,6 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     SkbertWarning
         If a label of an indicator matrix never occurs, as a rare one does not in every fold.
     """
-    if y is None:
-        raise InputError(
-            "BertClassifier requires y to be passed, but the target y is None. Pass one label per text."
-        )
     values = _checked_values(y, n_texts, "(texts in X, labels in y)")
     if values.ndim == 2:
         _check_there_is_something_to_learn(values)

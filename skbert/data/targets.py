@@ -46,6 +46,12 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     InputError
         Or a ValueError in scikit-learn's words; see `as_input_error`.
     """
+    if y is None or isinstance(y, str | bytes):
+        raise InputError(
+            f"BertClassifier requires y to be passed, but the target y is {y!r}. Pass one label per text."
+            if name == "y"
+            else f"{name}={y!r}. Expected an array-like of labels."
+        )
     _check_no_tag_lists(y, name)
     y = y.toarray() if hasattr(y, "toarray") else y
     if getattr(getattr(y, "dtype", None), "kind", "") == "T":

@@ -41,11 +41,8 @@ def check_weights(
         All above zero.
     """
     with as_input_error():
-        weights = _check_sample_weight(
-            sample_weight, labels.codes, dtype=np.float64, ensure_non_negative=True
-        )
-    if not weights.any():
-        raise InputError("All sample weights are zero, so there is nothing to learn from.")
+        _check_sample_weights(sample_weight)
+        weights = _check_sample_weight(sample_weight, labels.codes, dtype=np.float64)
     if labels.codes.ndim == 2:
         of_classes = _label_weights(labels, weights, class_weight)
         of_rows = weights[:, None] * np.where(labels.codes == 1, of_classes > 0, True)
@@ -67,6 +64,20 @@ def check_weights(
                 "mean near one."
             )
     return of_rows, of_classes
+
+
+def _check_sample_weights(sample_weight: Any) -> None:
+    """What scikit-learn refuses, too, but by its row."""
+    if sample_weight is None:
+        return
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if weights.ndim == 1 and len(bad):
+        raise InputError(
+            f"sample_weight is {weights[bad[0]]:g} at row {bad[0]}. Expected finite weights of zero or more."
+        )
+    if not weights.any():
+        raise InputError("All sample weights are zero, so there is nothing to learn from.")
 
 
 def combine(of_rows: np.ndarray, of_classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -117,7 +128,9 @@ def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np
         unknown = set(class_weight) - set(labels.classes.tolist())
         if unknown:
             raise InputError(
-                f"class_weight names {sorted(unknown, key=str)}, but y has the columns 0 to {len(ones) - 1}."
+                f"class_weight names {sorted(unknown, key=str)[:5]}, but the labels are "
+                f"{labels.classes.tolist()[:10]}. Name them so: the numbers of the columns of y, or what "
+                "from_pretrained() has called them."
             )
         with as_input_error():
             ones = np.array([class_weight.get(label, 1.0) for label in labels.classes.tolist()], dtype=float)

@@ -82,8 +82,9 @@ class Parts:
     def _shrink(self, size: int, error: BaseException) -> None:
         if size == 1:
             raise InsufficientMemoryError(
-                f"Memory ran out on a single text ({str(error).splitlines()[0]}). Lower max_length, set "
-                "gradient_checkpointing=True or freeze for fit, take a smaller model, or another device."
+                f"Memory ran out on a single text ({str(error).splitlines()[0]}). Take a smaller model or "
+                "another device; a fit needs less with a lower max_length, gradient_checkpointing=True or "
+                "freeze."
             ) from error
         self.size = size // 2
         if self.verbose:

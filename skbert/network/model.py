@@ -192,7 +192,7 @@ class SequenceClassifier(nn.Module):
         return twin
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        # Weights as numpy arrays in float32 on the CPU: a model trained on a GPU loads where there is none,
+        # Weights as numpy arrays on the CPU: a model trained on a GPU loads where there is none,
         # and the pickle names no class of transformers or torch.
         weights = {name: t.detach().cpu().numpy() for name, t in self.state_dict().items()}
         build, arguments = self.rebuild

@@ -48,8 +48,8 @@ def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) ->
     """Write a fitted estimator; see `BertClassifier.save`."""
     content, arrays = _take_apart(estimator)
     if only_changes:
-        checkpoint = checkpoints.load(estimator.model, estimator.revision)
-        content["base"] = getattr(estimator, "checkpoint_", display_name(estimator.model, estimator.revision))
+        checkpoint = _checkpoint_of(estimator)
+        content["base"] = display_name(estimator.model, estimator.revision)
         arrays = delta.changes(arrays, delta.weights_of(checkpoint.new_encoder(shared=True)))
     text = json.dumps(content, separators=(",", ":"))
     metadata = {"sha256": tensorfile.checksum(text), "skbert": text}
@@ -57,7 +57,10 @@ def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) ->
 
 
 def load(
-    cls: type[Estimator], path: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None
+    cls: type[Estimator],
+    path: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | None,
+    revision: str | None,
 ) -> Estimator:
     """Read an estimator of the class `cls`; see `BertClassifier.load`."""
     if os.path.isdir(path):
@@ -69,7 +72,7 @@ def load(
     try:
         content = _checked_json(metadata)
         if "base" in content:
-            arrays = _with_checkpoint(content, arrays, checkpoint)
+            arrays = _with_checkpoint(content, arrays, checkpoint, revision)
         _check_arrays(content, arrays)
         return _put_together(cls, content, arrays, size)
     except CheckpointError:
@@ -113,6 +116,18 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     }
     _check_readable(type(estimator), content)
     return content, arrays
+
+
+def _checkpoint_of(estimator: Any) -> checkpoints.Checkpoint:
+    """The checkpoint of the fit, as far as its name tells."""
+    named = display_name(estimator.model, estimator.revision)
+    fitted = getattr(estimator, "checkpoint_", named)
+    if named != fitted:
+        raise PersistenceError(
+            f"only_changes leaves out what is in the checkpoint of the fit, {fitted!r}, but model is now "
+            f"{named!r}. Set it back, or save everything."
+        )
+    return checkpoints.load(estimator.model, estimator.revision)
 
 
 def _check_readable(cls: type, content: dict[str, Any]) -> None:
@@ -174,16 +189,19 @@ def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def _with_checkpoint(
-    content: dict[str, Any], arrays: dict[str, np.ndarray], checkpoint: str | os.PathLike[str] | None
+    content: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    checkpoint: str | os.PathLike[str] | None,
+    revision: str | None,
 ) -> dict[str, np.ndarray]:
     """All arrays of a file that leaves out the checkpoint's; the caller names that, never the file."""
     if checkpoint is None:
         raise PersistenceError(
             f"it holds only what training changed of {str(content['base'])[:200]!r}. Pass that checkpoint, "
-            "by name or folder, as load(path, checkpoint=...)."
+            "by name or folder, as load(path, checkpoint=...), and what stands behind an @ as revision=..."
         )
     try:
-        encoder = checkpoints.load(checkpoint).new_encoder(shared=True)
+        encoder = checkpoints.load(checkpoint, revision).new_encoder(shared=True)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint={os.fspath(checkpoint)!r} was not found: {error}") from error
     dtypes = {name: tensorfile.dtype_of(about) for name, about in content["arrays"].items()}
@@ -228,11 +246,9 @@ def _put_together(
     described = {name: _decode(decoder, value) for name, value in content["model"].items()}
     weights, adapters = delta.split_factors(arrays)
     model = blueprint.build(described, weights, len(attributes["classes_"]))
-    attributes |= {
-        "model_": model,
-        "adapters_": adapters,
-        "tokenizer_": _build_tokenizer(content["tokenizer"]),
-    }
+    if "loss_curve_" in attributes:  # of a fit, and not from a folder of transformers
+        attributes["adapters_"] = adapters
+    attributes |= {"model_": model, "tokenizer_": _build_tokenizer(content["tokenizer"])}
     vars(estimator).update(attributes)
     if content["routing"] is not None:
         _set_requests(estimator, content["routing"])

@@ -23,6 +23,7 @@ from skbert.pretrained.families import FamilyPooler, Layout
 from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of
 from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import locate
+from skbert.pretrained.traits import check_max_length
 
 Estimator = TypeVar("Estimator")
 
@@ -165,15 +166,12 @@ def from_pretrained(
     folder = locate(model, estimator.revision)
     dtype = torch.float64 if estimator.precision == "float64" else torch.float32
     classifier = _read_classifier(folder, dtype)
+    _check_parameters(estimator, classifier.config)
     names, is_multilabel = _stated_labels(folder, classifier.config)
     checkpoint = checkpoints.as_checkpoint(classifier.base_model, folder, str(model))
     if "max_length" not in parameters:
         estimator.max_length = _max_length(folder, checkpoint)
-    if estimator.max_length > checkpoint.max_positions:
-        raise InputError(
-            f"max_length={estimator.max_length}, but {checkpoint.name} has positions for "
-            f"{checkpoint.max_positions} tokens. Set max_length={checkpoint.max_positions} or less."
-        )
+    check_max_length(estimator.max_length, checkpoint.max_positions, checkpoint.name)
     # Labels are sorted, as those of a fit are; the columns of an indicator matrix keep their order.
     order = np.arange(len(names)) if is_multilabel else np.argsort(names)
     kind = "binary" if len(names) == 2 else "multiclass"
@@ -208,6 +206,20 @@ def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
         )
     checkpoints.refuse_other_weights(folder, missing, report["unexpected_keys"], classifier.base_model)
     return classifier.eval().requires_grad_(False)
+
+
+def _check_parameters(estimator: Any, config: Any) -> None:
+    """Refuse another pooling or head than the classifier has: the model would not be what they say."""
+    pooling = getattr(config, "classifier_pooling", "cls")
+    for name, given, own in (
+        ("pooling", estimator.pooling, pooling),
+        ("head_layers", estimator.head_layers, 0),
+    ):
+        if given not in ("auto", own):
+            raise InputError(
+                f"{name}={given!r}, but the classifier has {own!r}. Leave {name} out; to fit a new head on "
+                "its encoder, use BertClassifier(model).fit(X, y)."
+            )
 
 
 def _stated_labels(folder: Path, config: Any) -> tuple[list[str], bool]:

@@ -64,6 +64,11 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
                 f"model={name!r} is a path, but there is no {folder / 'config.json'}. Expected a folder "
                 "as save_pretrained() writes it, with config.json, model.safetensors and tokenizer.json."
             )
+        if revision is not None:
+            raise CheckpointError(
+                f"revision={revision!r}, but model={name!r} is a folder, which has none. Set revision to "
+                "None, or model to a name on the hub."
+            )
         return folder
     cached = _from_hub(name, revision, local_files_only=True)
     if cached is not None:

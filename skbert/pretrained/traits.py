@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from skbert.exceptions import InputError
 from skbert.network.model import Architecture, Pooling
 
 # Families whose packed forward equals the padded one (tests/test_model.py holds them to it).
@@ -46,6 +47,15 @@ def max_positions(config: Any, architecture: Architecture) -> int:
     """Tokens that an encoder has positions for; XLNet, which knows distances only, says -1."""
     stated = getattr(config, "max_position_embeddings", None) or 512
     return sys.maxsize if stated < 0 else stated - architecture.position_offset
+
+
+def check_max_length(max_length: int, n_positions: int, name: str) -> None:
+    """Refuse more tokens than the encoder called `name` has positions for."""
+    if max_length > n_positions:
+        raise InputError(
+            f"max_length={max_length}, but {name} has positions for {n_positions} tokens. Set "
+            f"max_length={n_positions} or less."
+        )
 
 
 def _position_offset(encoder: Any) -> int:

@@ -68,9 +68,9 @@ def warn_of_collapse(
     finally:
         release(model)
     if not _differ(predicted):
-        same = np.asarray(predicted[0]).tolist()
+        same, n_texts = np.asarray(predicted[0]).tolist(), len(np.unique(data.encodings.owners[rows]))
         warn(
-            f"The model predicts {same!r} for all of {len(rows)} training texts; its loss ended at "
+            f"The model predicts {same!r} for all of {n_texts} training texts; its loss ended at "
             f"{last_loss:.3f}, where class frequencies alone give {constant:.3f}. It has learned "
             f"nothing yet: try more epochs or another learning_rate{_or_weights(data, labels)}.",
             CollapseWarning,

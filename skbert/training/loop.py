@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What the loop reads: tokens, class codes and weights of every row that counts."""
+    """What the loop reads: tokens, targets and weights of every row, a text or a window of one."""
 
     encodings: Encodings
-    targets: np.ndarray  # (n_samples,) int64
-    weights: np.ndarray  # (n_samples,) float64, above zero
+    targets: np.ndarray  # (n_rows,) int64 class codes; or (n_rows, n_labels) int64, 0 and 1
+    weights: np.ndarray  # of their shape, float64; of no row all zero
     class_weights: np.ndarray  # (n_outputs,) float64, above zero; for the head's start and the loss
 
     def __len__(self) -> int:
@@ -250,7 +250,11 @@ class Trainer:
             raise NonFiniteLossError(f"After the last update the model gives no numbers; {self._remedy()}")
 
     def _remedy(self) -> str:
+        norm = self.settings.max_grad_norm
+        ways = ["lower learning_rate", "set max_grad_norm=1.0" if norm is None else "lower max_grad_norm"]
+        if self.runtime.dtype != self.runtime.master_dtype:
+            ways.append("use precision='float32'")
         return (
             f"the peak learning rate was {self.settings.learning_rate:g}. Nothing was kept of this fit. "
-            "Lower learning_rate, lower max_grad_norm, or use precision='float32'."
+            f"{', '.join(ways[:-1]).capitalize()}, or {ways[-1]}."
         )

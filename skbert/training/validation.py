@@ -1,6 +1,6 @@
 """Scores on held-out texts after each epoch, early stopping, and the best epoch's weights.
 
-1. `hold_out` splits rows off the training texts, stratified by class.
+1. `hold_out` splits rows off the training texts, stratified by class; of an indicator matrix at random.
 2. After each epoch the model in training predicts the held-out texts, and a scikit-learn scorer judges.
    Higher is better, whatever the scorer.
 3. The best epoch's weights are kept in memory, and put back at the end. `should_stop` tells when no epoch out
@@ -205,7 +205,7 @@ def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray,
         )
     rows = np.arange(n_rows)
     training = rows[:0]
-    if counts.min() > 1 and len(classes) <= n_validation <= n_rows - len(classes):
+    if counts.min() > 1 and len(classes) <= n_validation:
         training, validation = train_test_split(
             rows, test_size=n_validation, stratify=codes, random_state=seed
         )
