@@ -125,7 +125,7 @@ def test_a_file_is_no_checkpoint(tmp_path):
 
 
 def test_a_folder_has_no_revision(tiny_bert):
-    with pytest.raises(CheckpointError, match="revision='v9', but model=.* is a folder"):
+    with pytest.raises(CheckpointError, match=r"revision='v9', but model=.* is a folder"):
         sources.locate(tiny_bert, "v9")
 
 
