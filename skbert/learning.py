@@ -178,10 +178,10 @@ class LearningMixin(BaseEstimator):
         data = FitData(texts, labels, *weights)
         steps = start.moments.steps if start and start.moments else 0
         seed = (int(check_random_state(self.random_state).randint(2**31 - 1)) + steps) % 2**31
-        watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
+        earlier = getattr(self, "history_", [])
+        watch = self._watch(data, {"X": X, "y": y}, sample_weight, names, earlier)
         parameters = self._settings() | {"epochs": 1}
         fitted = fit_texts(data, parameters, seed, start, watch, going_on=True)
-        earlier = getattr(self, "history_", [])
         self._keep(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
         return self
 
@@ -200,7 +200,14 @@ class LearningMixin(BaseEstimator):
         settings = {name: getattr(self, name) for name in self._parameter_constraints}
         return settings | {"max_length": int(self.max_length)}
 
-    def _watch(self, data: FitData, given: dict[str, Any], sample_weight: Any, names: dict[str, Any]) -> Any:
+    def _watch(
+        self,
+        data: FitData,
+        given: dict[str, Any],
+        sample_weight: Any,
+        names: dict[str, Any],
+        earlier: Sequence[dict[str, float]] = (),
+    ) -> Any:
         """Make the watcher that tells scikit-learn's callbacks, once there is what finishes a fit."""
         if not HAS_CALLBACKS:
             return lambda finish: Watcher()
@@ -208,7 +215,7 @@ class LearningMixin(BaseEstimator):
         return lambda finish: ScikitLearnCallbacks(
             self,
             given | {"metadata": metadata},
-            lambda result: self._attributes(finish(result), data) | names,
+            lambda result: self._attributes(finish(result), data, earlier) | names,
         )
 
     def _attributes(

@@ -181,3 +181,17 @@ def test_without_callbacks_in_scikit_learn_fit_works_the_same(make_classifier, r
     monkeypatch.setattr("skbert.learning.HAS_CALLBACKS", False)
     np.testing.assert_array_equal(make_classifier().fit(texts, labels).predict_proba(texts), expected)
     assert callbacks.HAS_CALLBACKS
+
+
+def test_a_callback_sees_the_epochs_of_earlier_calls(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    seen = []
+
+    def look(estimator, X, y):
+        seen.append((estimator.n_iter_, list(estimator.loss_curve_)))
+        return {"seen": 0.0}
+
+    model = make_classifier().set_callbacks(sklearn_callbacks.ScoringMonitor(scoring=look))
+    for call in range(1, 4):
+        model.partial_fit(texts, labels, classes=["neg", "pos"])
+        assert seen[-1] == (call, model.loss_curve_)

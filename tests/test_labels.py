@@ -10,7 +10,13 @@ from scipy.sparse import csr_array, csr_matrix
 
 from skbert import InputError, SkbertWarning
 from skbert.data.inputs import Texts
-from skbert.data.labels import check_no_label, check_validation_labels, encode_labels
+from skbert.data.labels import (
+    Labels,
+    check_no_label,
+    check_validation_labels,
+    encode_known_labels,
+    encode_labels,
+)
 
 KINDS = {
     "str": ["b", "a", "c", "a"],
@@ -166,3 +172,43 @@ def test_validation_labels_of_another_form():
         check_validation_labels([0, 1], 2, encode_labels(INDICATOR, 4))
     with pytest.raises(InputError, match="shape"):
         check_validation_labels(INDICATOR[:2], 2, encode_labels(["a", "b"], 2))
+
+
+OF_ANOTHER_TYPE = {
+    "str for numbers": (
+        list(range(20)),
+        ["1", "2", "10"],
+        r"y are str, such as '1'.* numbers: \[0, 1, 2, 3, 4\]",
+    ),
+    "numbers for str": ([str(n) for n in range(20)], [1, 2, 10], "y are numbers, such as 1,.* are str"),
+    "objects of str": (list(range(20)), np.array(["1", "10"], dtype=object), "y are str"),
+    "dates for str": (["2020-01-01", "2020-01-02"], pd.to_datetime(["2020-01-01"]), "y are dates"),
+}
+
+
+@pytest.mark.parametrize("kind", OF_ANOTHER_TYPE)
+def test_labels_of_another_type_are_no_labels_of_the_model(kind):
+    """From ten classes on numpy compares both as str, among which 10 is before 2."""
+    classes, y, said = OF_ANOTHER_TYPE[kind]
+    known = encode_labels(classes, len(classes))
+    with pytest.raises(InputError, match=said):
+        encode_known_labels(y, len(y), known)
+    with pytest.raises(InputError, match=said.replace("y are", "y_val are")):
+        check_validation_labels(y, len(y), known)
+
+
+@pytest.mark.parametrize(
+    ("classes", "y"),
+    [
+        ([0, 1, 2], [2.0, 0.0]),
+        ([0, 1], [True, False]),
+        (["a", "b"], pd.Series(["b", "a"], dtype="category")),
+        (["a", "b"], pd.array(["b", "a"], dtype="string")),
+        (np.array(["2020-01-01", "2020-01-02"], "M8[D]"), pd.to_datetime(["2020-01-02", "2020-01-01"])),
+    ],
+)
+def test_equal_labels_of_another_dtype_are_those_of_the_model(classes, y):
+    known = encode_labels(classes, len(classes))
+    last = len(known.classes) - 1
+    assert encode_known_labels(y, 2, known).codes.tolist() == [last, 0]
+    assert isinstance(known, Labels)

@@ -159,3 +159,15 @@ def test_what_does_not_fit_is_named_before_training(make_classifier, reviews, pa
 def test_other_configurations_are_refused():
     with pytest.raises(InputTypeError, match=r"IA3Config.*Expected a rank"):
         resolve_config(peft.IA3Config())
+
+
+@pytest.mark.filterwarnings("ignore:.*lora_bias=True.*has no bias")  # peft's own
+def test_biases_that_have_no_place_are_refused_before_the_training(
+    tiny_checkpoints, make_classifier, reviews
+):
+    config = peft.LoraConfig(r=2, target_modules=["Wqkv"], lora_bias=True)
+    classifier = make_classifier(model=tiny_checkpoints("modernbert", layers=2), lora=config)
+    with pytest.raises(InputError, match=r"lora_bias=True.*Wqkv has no bias.*False"):
+        classifier.fit(*reviews)
+    config = peft.LoraConfig(r=2, target_modules=["query"], lora_bias=True)
+    assert make_classifier(lora=config).fit(*reviews).score(*reviews) >= 0

@@ -241,6 +241,17 @@ def test_generators_of_the_loop_are_untouched(tiny_checkpoints):
     assert torch.equal(generators.dropout.get_state(), before)
 
 
+def test_what_a_fit_in_another_precision_rounded_is_not_what_it_was(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier(warm_start=True, pooling="mean", precision="float64").fit(texts, labels)
+    model.set_params(freeze="encoder").fit(texts, labels)  # keeps vectors of the weights in float64
+    model.set_params(precision="float32").fit(texts, labels)  # rounds them
+    model.set_params(precision="float64")
+    known = model.transform(texts)
+    skbert.clear_caches()
+    np.testing.assert_array_equal(model.transform(texts), known)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("what", [1, "encoder"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -150,6 +150,7 @@ def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
         _check_columns(values.shape[1] == len(known.classes) and known.codes.ndim == 2, values, known)
         return Labels(values, known.classes, known.target_type)
     _check_columns(known.codes.ndim == 1, values, known)
+    _check_same_type(values, known.classes, "y", "the model's classes")
     unseen = np.setdiff1d(values, known.classes)
     if len(unseen):
         raise InputError(
@@ -166,6 +167,29 @@ def _check_columns(fits: bool, values: np.ndarray, known: Labels) -> None:
             f"y has the shape {values.shape}, but the model was fitted with the target type "
             f"{known.target_type!r} and {len(known.classes)} classes. Pass labels of the same form."
         )
+
+
+def _check_same_type(values: np.ndarray, classes: np.ndarray, name: str, whose: str) -> None:
+    """Refuse 1 for "1": numpy would make str of both, and sort 10 before 2."""
+    types = [_type_of(labels) for labels in (values, classes)]
+    if types[0] != types[1]:
+        raise InputError(
+            f"The labels in {name} are {types[0]}, such as {values.tolist()[0]!r}, but {whose} are "
+            f"{types[1]}: {classes.tolist()[:5]}. Pass labels of the same type."
+        )
+
+
+def _type_of(labels: np.ndarray) -> str:
+    kind = labels.dtype.kind
+    if kind in "biuf":
+        return "numbers"
+    return (
+        "str"
+        if kind == "U" or isinstance(labels.tolist()[0], str)
+        else "dates"
+        if kind in "mM"
+        else "objects"
+    )
 
 
 def check_held_out(X: Any, y: Any, texts: Texts, labels: Labels) -> tuple[Texts, np.ndarray] | None:
@@ -212,7 +236,10 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
             f"y_val has the shape {values.shape}, but y {labels.codes.shape}. Both must hold one label per "
             "text, or have the same label columns."
         )
-    unseen = np.setdiff1d(values, labels.classes) if values.ndim == 1 else np.empty(0)
+    if values.ndim == 2:
+        return values
+    _check_same_type(values, labels.classes, "y_val", "those in y")
+    unseen = np.setdiff1d(values, labels.classes)
     if len(unseen):
         raise InputError(
             f"y_val has classes that y does not: {unseen[:5].tolist()}. Validation texts must be of classes "

@@ -43,7 +43,10 @@ def note_unchanged(encoder: nn.Module, copy: nn.Module, trained: nn.Module) -> N
     fixed = {name for name, p in trained.named_parameters() if not p.requires_grad}
     with _lock:
         known = _known(encoder)
-        names = fixed & known.keys() & dict(copy.named_parameters()).keys()
+        before, after = dict(encoder.named_parameters()), dict(copy.named_parameters())
+        # What a fit in another precision has rounded is not what it was.
+        kept = {name for name in before.keys() & after.keys() if before[name].dtype == after[name].dtype}
+        names = fixed & known.keys() & kept
         _hashed[copy] = (_state(copy), {name: known[name] for name in names})
 
 

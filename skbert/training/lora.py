@@ -88,6 +88,12 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
             "lora asks for adapters beside the embedding table, which cannot train here. Leave its name out "
             "of target_modules, and trainable_token_indices at None."
         )
+    for name, layer in _adapted_layers(model).items():
+        if layer.lora_bias.get(_ADAPTER) and getattr(layer.base_layer, "bias", None) is None:
+            raise InputError(
+                f"lora_bias=True of lora, but {name} has no bias that the adapter's could be merged into. "
+                "Set it to False."
+            )
 
 
 def adapters_of(model: SequenceClassifier, weights: dict[str, torch.Tensor]) -> dict[str, Adapter]:
