@@ -121,9 +121,11 @@ class BertClassifier(
         "auto" takes a CUDA GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1". Where there are
         several GPUs, "auto" and "cuda" mean another one in each worker of a search and in each process of
         torchrun. Other devices of torch can be named, but are not tested.
-    precision : {"auto", "bfloat16", "float32", "float64", "int8"}, default="auto"
-        Arithmetic of the encoder, in fit and predict. With "bfloat16" the optimizer keeps float32 weights,
-        and head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware is fast at it.
+    precision : {"auto", "bfloat16", "float16", "float32", "float64", "int8"}, default="auto"
+        Arithmetic of the encoder, in fit and predict. With "bfloat16" and "float16" the optimizer keeps
+        float32 weights, and head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware
+        is fast at it, else float32. "float16" is for GPUs that are fast at that alone (those before Ampere,
+        such as T4 and V100); the loss is scaled, and steps whose gradients overflow are left out [11]_.
         "int8" is for predictions on a CPU, faster than "float32" and less exact: the encoder's linear layers
         in 8-bit integers, with a scale for each token [9]_; `fit` trains as with "auto". It can be set on a
         fitted model, whose weights stay as they are: ``set_params(precision="int8")``.
@@ -207,6 +209,7 @@ class BertClassifier(
     .. [9] Dettmers, T. et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale",
        NeurIPS 2022, arXiv:2208.07339.
     .. [10] Menon, A. K. et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021, arXiv:2007.07314.
+    .. [11] Micikevicius, P. et al., "Mixed Precision Training", ICLR 2018, arXiv:1710.03740.
 
     Examples
     --------
@@ -248,7 +251,7 @@ class BertClassifier(
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "random_state": ["random_state"],
         "device": [str],
-        "precision": [StrOptions({"auto", "bfloat16", "float32", "float64", "int8"})],
+        "precision": [StrOptions({"auto", "bfloat16", "float16", "float32", "float64", "int8"})],
         "memory": [str, PathLike, HasMethods("cache"), None],
         "verbose": ["verbose"],
         "checkpoint": [str, PathLike, None],

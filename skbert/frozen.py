@@ -34,7 +34,12 @@ from skbert.progress import SILENT, Progress
 from skbert.runtime import Runtime, own_settings, wide_dtype
 
 _BLOCK_BYTES = 2**25  # of states that are computed, kept and dropped together
-_NUMPY = {torch.float64: np.float64, torch.float32: np.float32, torch.bfloat16: np.int16}  # bits of bfloat16
+_NUMPY = {
+    torch.float64: np.float64,
+    torch.float32: np.float32,
+    torch.float16: np.float16,
+    torch.bfloat16: np.int16,  # its bits
+}
 
 
 @dataclass(frozen=True, slots=True)

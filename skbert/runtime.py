@@ -17,7 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from skbert import workers
 from skbert.exceptions import InputError
 
-_DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 _PRECISIONS = ("auto", *_DTYPES, "int8")
 
 
@@ -53,7 +58,7 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
     device : str
         "auto" takes CUDA where there is one, else the CPU; of several GPUs one of its own in each worker
         or rank (`workers.py`).
-    precision : {"auto", "bfloat16", "float32", "float64", "int8"}
+    precision : {"auto", "bfloat16", "float16", "float32", "float64", "int8"}
         "auto" takes bfloat16 where the hardware multiplies it faster, else float32. "int8" is for predictions
         on a CPU; for training it is "auto".
     predict : bool, default=False

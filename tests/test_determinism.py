@@ -18,6 +18,7 @@ FITS = {
     "stopping": {"early_stopping": True, "validation_fraction": 0.5, "label_smoothing": 0.1},
     "adapters": {"lora": 2, "gradient_checkpointing": True},
     "bfloat16": {"precision": "bfloat16", "layer_decay": 0.9},
+    "float16": {"precision": "float16", "head_layers": 1},
 }
 
 CHILD = """

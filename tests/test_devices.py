@@ -155,8 +155,9 @@ def test_weights_that_do_not_train_are_on_the_device_once(device, tiny_bert, mon
     assert places == {True: {NAME}, False: {"cpu"}}
 
 
-def test_bfloat16_is_as_near_as_its_rounding(device, tiny_bert):
-    on_cpu, there = both(device, tiny_bert, precision="bfloat16", learning_rate=1e-3)
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_narrow_types_are_as_near_as_their_rounding(precision, device, tiny_bert):
+    on_cpu, there = both(device, tiny_bert, precision=precision, learning_rate=1e-3)
     assert_equal_models(on_cpu, there, atol=2e-2)
     np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=5e-3)
 

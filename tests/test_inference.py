@@ -57,7 +57,12 @@ def test_batches_do_not_change_the_result(max_tokens, model, encodings, monkeypa
 
 @pytest.mark.parametrize(
     ("dtype", "expected", "tolerance"),
-    [(torch.float32, "float32", 0), (torch.bfloat16, "float32", 2e-2), (torch.float64, "float64", 1e-6)],
+    [
+        (torch.float32, "float32", 0),
+        (torch.bfloat16, "float32", 2e-2),
+        (torch.float16, "float32", 2e-3),
+        (torch.float64, "float64", 1e-6),
+    ],
 )
 def test_output_dtype(dtype, expected, tolerance, model, encodings):
     reference = inference.run_model(model, encodings, Runtime(CPU, torch.float32))
@@ -144,10 +149,13 @@ def test_a_weight_that_is_no_number_is_named(value, output, runtime, model, enco
         inference.run_model(model, encodings, runtime, output)
 
 
-@pytest.mark.parametrize(("dtype", "wider"), [(torch.float32, "float64"), (torch.bfloat16, "float32")])
-def test_finite_weights_that_give_no_numbers_name_the_precision(dtype, wider, model, encodings):
+@pytest.mark.parametrize(
+    ("dtype", "value", "wider"),
+    [(torch.float32, 3e38, "float64"), (torch.bfloat16, 3e38, "float32"), (torch.float16, 3e4, "float32")],
+)
+def test_finite_weights_that_give_no_numbers_name_the_precision(dtype, value, wider, model, encodings):
     with torch.no_grad():
-        model.head.weight.fill_(3e38)
+        model.encoder.encoder.layer[0].output.dense.weight.fill_(value)
     with pytest.raises(NonFiniteOutputError, match=f"too large for {str(dtype)[6:]}.*precision='{wider}'"):
         inference.run_model(model, encodings, Runtime(CPU, dtype))
 

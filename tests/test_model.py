@@ -229,6 +229,14 @@ def test_mean_of_texts_weighs_tokens_equally():
     assert means.tolist() == [[0, 1], [3, 4], [8, 9]]
 
 
+def test_the_mean_of_many_tokens_is_no_infinity_in_float16():
+    states = torch.full((4096, 1), 20.0, dtype=torch.float16)  # their sum is beyond its largest number
+    lengths = torch.tensor([4096])
+    mean = mean_of_texts(states, Packing(lengths, torch.arange(4096), 4096), lengths)
+    assert mean.dtype == torch.float16
+    assert mean.item() == 20
+
+
 def test_narrow_keeps_head_and_rotary_frequencies_wide(tiny_checkpoints):
     model, _ = build(tiny_checkpoints("modernbert"))
     narrow(model, torch.bfloat16)
@@ -237,15 +245,16 @@ def test_narrow_keeps_head_and_rotary_frequencies_wide(tiny_checkpoints):
     assert torch.bfloat16 not in {b.dtype for b in model.buffers()}
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_bfloat16_stays_near_float32(family, tiny_checkpoints):
+def test_narrow_types_stay_near_float32(family, dtype, tolerance, tiny_checkpoints):
     model, tokenizer = build(tiny_checkpoints(family, layers=2))
     batch = collate(encode(tokenizer, PAIRS, 64), np.arange(len(PAIRS)))
     wide = model(batch).softmax(-1)
-    narrow(model, torch.bfloat16)
+    narrow(model, dtype)
     logits = model(batch)
     assert logits.dtype == torch.float32
-    assert (logits.softmax(-1) - wide).abs().max() < 2e-2
+    assert (logits.softmax(-1) - wide).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -117,3 +117,91 @@ def test_schedule_is_transformers_one_step_ahead_in_warm_up(warmup_ratio):
 def test_schedule_of_one_step_moves():
     assert linear_schedule(0, 1, 0.1) == 1.0
     assert linear_schedule(0, 1, 0.0) == 1.0
+
+
+def make_half():
+    toy = make_toy()
+    return toy, MasterAdamW(toy, Runtime(torch.device("cpu"), torch.float16), 0.0, 1.0, None)
+
+
+def test_float16_keeps_gradients_that_would_vanish():
+    toy, optimizer = make_half()
+    before = toy.encoder[0].weight.detach().clone()
+    (toy(data()).square().sum() * 1e-9).backward()
+    assert not toy.encoder[0].weight.grad.any()  # below the smallest number of float16
+    toy.zero_grad()
+    optimizer.backward(toy(data()).square().sum() * 1e-9)
+    assert toy.encoder[0].weight.grad.any()
+    optimizer.step(1e-2)
+    assert not torch.equal(toy.encoder[0].weight, before)
+
+
+def test_scaled_steps_are_those_of_float32():
+    toy, optimizer = make_half()
+    reference = make_toy()
+    plain = MasterAdamW(reference, Runtime(torch.device("cpu"), torch.float32), 0.0, 1.0, None)
+    for _ in range(20):
+        optimizer.backward(toy(data()).square().sum())
+        optimizer.step(1e-2)
+        plain.backward(reference(data()).square().sum())
+        plain.step(1e-2)
+    assert optimizer.steps_taken() == plain.steps_taken() == 20
+    for name, weight in plain.weights().items():
+        torch.testing.assert_close(optimizer.weights()[name], weight, atol=5e-3, rtol=0)
+
+
+def test_a_step_that_overflows_in_float16_is_left_out():
+    toy, optimizer = make_half()
+    optimizer.backward(toy(data()).square().sum())
+    optimizer.step(1e-2)
+    before = {name: (kept.weight.clone(), kept.first.clone()) for name, kept in optimizer.state().items()}
+    scale = optimizer.scaler.get_scale()
+    optimizer.backward(toy(data()).square().sum() * 1e6)
+    optimizer.step(1e-2)
+    assert optimizer.scaler.get_scale() == scale / 2
+    assert optimizer.steps_taken() == 1
+    for name, kept in optimizer.state().items():
+        assert torch.equal(kept.weight, before[name][0])
+        assert torch.equal(kept.first, before[name][1])
+        assert kept.steps == 1
+
+
+def test_moments_of_float16_bring_their_scale():
+    toy, optimizer = make_half()
+    optimizer.backward(toy(data()).square().sum() * 1e6)
+    optimizer.step(1e-2)
+    optimizer.backward(toy(data()).square().sum())
+    optimizer.step(1e-2)
+    moments = optimizer.moments(torch.arange(1))
+    again = make_half()[1]
+    again.load_moments(moments)
+    assert again.scaler.get_scale() == optimizer.scaler.get_scale() < make_half()[1].scaler.get_scale()
+    wide = MasterAdamW(make_toy(), Runtime(torch.device("cpu"), torch.float32), 0.0, 1.0, None)
+    wide.load_moments(moments)  # of a fit in another precision
+    again.load_moments(wide.moments(torch.arange(1)))
+
+
+def test_a_weight_that_was_frozen_in_earlier_calls_begins_with_its_first_step():
+    """AdamW's own counts: one for all would make the first steps of such a weight several times too long."""
+    toy, reference = make_toy(), make_toy()
+    theirs = torch.optim.AdamW(reference.parameters(), lr=1e-2, weight_decay=0.0)
+    moments = None
+    for frozen, n_steps in ((True, 30), (False, 2), (False, 3)):
+        toy.encoder.requires_grad_(not frozen)
+        ours = MasterAdamW(toy, Runtime(torch.device("cpu"), torch.float32), 0.0, 1.0, None)
+        if moments is not None:
+            ours.load_moments(moments)
+        for _ in range(n_steps):
+            toy(data()).square().sum().backward()
+            ours.step(1e-2)
+            theirs.zero_grad()
+            reference(data()).square().sum().backward()
+            if frozen:
+                for weight in reference.encoder.parameters():
+                    weight.grad = None
+            theirs.step()
+        moments = ours.moments(torch.arange(4))
+    assert moments.steps == 35
+    assert set(moments.steps_of.values()) == {35, 5}
+    for a, b in zip(toy.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b)

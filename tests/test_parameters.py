@@ -69,7 +69,7 @@ OUT_OF_RANGE = {
     "scoring": ["no_such_score"],
     "class_weight": ["equal"],
     "random_state": [-1],
-    "precision": ["float16", "fp32", "double"],
+    "precision": ["fp16", "half", "fp32", "double"],
     "verbose": [-1],
 }
 """Values of the right type. Any str may name a model, a revision or a device: see REFUSED_LATER."""

@@ -42,6 +42,7 @@ CASES = {
     "windows": ({"long_text": "windows", "max_length": 8}, {}),
     "deberta": ({"family": "deberta-v2", "dropout": 0.2}, {}),
     "bfloat16": ({"precision": "bfloat16"}, {}),
+    "float16": ({"precision": "float16"}, {}),
     "float64": ({"precision": "float64"}, {}),
     "parts": ({}, {"tight": True}),
     "recomputed": ({"gradient_checkpointing": True}, {}),

@@ -22,6 +22,7 @@ from skbert.runtime import (
     [
         ("float32", torch.float32, torch.float32),
         ("bfloat16", torch.bfloat16, torch.float32),
+        ("float16", torch.float16, torch.float32),
         ("float64", torch.float64, torch.float64),
     ],
 )

@@ -16,7 +16,7 @@ from skbert.data.outputs import make_loss
 from skbert.network.model import SequenceClassifier, reset_head, set_dropout
 from skbert.pretrained import checkpoints
 from skbert.runtime import Generators, Runtime
-from skbert.training import loop
+from skbert.training import loop, optimizer
 from skbert.training.callbacks import Watcher
 from skbert.training.optimizer import linear_schedule, parameter_groups
 from skbert.training.validation import NoValidation
@@ -116,9 +116,10 @@ def test_weights_end_on_the_cpu_and_wide(dtype, tiny_bert):
     assert result.loss_curve[-1] < result.loss_curve[0]
 
 
-def test_bfloat16_learns_what_float32_learns(tiny_bert):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_types_learn_what_float32_learns(dtype, tiny_bert):
     settings = dataclasses.replace(SETTINGS, epochs=10)
-    wide, narrow = (fit(tiny_bert, settings, dtype) for dtype in (torch.float32, torch.bfloat16))
+    wide, narrow = (fit(tiny_bert, settings, t) for t in (torch.float32, dtype))
     assert narrow.loss_curve[-1] == pytest.approx(wide.loss_curve[-1], abs=0.05)
 
 
@@ -252,3 +253,18 @@ def test_an_epoch_on_cuda_never_waits_for_the_device(tiny_bert):
         cuda.fit()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_float16_leaves_out_the_steps_that_overflow(tiny_bert, monkeypatch):
+    settings = dataclasses.replace(SETTINGS, epochs=20, batch_size=3)  # 60 steps
+    usual = fit(tiny_bert, settings, torch.float16)
+    monkeypatch.setattr(optimizer, "_LOSS_SCALE", 2.0**30)  # some dozen halvings too large
+    later = fit(tiny_bert, settings, torch.float16)
+    assert later.loss_curve[-1] < 0.5 * later.loss_curve[0]
+    assert not torch.equal(later.weights["head.weight"], usual.weights["head.weight"])
+
+
+def test_a_fit_that_float16_has_left_out_is_refused(tiny_bert, monkeypatch):
+    monkeypatch.setattr(optimizer, "_LOSS_SCALE", 2.0**30)
+    with pytest.raises(NonFiniteLossError, match=r"In 9 of 9 steps .* too large for float16.*'bfloat16'"):
+        fit(tiny_bert, dataclasses.replace(SETTINGS, batch_size=3), torch.float16)

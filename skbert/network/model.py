@@ -222,7 +222,9 @@ def mean_of_texts(states: torch.Tensor, packing: Packing, lengths: torch.Tensor)
 
     Summed in the padded layout, whose gaps are zero: plain operations on every backend, no atomic additions.
     """
-    return packing.pad(states).sum(dim=1) / lengths[:, None]
+    # In float16 a sum over thousands of tokens may be too large, where their mean is not.
+    wide = torch.float32 if states.dtype == torch.float16 else states.dtype
+    return (packing.pad(states).sum(dim=1, dtype=wide) / lengths[:, None]).to(states.dtype)
 
 
 def maximum_of_texts(states: torch.Tensor, packing: Packing, lengths: torch.Tensor) -> torch.Tensor:

@@ -133,6 +133,7 @@ class Trainer:
         self.parts = Parts(settings.verbose)
         self.ranks = current()
         self.steps = 0
+        self.steps_before = moments.steps if moments is not None else 0
         self.n_steps = settings.epochs * -(-len(data) // settings.batch_size)
         self.loss_curve: list[float] = []
         self.losses: list[torch.Tensor] = []  # summed, of the steps of this epoch; on the device
@@ -163,6 +164,7 @@ class Trainer:
         result = self.result()
         self._check_weights(result.weights)
         self._check_logits()
+        self._check_steps()
         self.watcher.fit_end()
         return result
 
@@ -198,7 +200,7 @@ class Trainer:
         batch = batch.to(self.runtime.device)
         logits = self.model(batch)  # (n_texts, n_outputs)
         loss = self.loss(logits, batch.targets, batch.weights) * (len(indices) / n_texts)
-        loss.backward()
+        self.optimizer.backward(loss)
         return loss.detach()
 
     def result(self) -> TrainingResult:
@@ -248,6 +250,17 @@ class Trainer:
         batch = collate(self.data.encodings, np.arange(1)).to(self.runtime.device)
         if not torch.isfinite(self.model(batch)).all():
             raise NonFiniteLossError(f"After the last update the model gives no numbers; {self._remedy()}")
+
+    def _check_steps(self) -> None:
+        """See that float16 has not left most of the training out."""
+        if not self.optimizer.scaler.is_enabled():
+            return
+        skipped = self.steps - (self.optimizer.steps_taken() - self.steps_before)
+        if 2 * skipped > self.steps:
+            raise NonFiniteLossError(
+                f"In {skipped} of {self.steps} steps gradients were too large for float16, and these were "
+                "left out. Nothing was kept of this fit. Use precision='bfloat16' or 'float32'."
+            )
 
     def _remedy(self) -> str:
         norm = self.settings.max_grad_norm

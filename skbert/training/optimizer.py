@@ -5,6 +5,8 @@
 2. A step copies the gradients to the masters, clips their norm, applies AdamW (Loshchilov and Hutter, 2019,
    arXiv:1711.05101) and copies the masters back into the model.
 3. Where the model works in the masters' own dtype, master and weight are one tensor and nothing is copied.
+4. In float16 small gradients would vanish: torch's GradScaler scales the loss, and leaves out a step whose
+   gradients overflow, without asking the device (same paper, section 3.2).
 """
 
 from __future__ import annotations
@@ -21,14 +23,19 @@ from skbert.network.model import SequenceClassifier, narrow
 from skbert.runtime import Runtime
 from skbert.training.adapt import depths
 
+# Gradients of a mean loss are small: torch's own start, 2 ** 16, costs the first steps of some fits.
+_LOSS_SCALE = 2.0**12
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
     """What AdamW remembers: its steps, and the running means of each weight's gradient and of its square."""
 
-    steps: int
+    steps: int  # of the weight that has been training longest
+    steps_of: dict[str, int]  # of each, which may have been frozen for some
     rows: torch.Tensor  # of the embedding table, that it was training
     of_weights: dict[str, tuple[torch.Tensor, ...]]  # by the weight's name, on the CPU
+    loss_scale: dict[str, Any]  # GradScaler's state; empty where it does nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,12 @@ class MasterAdamW:
             lr=0.0,
             fused=runtime.device.type in ("cpu", "cuda", "mps"),
         )
+        scales_loss = runtime.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(runtime.device.type, init_scale=_LOSS_SCALE, enabled=scales_loss)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a loss to those in the model, scaled as `step` expects them."""
+        self.scaler.scale(loss).backward()
 
     @torch.no_grad()
     def step(
@@ -93,21 +106,28 @@ class MasterAdamW:
     ) -> None:
         """One update with the gradients that `backward` left in the model; clears them.
 
-        `add_up` is given the wide gradients, and may change them in place.
+        `add_up` is given the wide gradients, still scaled, and may change them in place.
         """
+        # Of a step that GradScaler leaves out this is a millionth too much.
         if self._table.grad is not None:
             self.embedding_decay *= 1 - learning_rate * self._table_decay
         self._widen_gradients()
         add_up([m.grad for m in self.masters if m.grad is not None])
+        self.scaler.unscale_(self._adamw)
         if self.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.masters, self.max_grad_norm)
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate * group["scale"]
-        self._adamw.step()
+        self.scaler.step(self._adamw)
+        self.scaler.update()
         self._narrow_weights()
         for working, master in self._pairs:
             working.grad = master.grad = None
         self._adamw.zero_grad()
+
+    def steps_taken(self) -> int:
+        """Steps that were not left out because gradients overflowed; asks the device."""
+        return max((int(state["step"]) for state in self._adamw.state.values()), default=0)
 
     def _widen_gradients(self) -> None:
         """Give each master the gradient of its narrow weight; none where nothing reached it."""
@@ -171,21 +191,27 @@ class MasterAdamW:
 
     def moments(self, rows: torch.Tensor) -> Moments:
         """A copy of what AdamW remembers; `rows` are those of the embedding table in training."""
-        found, steps = {}, 0
+        found, steps = {}, {}
         for name, master in self._of_names.items():
             if master in self._adamw.state:
                 state = self._adamw.state[master]
                 found[name] = tuple(state[k].to("cpu", copy=True) for k in ("exp_avg", "exp_avg_sq"))
-                steps = int(state["step"])
-        return Moments(steps, rows, found)
+                steps[name] = int(state["step"])
+        return Moments(self.steps_taken(), steps, rows, found, self.scaler.state_dict())
 
     def load_moments(self, moments: Moments) -> None:
         """Go on from what another optimizer of the same weights remembered."""
         for name, pair in moments.of_weights.items():
             master = self._of_names[name]
             first, second = (t.to(master, copy=True) for t in pair)
-            step = torch.full((), float(moments.steps), device=master.device)
+            step = torch.full((), float(moments.steps_of[name]), device=master.device)
             self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+        self.load_loss_scale(moments.loss_scale)
+
+    def load_loss_scale(self, state: dict[str, Any]) -> None:
+        """Put back what `scaler.state_dict()` gave, unless one of the two scales nothing."""
+        if state and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state)
 
 
 def _master(working: nn.Parameter, wide: torch.Tensor) -> nn.Parameter:

@@ -107,6 +107,7 @@ def state_of(trainer: Trainer) -> State:
         "scores": trainer.validation.scores,
         "part_size": trainer.parts.size,
         "embedding_decay": trainer.optimizer.embedding_decay,
+        "loss_scale": trainer.optimizer.scaler.state_dict(),
         "best_decay": best_decay,
         "n_losses": len(trainer.losses),
         "n_best": len(best),
@@ -146,6 +147,7 @@ def put_back(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndar
     }
     trainer.optimizer.load_state(weights)
     trainer.optimizer.embedding_decay = values["embedding_decay"]
+    trainer.optimizer.load_loss_scale(values["loss_scale"])
     trainer.steps = values["steps"]
     trainer.loss_curve = list(values["loss_curve"])
     trainer.validation.scores = list(values["scores"])
