@@ -121,7 +121,8 @@ class SavingMixin:
 
         ``pipeline("text-classification", folder)``, or `AutoModelForSequenceClassification` and
         `AutoTokenizer`. Texts longer than `max_length` tokens must be cut there with ``truncation=True``,
-        which is what `long_text` "head" does; the other values have no equal.
+        which is what `long_text` "head" does; the other values have no equal. Where both sides of a pair are
+        that long and an odd number of tokens is left for them, the odd one may be another side's there.
 
         Parameters
         ----------

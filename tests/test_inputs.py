@@ -176,3 +176,8 @@ def test_errors_are_the_built_in_ones_too():
         check_texts([1])
     with pytest.raises(ValueError, match="row 0"):
         check_texts([1])
+
+
+def test_arrays_without_dimensions_are_cells():
+    with pytest.raises(InputTypeError, match=r"type ndarray\) at row 0"):
+        check_texts([np.array("a"), np.array("b")])

@@ -215,6 +215,26 @@ def test_other_families_are_refused_by_name(fitted, tmp_path):
         fitted.save_pretrained(tmp_path)
 
 
+def test_label_names_have_an_order(fitted, tmp_path):
+    for given in ({"no", "yes"}, {0: "no", 1: "yes"}, "no", frozenset(["no", "yes"])):
+        with pytest.raises(InputError, match=f"label_names is a {type(given).__name__}"):
+            fitted.save_pretrained(tmp_path / "out", label_names=given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_end_with_nul_and_dates_come_back(make_classifier, reviews, tmp_path):
+    texts = list(reviews[0])
+    for labels, names in (
+        (["a", "a\0", "b"] * 8, ["a", "a\0", "b"]),
+        (np.array(["2020-01-01", "2021-01-01"] * 12, "M8[D]"), ["2020-01-01", "2021-01-01"]),
+    ):
+        classifier = make_classifier(pooling="cls").fit(texts, labels)
+        classifier.save_pretrained(tmp_path)
+        again = BertClassifier.from_pretrained(tmp_path, precision="float32", device="cpu")
+        assert again.classes_.tolist() == names
+        np.testing.assert_allclose(again.predict_proba(texts), classifier.predict_proba(texts), atol=1e-5)
+
+
 @pytest.mark.parametrize("names", [["one"], ["one", "two", "three"], ["one", "one"]])
 def test_label_names_are_one_for_each_label(fitted, names, tmp_path):
     with pytest.raises(InputError, match=r"label_names has \d names|not all different"):

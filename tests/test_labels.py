@@ -1,21 +1,25 @@
 """Labels against scikit-learn's own results."""
 
+import collections
 import datetime
+import re
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_array, csr_matrix
+from sklearn.exceptions import DataConversionWarning
 
 from skbert import InputError, SkbertWarning
 from skbert.data.inputs import Texts
 from skbert.data.labels import (
-    Labels,
     check_no_label,
+    check_same_classes,
     check_validation_labels,
     encode_known_labels,
     encode_labels,
+    known_labels,
 )
 
 KINDS = {
@@ -81,7 +85,6 @@ def test_a_thousand_classes():
 
 
 def test_column_vector_is_taken_with_scikit_learns_warning():
-    from sklearn.exceptions import DataConversionWarning
 
     with pytest.warns(DataConversionWarning) as caught:
         assert encode_labels(np.array([[0], [1]]), 2).codes.tolist() == [0, 1]
@@ -174,26 +177,34 @@ def test_validation_labels_of_another_form():
         check_validation_labels(INDICATOR[:2], 2, encode_labels(["a", "b"], 2))
 
 
-OF_ANOTHER_TYPE = {
-    "str for numbers": (
-        list(range(20)),
-        ["1", "2", "10"],
-        r"y are str, such as '1'.* numbers: \[0, 1, 2, 3, 4\]",
+BIG = 2**53
+OTHER_LABELS = {
+    "str for numbers": (list(range(20)), ["1", "2", "10"], r"not: \['1', '10', '2'\]"),
+    "numbers for str": ([str(n) for n in range(20)], [1, 2, 10], r"not: \[1, 2, 10\]"),
+    "objects of str": (list(range(20)), np.array(["1", "10"], dtype=object), r"not: \['1', '10'\]"),
+    "dates for str": (["2020-01-01", "2020-01-02"], pd.to_datetime(["2020-01-01"]), "not: "),
+    "large floats": ([BIG + 1, BIG + 3], [float(BIG)], r"not: \[9007199254740992\.0\]"),
+    "larger than a day": (
+        np.array(["2020-01-01", "2021-01-01"], "M8[D]"),
+        pd.to_datetime(["2020-01-01T01"]),
+        "not",
     ),
-    "numbers for str": ([str(n) for n in range(20)], [1, 2, 10], "y are numbers, such as 1,.* are str"),
-    "objects of str": (list(range(20)), np.array(["1", "10"], dtype=object), "y are str"),
-    "dates for str": (["2020-01-01", "2020-01-02"], pd.to_datetime(["2020-01-01"]), "y are dates"),
+    "beyond 2262": (
+        np.array(["2020-01-01", "3020-01-01"], "M8[D]"),
+        np.array(["2435-06-11"], "M8[D]"),
+        "not",
+    ),
 }
 
 
-@pytest.mark.parametrize("kind", OF_ANOTHER_TYPE)
-def test_labels_of_another_type_are_no_labels_of_the_model(kind):
-    """From ten classes on numpy compares both as str, among which 10 is before 2."""
-    classes, y, said = OF_ANOTHER_TYPE[kind]
+@pytest.mark.parametrize("kind", OTHER_LABELS)
+def test_labels_that_only_a_common_dtype_makes_equal_are_no_labels_of_the_model(kind):
+    """From ten classes on numpy compares numbers and str as str, among which 10 is before 2."""
+    classes, y, said = OTHER_LABELS[kind]
     known = encode_labels(classes, len(classes))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=f"y has classes that the model does {said}"):
         encode_known_labels(y, len(y), known)
-    with pytest.raises(InputError, match=said.replace("y are", "y_val are")):
+    with pytest.raises(InputError, match=f"y_val has classes that y does {said}"):
         check_validation_labels(y, len(y), known)
 
 
@@ -205,10 +216,62 @@ def test_labels_of_another_type_are_no_labels_of_the_model(kind):
         (["a", "b"], pd.Series(["b", "a"], dtype="category")),
         (["a", "b"], pd.array(["b", "a"], dtype="string")),
         (np.array(["2020-01-01", "2020-01-02"], "M8[D]"), pd.to_datetime(["2020-01-02", "2020-01-01"])),
+        (np.array(["2020-01-01", "3300-01-01"], "M8[D]"), np.array(["3300-01-01", "2020-01-01"], "M8[s]")),
+        (np.array([BIG, BIG + 1, BIG + 2]), np.array([BIG + 2, BIG], dtype=np.uint64)),
+        (np.array([BIG, BIG + 1], dtype=np.uint64), [BIG + 1, BIG]),
     ],
 )
 def test_equal_labels_of_another_dtype_are_those_of_the_model(classes, y):
     known = encode_labels(classes, len(classes))
     last = len(known.classes) - 1
     assert encode_known_labels(y, 2, known).codes.tolist() == [last, 0]
-    assert isinstance(known, Labels)
+
+
+def test_classes_that_a_later_call_names_are_compared_exactly():
+    known = encode_labels([BIG + 1, BIG + 3], 2)
+    check_same_classes(np.array([BIG + 3, BIG + 1], dtype=np.uint64), known)
+    with pytest.raises(InputError, match="not those of the first call"):
+        check_same_classes([float(BIG), float(BIG + 4)], known)
+
+
+def test_fifty_classes_are_no_regression():
+    known = known_labels(range(50), [1, 2])  # would warn
+    check_same_classes(list(range(50)), known)
+    assert known.classes.tolist() == list(range(50))
+
+
+@pytest.mark.parametrize("wrap", [collections.UserList, collections.deque])
+def test_other_sequences_are_read_as_lists(wrap):
+    assert encode_labels(wrap(["b", "a", "b"]), 3).codes.tolist() == [1, 0, 1]
+    with pytest.raises(InputError, match=r"missing label.*row 1"):
+        encode_labels(wrap(["b", float("nan"), "a"]), 3)
+
+
+def test_rows_of_one_label():
+    with pytest.warns(DataConversionWarning, match=r"shape \(3, 1\)"):
+        labels = encode_labels([["a"], ["a\0"], ["b"]], 3)
+    assert labels.classes.tolist() == ["a", "a\0", "b"]
+    with pytest.warns(DataConversionWarning), pytest.raises(InputError, match="y mixes str labels"):
+        encode_labels([["1"], [2]], 2)
+    with pytest.raises(InputError, match="y mixes str labels"):
+        encode_labels(pd.DataFrame({"y": ["1", 2]}), 2)
+    with pytest.raises(InputError, match="y mixes str labels"):
+        encode_labels(pd.Categorical(["1", 2]), 2)
+
+
+def test_what_is_masked_is_missing():
+    y = np.ma.array(["b", "a", "b"], mask=[False, True, False])
+    with pytest.raises(InputError, match=r"missing label.*row 1"):
+        encode_labels(y, 3)
+    assert encode_labels(np.ma.array(["b", "a", "b"]), 3).codes.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("shape", [(4, 0), (4, 2, 1)])
+def test_shapes_that_are_no_labels(shape):
+    with pytest.raises(InputError, match=f"y has the shape {re.escape(str(shape))}. Expected one label"):
+        encode_labels(np.zeros(shape), 4)
+
+
+def test_labels_in_arrays_without_dimensions():
+    y = [np.array("a"), np.array("b"), np.array("a")]
+    assert encode_labels(y, 3).codes.tolist() == [0, 1, 0]

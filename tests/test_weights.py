@@ -1,6 +1,9 @@
 """What each text weighs."""
 
+import datetime
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.utils import compute_sample_weight
 
@@ -98,3 +101,20 @@ def test_balanced_weighs_a_label_of_all_texts_as_one_without():
 def test_one_class_is_enough_where_training_goes_on():
     labels = encode_labels(["a", "b"], 2)
     assert check_weights(labels, [1, 0], None, min_classes=1)[0].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("unit", ["D", "ns"])
+def test_dates_are_weighed_by_any_form_of_them(unit):
+    days = np.array(["2020-01-01", "2021-01-01", "2020-01-01"], f"M8[{unit}]")
+    labels = encode_labels(days, 3)
+    for day in (datetime.date(2020, 1, 1), np.datetime64("2020-01-01"), pd.Timestamp("2020-01-01")):
+        assert both(labels, None, {day: 3.0}).tolist() == [3, 1, 3]
+    with pytest.raises(InputError, match=r"class_weight names.*2022.*Name dates that are in y"):
+        both(labels, None, {datetime.date(2022, 1, 1): 3.0})
+    with pytest.raises(InputError):
+        both(labels, None, {"spring": 3.0})
+
+
+def test_a_masked_weight_is_none():
+    with pytest.raises(InputError, match="sample_weight is nan at row 1"):
+        both(encode_labels(["a", "b"], 2), np.ma.array([1.0, 2.0], mask=[False, True]), None)

@@ -124,6 +124,11 @@ def encode(
     Returns
     -------
     Encodings
+
+    Notes
+    -----
+    Of a long text "head" reads no more than `max_length` tokens. So where both sides of a pair are that long
+    and an odd number of tokens is left for them, the odd one may go to the shorter side.
     """
     template = Template.read(tokenizer, texts.n_columns)
     budget = max_length - template.n_special

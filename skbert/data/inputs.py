@@ -157,16 +157,20 @@ def _columns_of_array(array: np.ndarray, name: str) -> list[list[Any]]:
 
 def _columns_of_rows(rows: Sequence[Any], name: str) -> list[list[Any]]:
     """A list of str is one column; a list of equally long tuples or lists is that many columns."""
-    if len(rows) == 0 or not isinstance(rows[0], list | tuple | np.ndarray):
+    if len(rows) == 0 or not _is_row(rows[0]):
         return [list(rows)]
     width = len(rows[0])
     for number, row in enumerate(rows):
-        if not isinstance(row, list | tuple | np.ndarray) or len(row) != width:
+        if not _is_row(row) or len(row) != width:
             raise InputTypeError(
                 f"Row {number} of {name} is {_describe(row)}, but row 0 is a {type(rows[0]).__name__} of "
                 f"{width}. {_EXPECTED}; all rows must have the same form."
             )
     return [[row[i] for row in rows] for i in range(width)]
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _check_cells(column: list[Any], number: int | None, name: str) -> None:

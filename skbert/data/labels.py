@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from skbert.data.inputs import Texts, check_texts
-from skbert.data.targets import as_input_error, label_values
+from skbert.data.targets import as_input_error, class_values, label_values
 from skbert.exceptions import InputError, warn
 
 TargetType = Literal["binary", "multiclass", "multilabel-indicator"]
@@ -118,7 +118,7 @@ def known_labels(classes: Any, y: Any) -> Labels:
             return Labels(values[:0], found, "multilabel-indicator")
         if classes is None:
             raise InputError("classes must be passed on the first call to partial_fit: all labels to come.")
-        found = np.unique(label_values(classes, "classes"))
+        found = class_values(classes)
     if len(found) < 2:
         raise InputError(f"classes={found.tolist()}; expected at least two classes.")
     return Labels(np.empty(0, np.int64), found, "binary" if len(found) == 2 else "multiclass")
@@ -129,8 +129,9 @@ def check_same_classes(classes: Any, known: Labels) -> None:
     if classes is None:
         return
     with as_input_error():
-        named = np.unique(label_values(classes, "classes"))
-    if not np.array_equal(named, known.classes):
+        named = class_values(classes)
+        same = len(named) == len(known.classes) and (codes_in(named, known.classes) >= 0).all()
+    if not same:
         raise InputError(
             f"classes={named.tolist()} are not those of the first call to partial_fit, "
             f"{known.classes.tolist()}. Pass the same ones, or none."
@@ -150,15 +151,43 @@ def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
         _check_columns(values.shape[1] == len(known.classes) and known.codes.ndim == 2, values, known)
         return Labels(values, known.classes, known.target_type)
     _check_columns(known.codes.ndim == 1, values, known)
-    _check_same_type(values, known.classes, "y", "the model's classes")
-    unseen = np.setdiff1d(values, known.classes)
+    with as_input_error():
+        codes = codes_in(values, known.classes)
+    unseen = np.unique(values[codes < 0])
     if len(unseen):
         raise InputError(
             f"y has classes that the model does not: {unseen[:5].tolist()}; it has "
             f"{known.classes[:10].tolist()}. With warm_start and partial_fit the classes stay; fit a new "
             "model for others."
         )
-    return Labels(np.searchsorted(known.classes, values).astype(np.int64), known.classes, known.target_type)
+    return Labels(codes, known.classes, known.target_type)
+
+
+def codes_in(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Places of labels among the classes; -1 for one that is none of them.
+
+    Looked up as Python's values, which are equal only if they are. numpy would give both one dtype before:
+    str of 1 and "1", among which 10 is before 2; floats of int64 and uint64, which run together; nanoseconds
+    of days, which overflow.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples,)
+    classes : ndarray of shape (n_classes,)
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), int64
+    """
+    found, inverse = np.unique(values, return_inverse=True)
+    if found.dtype.kind in "mM" and classes.dtype.kind == found.dtype.kind:
+        there = found.astype(classes.dtype)
+        kept = there.astype(found.dtype) == found
+    else:
+        there, kept = found, np.ones(len(found), dtype=bool)
+    places = {label: code for code, label in enumerate(classes.tolist())}
+    codes = np.array([places.get(label, -1) for label in there.tolist()], dtype=np.int64)
+    return np.where(kept, codes, -1)[inverse.reshape(-1)]
 
 
 def _check_columns(fits: bool, values: np.ndarray, known: Labels) -> None:
@@ -167,29 +196,6 @@ def _check_columns(fits: bool, values: np.ndarray, known: Labels) -> None:
             f"y has the shape {values.shape}, but the model was fitted with the target type "
             f"{known.target_type!r} and {len(known.classes)} classes. Pass labels of the same form."
         )
-
-
-def _check_same_type(values: np.ndarray, classes: np.ndarray, name: str, whose: str) -> None:
-    """Refuse 1 for "1": numpy would make str of both, and sort 10 before 2."""
-    types = [_type_of(labels) for labels in (values, classes)]
-    if types[0] != types[1]:
-        raise InputError(
-            f"The labels in {name} are {types[0]}, such as {values.tolist()[0]!r}, but {whose} are "
-            f"{types[1]}: {classes.tolist()[:5]}. Pass labels of the same type."
-        )
-
-
-def _type_of(labels: np.ndarray) -> str:
-    kind = labels.dtype.kind
-    if kind in "biuf":
-        return "numbers"
-    return (
-        "str"
-        if kind == "U" or isinstance(labels.tolist()[0], str)
-        else "dates"
-        if kind in "mM"
-        else "objects"
-    )
 
 
 def check_held_out(X: Any, y: Any, texts: Texts, labels: Labels) -> tuple[Texts, np.ndarray] | None:
@@ -238,8 +244,8 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
         )
     if values.ndim == 2:
         return values
-    _check_same_type(values, labels.classes, "y_val", "those in y")
-    unseen = np.setdiff1d(values, labels.classes)
+    with as_input_error():
+        unseen = np.unique(values[codes_in(values, labels.classes) < 0])
     if len(unseen):
         raise InputError(
             f"y_val has classes that y does not: {unseen[:5].tolist()}. Validation texts must be of classes "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +53,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
             if name == "y"
             else f"{name}={y!r}. Expected an array-like of labels."
         )
+    y = _unwrapped(y, name)
     _check_no_tag_lists(y, name)
     y = y.toarray() if hasattr(y, "toarray") else y
     if getattr(getattr(y, "dtype", None), "kind", "") == "T":
@@ -88,21 +90,49 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     return values
 
 
+def class_values(classes: Any) -> np.ndarray:
+    """The classes that a call names, sorted; each stands there once, which is no sign of a regression."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*unique classes is greater")
+        return np.unique(label_values(classes, "classes"))
+
+
+def _unwrapped(y: Any, name: str) -> Any:
+    """Other sequences as lists, rows of one label as labels, and what is masked as missing."""
+    if isinstance(y, np.ma.MaskedArray):
+        cells = y.data.astype(object) if np.ma.is_masked(y) else y.data
+        cells[np.ma.getmaskarray(y)] = None
+        return cells
+    if isinstance(y, Sequence) and not isinstance(y, list | tuple) and not hasattr(y, "__array__"):
+        y = list(y)
+    if isinstance(y, list | tuple) and y and all(isinstance(r, list | tuple) and len(r) == 1 for r in y):
+        _warn_of_column((len(y), 1), name)
+        return [row[0] for row in y]
+    return y
+
+
+def _warn_of_column(shape: tuple[int, ...], name: str) -> None:
+    warn(
+        f"A column-vector y was passed when a 1d array was expected: {name} has the shape {shape}. Pass "
+        "y.ravel().",
+        DataConversionWarning,
+    )
+
+
 def _as_column(y: Any, name: str) -> np.ndarray | None:
     """The labels as a 1-D array, if they are one label per text."""
     column = np.asarray(y)
     if column.ndim == 2 and column.shape[1] == 1:
-        warn(
-            f"A column-vector y was passed when a 1d array was expected: {name} has the shape "
-            f"{column.shape}. Pass y.ravel().",
-            DataConversionWarning,
-        )
+        _warn_of_column(column.shape, name)
         column = column.reshape(-1)
     return column if column.ndim == 1 else None
 
 
 def _unknown(y: Any, name: str) -> str:
-    first = np.asarray(y, dtype=object).reshape(-1)[0]
+    array = np.asarray(y, dtype=object)
+    if array.size == 0 or array.ndim > 2:
+        return f"{name} has the shape {array.shape}. Expected one label per text, or an indicator matrix."
+    first = array.reshape(-1)[0]
     return (
         f"Unknown label type: {name} holds labels of the type {type(first).__name__}, such as "
         f"{str(first)[:60]!r} at row 0. Expected str, int, bool or datetime64. Convert them, for example "
@@ -142,7 +172,7 @@ def _check_finite(labels: np.ndarray, name: str) -> None:
 def _check_no_tag_lists(y: Any, name: str) -> None:
     """Refuse a list of the labels of each text, which numpy would only call inhomogeneous."""
     rows = _loose_labels(y)
-    lists = [isinstance(row, list | tuple | np.ndarray) for row in rows]
+    lists = [isinstance(row, list | tuple) or (isinstance(row, np.ndarray) and row.ndim > 0) for row in rows]
     ragged = (
         any(lists)
         and len({len(row) if is_list else -1 for row, is_list in zip(rows, lists, strict=True)}) > 1
@@ -156,11 +186,12 @@ def _check_no_tag_lists(y: Any, name: str) -> None:
 
 
 def _loose_labels(y: Any) -> list[Any]:
-    """Labels that no dtype holds together: those of a list, or of a 1-D object array or Series."""
+    """Labels that no dtype holds together: those of a list, or of one column of objects."""
     if isinstance(y, list | tuple):
         return list(y)
-    is_object = str(getattr(y, "dtype", "")) == "object" and getattr(y, "ndim", 1) == 1
-    return np.asarray(y).tolist() if is_object else []
+    is_column = getattr(y, "ndim", 1) == 1 or getattr(y, "shape", ())[1:] == (1,)
+    column = np.asarray(y) if is_column and not hasattr(y, "toarray") else np.empty(0)
+    return column.reshape(-1).tolist() if column.dtype == object else []
 
 
 def _first_missing(y: Any) -> int | None:

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 
-from skbert.data.labels import Labels
+from skbert.data.labels import Labels, codes_in
 from skbert.data.targets import as_input_error
 from skbert.exceptions import InputError
 
@@ -70,7 +70,9 @@ def _check_sample_weights(sample_weight: Any) -> None:
     """What scikit-learn refuses, too, but by its row."""
     if sample_weight is None:
         return
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    weights = np.array(sample_weight, dtype=np.float64)
+    if isinstance(sample_weight, np.ma.MaskedArray):
+        weights[np.ma.getmaskarray(sample_weight)] = np.nan
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if weights.ndim == 1 and len(bad):
         raise InputError(
@@ -91,6 +93,8 @@ def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -
     if class_weight is None:
         return per_class
     if isinstance(class_weight, dict):
+        if labels.classes.dtype.kind == "M":
+            return _checked_class_weights(_weights_of_dates(class_weight, labels), labels)
         _check_names(class_weight, labels)
     rows, present = np.arange(len(weights)), np.arange(len(labels.classes))
     if class_weight == "balanced":  # a class whose rows all have weight zero has no frequency
@@ -104,6 +108,21 @@ def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -
             sample_weight=weights[rows],
         )
     return _checked_class_weights(per_class, labels)
+
+
+def _weights_of_dates(class_weight: dict[Any, float], labels: Labels) -> np.ndarray:
+    """As scikit-learn has it for other labels: it finds no date in a dict."""
+    with as_input_error():
+        codes = codes_in(np.array(list(class_weight), dtype="M8[us]"), labels.classes)
+        given = np.array(list(class_weight.values()), dtype=float)
+    per_class = np.ones(len(labels.classes))
+    per_class[codes[codes >= 0]] = given[codes >= 0]
+    if (codes < 0).any() and len(set(codes[codes >= 0])) < len(per_class):
+        raise InputError(
+            f"class_weight names {list(class_weight)[:5]}, but the classes in y are "
+            f"{labels.classes.astype(str).tolist()[:10]}. Name dates that are in y."
+        )
+    return per_class
 
 
 def _check_names(class_weight: dict[Any, float], labels: Labels) -> None:

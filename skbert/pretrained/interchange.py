@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,12 +47,19 @@ def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names:
 
 def _label_names(estimator: Any, given: Any) -> list[str]:
     classes = estimator.classes_
+    if isinstance(given, str | bytes | Set | Mapping):
+        raise InputError(
+            f"label_names is a {type(given).__name__}. Expected a name for each label, in the order of "
+            f"classes_: {classes.tolist()[:10]}."
+        )
     if given is not None:
         names = [str(name) for name in given]
     elif estimator.target_type_ == "multilabel-indicator" and classes.dtype.kind != "U":
         names = [f"LABEL_{column}" for column in range(len(classes))]  # as transformers names the nameless
     else:
-        names = [str(label) for label in classes.tolist()]
+        names = [
+            str(label) for label in (classes.astype(str) if classes.dtype.kind == "M" else classes).tolist()
+        ]
     if len(names) != len(classes):
         raise InputError(
             f"label_names has {len(names)} names. Expected one for each of {len(classes)} labels."
@@ -176,7 +184,7 @@ def from_pretrained(
     order = np.arange(len(names)) if is_multilabel else np.argsort(names)
     kind = "binary" if len(names) == 2 else "multiclass"
     vars(estimator).update(
-        classes_=np.array(names)[order],
+        classes_=_with_a_dtype(names)[order],
         target_type_="multilabel-indicator" if is_multilabel else kind,
         n_features_in_=2 if pairs else 1,
         model_=_as_skbert(classifier, checkpoint, order),
@@ -206,6 +214,11 @@ def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
         )
     checkpoints.refuse_other_weights(folder, missing, report["unexpected_keys"], classifier.base_model)
     return classifier.eval().requires_grad_(False)
+
+
+def _with_a_dtype(names: list[str]) -> np.ndarray:
+    """Names as an array; as objects where one ends with NUL, which numpy's str would drop."""
+    return np.array(names, dtype=object if any(name.endswith("\0") for name in names) else str)
 
 
 def _check_parameters(estimator: Any, config: Any) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import get_scorer
+from sklearn.metrics import d2_log_loss_score, get_scorer, log_loss
 from sklearn.model_selection import train_test_split
 
 from skbert.data import outputs
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # scikit-learn takes the rows of an indicator matrix as probabilities of one label.
-_OF_ONE_LABEL = ("neg_log_loss", "d2_log_loss_score")
+_OF_ONE_LABEL = (log_loss, d2_log_loss_score)
 
 
 class NoValidation:
@@ -85,18 +85,19 @@ class Validation(NoValidation):
         runtime: Runtime,
     ) -> None:
         super().__init__()
-        if scoring in _OF_ONE_LABEL and labels.target_type == "multilabel-indicator":
+        self._scorer = get_scorer("accuracy" if scoring is None else scoring)
+        of_one_label = getattr(self._scorer, "_score_func", None) in _OF_ONE_LABEL
+        if of_one_label and labels.target_type == "multilabel-indicator":
             raise InputError(
                 f"scoring={scoring!r} counts the labels that a text has, and not those that it has not: to "
                 "predict all of them would score best. For an indicator matrix take another scorer, such as "
-                "'f1_macro', 'average_precision' or 'neg_brier_score'."
+                "'f1_macro' or 'average_precision'."
             )
         self.encodings = encodings
         self.y = y
         self.labels = labels
         self.patience = patience
         self.runtime = runtime
-        self._scorer = get_scorer("accuracy" if scoring is None else scoring)
 
     @property
     def should_stop(self) -> bool:  # type: ignore[override]  # a constant in the base, which never stops
