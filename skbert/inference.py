@@ -54,7 +54,7 @@ def run_model(
     ------
     NonFiniteOutputError
     """
-    return run_working_model(replica(model, runtime), encodings, runtime, output, progress)
+    return run_working_model(replica(model, runtime), encodings, runtime, output, progress, model)
 
 
 def run_working_model(
@@ -63,8 +63,12 @@ def run_working_model(
     runtime: Runtime,
     output: Literal["logits", "embeddings"] = "logits",
     progress: Progress = SILENT,
+    wide: SequenceClassifier | None = None,
 ) -> np.ndarray:
-    """Run a model that is on the device of `runtime`, in its precision and in eval mode, over all texts."""
+    """Run a model that is on the device of `runtime`, in its precision and in eval mode, over all texts.
+
+    `wide` is the model that it is a replica of, if it is one.
+    """
     function = model.forward if output == "logits" else model.embed
     width = model.head.out_features if output == "logits" else model.hidden_size
     rows = np.empty((len(encodings), width), dtype=wide_dtype(runtime))
@@ -78,24 +82,39 @@ def run_working_model(
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             parts.run(fill, indices)
             progress.move(len(indices) * texts_per_row)
-    check_finite(rows, model, runtime)
+    check_finite(rows.max(axis=1) if output == "logits" else rows, wide or model, runtime)
     return encodings.mean_of_texts(rows)
 
 
-def check_finite(rows: np.ndarray, model: SequenceClassifier, runtime: Runtime) -> None:
-    """Refuse what a model gave if it holds NaN or infinity; name the weight or the precision behind it."""
-    if np.isfinite(rows).all():
+def check_finite(values: np.ndarray, model: SequenceClassifier, runtime: Runtime) -> None:
+    """Refuse what a model gave if it is no number, and name the weight or the precision behind it.
+
+    Parameters
+    ----------
+    values : ndarray
+        Embeddings, or the largest logit of each row: minus infinity switches a class off beside others.
+    model : SequenceClassifier
+        Best in its own precision: in a narrow one large weights are infinite.
+    runtime : Runtime
+        In which it was run.
+
+    Raises
+    ------
+    NonFiniteOutputError
+    """
+    if np.isfinite(values).all():
         return
     for name, weight in model.state_dict().items():
-        if not torch.isfinite(weight).all():
+        if torch.isnan(weight).any() or (weight.dtype != torch.float16 and torch.isposinf(weight).any()):
             raise NonFiniteOutputError(
                 f"The model gives no numbers: its weight {name} holds NaN or infinity. Take another "
                 "checkpoint, or fit the model anew."
             )
-    wider = "float64" if runtime.dtype == torch.float32 else "float32"
+    wider = {torch.float32: "float64", torch.float64: None}.get(runtime.dtype, "float32")
     raise NonFiniteOutputError(
         "The model gives NaN or infinity for a text, though its weights are finite: what its layers compute "
-        f"grows too large for {str(runtime.dtype).removeprefix('torch.')}. Set precision='{wider}'."
+        f"grows too large for {str(runtime.dtype).removeprefix('torch.')}. "
+        + ("Take another checkpoint." if wider is None else f"Set precision='{wider}'.")
     )
 
 

@@ -51,6 +51,7 @@ def resolve_settings(
         layer_decay=parameters["layer_decay"],
         weight_decay=parameters["weight_decay"],
         max_grad_norm=parameters["max_grad_norm"],
+        goes_on=going_on,
         verbose=parameters["verbose"],
     )
 

@@ -326,6 +326,11 @@ def test_a_failed_fit_changes_nothing(case, make_classifier, reviews):
             NonFiniteLossError,
             "gives no numbers.*1e.18",
         ),
+        (
+            {"learning_rate": 1e18, "epochs": 1, "batch_size": 24, "early_stopping": True},
+            NonFiniteLossError,
+            "gives no numbers.*1e.18",
+        ),
     ],
 )
 def test_what_only_fit_can_find_out_changes_nothing_either(parameters, error, said, make_classifier, reviews):

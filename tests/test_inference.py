@@ -151,7 +151,12 @@ def test_a_weight_that_is_no_number_is_named(value, output, runtime, model, enco
 
 @pytest.mark.parametrize(
     ("dtype", "value", "wider"),
-    [(torch.float32, 3e38, "float64"), (torch.bfloat16, 3e38, "float32"), (torch.float16, 3e4, "float32")],
+    [
+        (torch.float32, 3e38, "float64"),
+        (torch.bfloat16, 3e38, "float32"),
+        (torch.float16, 3e4, "float32"),
+        (torch.float16, 7e4, "float32"),  # infinite in float16, and only there
+    ],
 )
 def test_finite_weights_that_give_no_numbers_name_the_precision(dtype, value, wider, model, encodings):
     with torch.no_grad():
@@ -174,14 +179,45 @@ def test_a_model_that_gives_no_numbers_gives_no_labels(parameters, tiny_bert):
     assert np.isfinite(classifier.transform(texts)).all()
 
 
-@pytest.mark.parametrize("parameters", [{}, {"freeze": "encoder"}, {"freeze": 1}, {"early_stopping": True}])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"freeze": "encoder"},
+        {"freeze": 1},
+        {"early_stopping": True},
+        {"head_init": "random"},
+        {"lora": 2, "head_init": "random"},
+        {"freeze": 1, "head_init": "random"},
+    ],
+)
 def test_a_checkpoint_that_gives_no_numbers_is_named_before_it_is_trained(parameters, tmp_path):
     folder = build_checkpoint("bert", tmp_path / "broken", layers=2)
     tensors = load_file(folder / "model.safetensors")
     name = next(name for name in tensors if name.endswith("layer.1.output.dense.weight"))
     tensors[name][0] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    classifier = BertClassifier(folder, epochs=1, max_length=16, **RECIPE, **parameters)
-    with pytest.raises(NonFiniteOutputError, match=r"encoder\.layer\.1\.output\.dense\.weight"):
+    unfinished = tmp_path / "unfinished"
+    classifier = BertClassifier(
+        folder, epochs=1, max_length=16, checkpoint=unfinished, **RECIPE, **parameters
+    )
+    with pytest.raises(
+        NonFiniteOutputError, match=r"encoder\.layer\.1\.output\.dense\.(base_layer\.)?weight"
+    ):
         classifier.fit(["good film", "bad film"] * 8, [1, 0] * 8)
     assert not hasattr(classifier, "model_")
+    assert not unfinished.exists()  # to go on with it would be of no use
+
+
+def test_a_class_may_be_switched_off_by_a_logit_of_minus_infinity(model, encodings):
+    runtime = Runtime(CPU, torch.float32)
+    before = inference.run_model(model, encodings, runtime)
+    with torch.no_grad():
+        model.head.bias[1] = -float("inf")
+    p = probabilities(inference.run_model(model, encodings, runtime), "multiclass")
+    assert not p[:, 1].any()
+    np.testing.assert_allclose(p[:, [0, 2]], probabilities(before[:, [0, 2]], "binary"), atol=1e-6)
+    with torch.no_grad():
+        model.head.bias.fill_(-float("inf"))
+    with pytest.raises(NonFiniteOutputError):
+        inference.run_model(model, encodings, runtime)

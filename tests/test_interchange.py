@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from checkpoints import FAMILIES, build_config, build_tokenizer, save_tokenizer
+from checkpoints import FAMILIES, build_checkpoint, build_config, build_tokenizer, save_tokenizer
 from safetensors.torch import load_file
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
@@ -429,6 +429,18 @@ def test_parameters_are_checked(tmp_path):
 def test_weights_are_of_the_type_that_was_read(tmp_path, fitted):
     fitted.save_pretrained(tmp_path)
     assert {weight.dtype for weight in load_file(tmp_path / "model.safetensors").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_what_was_written_predicts_in_float16_too(family, make_classifier, reviews, tmp_path):
+    """Of an encoder without a pooler: the weights that are put in its place would be zero in float16."""
+    folder = build_checkpoint(family, tmp_path / "start", layers=2, masked_lm=True)
+    classifier = make_classifier(model=str(folder), pooling="cls", epochs=6).fit(*reviews)
+    classifier.save_pretrained(tmp_path / "written")
+    again = BertClassifier.from_pretrained(tmp_path / "written", device="cpu", precision="float16")
+    expected = classifier.predict_proba(list(reviews[0]))
+    assert len(np.unique(expected.round(3), axis=0)) > 2
+    np.testing.assert_allclose(again.predict_proba(list(reviews[0])), expected, atol=5e-3)
 
 
 def test_what_save_gives_back_has_no_attribute_more(tmp_path):

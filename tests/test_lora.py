@@ -170,4 +170,4 @@ def test_biases_that_have_no_place_are_refused_before_the_training(
     with pytest.raises(InputError, match=r"lora_bias=True.*Wqkv has no bias.*False"):
         classifier.fit(*reviews)
     config = peft.LoraConfig(r=2, target_modules=["query"], lora_bias=True)
-    assert make_classifier(lora=config).fit(*reviews).score(*reviews) >= 0
+    assert make_classifier(lora=config).fit(*reviews).adapters_ == {}  # more than a product of two factors

@@ -119,9 +119,9 @@ def test_schedule_of_one_step_moves():
     assert linear_schedule(0, 1, 0.0) == 1.0
 
 
-def make_half():
+def make_half(max_grad_norm=None):
     toy = make_toy()
-    return toy, MasterAdamW(toy, Runtime(torch.device("cpu"), torch.float16), 0.0, 1.0, None)
+    return toy, MasterAdamW(toy, Runtime(torch.device("cpu"), torch.float16), 0.0, 1.0, max_grad_norm)
 
 
 def test_float16_keeps_gradients_that_would_vanish():
@@ -136,14 +136,17 @@ def test_float16_keeps_gradients_that_would_vanish():
     assert not torch.equal(toy.encoder[0].weight, before)
 
 
-def test_scaled_steps_are_those_of_float32():
-    toy, optimizer = make_half()
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_scaled_steps_are_those_of_float32(max_grad_norm):
+    """Gradients fall from step to step, so that one of them clipped too much would count for more."""
+    toy, optimizer = make_half(max_grad_norm)
     reference = make_toy()
-    plain = MasterAdamW(reference, Runtime(torch.device("cpu"), torch.float32), 0.0, 1.0, None)
-    for _ in range(20):
-        optimizer.backward(toy(data()).square().sum())
+    plain = MasterAdamW(reference, Runtime(torch.device("cpu"), torch.float32), 0.0, 1.0, max_grad_norm)
+    for step in range(20):
+        factor = 0.7**step
+        optimizer.backward(toy(data()).square().sum() * factor)
         optimizer.step(1e-2)
-        plain.backward(reference(data()).square().sum())
+        plain.backward(reference(data()).square().sum() * factor)
         plain.step(1e-2)
     assert optimizer.steps_taken() == plain.steps_taken() == 20
     for name, weight in plain.weights().items():

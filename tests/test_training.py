@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel
 
-from skbert import NonFiniteLossError
+from skbert import NonFiniteLossError, NonFiniteOutputError
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.data.outputs import make_loss
 from skbert.network.model import SequenceClassifier, reset_head, set_dropout
 from skbert.pretrained import checkpoints
 from skbert.runtime import Generators, Runtime
-from skbert.training import loop, optimizer
+from skbert.training import loop, optimizer, resume
 from skbert.training.callbacks import Watcher
 from skbert.training.optimizer import linear_schedule, parameter_groups
 from skbert.training.validation import NoValidation
@@ -53,7 +53,7 @@ def fit(folder, settings=SETTINGS, dtype=torch.float32, seed=0, dropout=0.0, wat
     return trainer(model, data, generators, settings, dtype, watcher).fit()
 
 
-def trainer(model, data, generators, settings=SETTINGS, dtype=torch.float32, watcher=None):
+def trainer(model, data, generators, settings=SETTINGS, dtype=torch.float32, watcher=None, moments=None):
     return loop.Trainer(
         model.requires_grad_(),
         data,
@@ -63,6 +63,7 @@ def trainer(model, data, generators, settings=SETTINGS, dtype=torch.float32, wat
         generators,
         watcher or Watcher(),
         NoValidation(),
+        moments,
     )
 
 
@@ -140,10 +141,21 @@ def test_weights_that_give_no_numbers_are_named_before_a_rate_is_blamed(tiny_ber
     model, data = make(tiny_bert)
     with torch.no_grad():
         model.head.weight.fill_(float("inf"))
-    with pytest.raises(
-        NonFiniteLossError, match=r"step 1 \(epoch 1\), before any update.*another checkpoint"
-    ):
+    with pytest.raises(NonFiniteOutputError, match=r"its weight head\.weight"):
         trainer(model, data, Generators.from_seed(0, CPU)).fit()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "remedy"), [(torch.float32, r"others\.$"), (torch.bfloat16, "or use prec")]
+)
+def test_a_loss_that_is_none_before_any_update_is_no_matter_of_the_rate(dtype, remedy, tiny_bert):
+    model, data = make(tiny_bert)
+    row = data.encodings.ids[data.encodings.offsets[3] + 1]  # of a word that the first text does not have
+    assert row not in data.encodings.ids[: data.encodings.offsets[1]]
+    with torch.no_grad():
+        model.encoder.get_input_embeddings().weight[row] = float("nan")
+    with pytest.raises(NonFiniteLossError, match=rf"step 1 \(epoch 1\), before any update.*{remedy}"):
+        trainer(model, data, Generators.from_seed(0, CPU), dtype=dtype).fit()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +163,7 @@ def test_weights_that_give_no_numbers_are_named_before_a_rate_is_blamed(tiny_ber
     [
         (1.0, torch.float32, "Lower learning_rate, or lower max_grad_norm."),
         (None, torch.float32, "Lower learning_rate, or set max_grad_norm=1.0."),
-        (1.0, torch.bfloat16, "Lower learning_rate, lower max_grad_norm, or use precision='float32'."),
+        (1.0, torch.bfloat16, "Lower learning_rate, or lower max_grad_norm, or use precision='float32'."),
     ],
 )
 def test_remedies_are_those_that_were_not_taken_yet(norm, dtype, remedy, tiny_bert):
@@ -268,3 +280,36 @@ def test_a_fit_that_float16_has_left_out_is_refused(tiny_bert, monkeypatch):
     monkeypatch.setattr(optimizer, "_LOSS_SCALE", 2.0**30)
     with pytest.raises(NonFiniteLossError, match=r"In 9 of 9 steps .* too large for float16.*'bfloat16'"):
         fit(tiny_bert, dataclasses.replace(SETTINGS, batch_size=3), torch.float16)
+
+
+def test_a_call_of_several_may_leave_its_only_step_out(tiny_bert, monkeypatch):
+    """What it keeps is the smaller scale, under which the next call's step goes through."""
+    settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=7, goes_on=True)
+    monkeypatch.setattr(optimizer, "_LOSS_SCALE", 2.0**22)
+    model, data = make(tiny_bert)
+    moments, scales = None, []
+    for _ in range(12):
+        one = trainer(model, data, Generators.from_seed(0, CPU), settings, torch.float16, moments=moments)
+        result = one.fit()
+        moments = one.moments()
+        scales.append(moments.loss_scale["scale"])
+        model = make(tiny_bert)[0]
+        model.load_state_dict(result.weights)
+    assert scales[0] == 2.0**21
+    assert scales[-1] == scales[-2] < 2.0**20
+    assert 0 < moments.steps < 12
+
+
+def test_a_state_holds_the_scale_of_the_loss(tiny_bert, monkeypatch):
+    monkeypatch.setattr(optimizer, "_LOSS_SCALE", 2.0**30)
+    settings = dataclasses.replace(SETTINGS, epochs=20)
+    model, data = make(tiny_bert)
+    first = trainer(model, data, Generators.from_seed(0, CPU), settings, torch.float16)
+    first.fit()
+    values, arrays = resume.state_of(first)
+    again = trainer(*make(tiny_bert), Generators.from_seed(0, CPU), settings, torch.float16)
+    resume.put_back(again, values, arrays)
+    assert again.optimizer.scaler.state_dict() == first.optimizer.scaler.state_dict()
+    assert again.optimizer.scaler.get_scale() < 2.0**30
+    del values["loss_scale"]  # as states of fits were at first
+    resume.put_back(again, values, arrays)

@@ -5,6 +5,7 @@ import datetime
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 from sklearn.utils import compute_sample_weight
 
 from skbert import InputError, SkbertWarning
@@ -58,7 +59,10 @@ def test_weights_combine():
         ([1, float("nan")], None, "sample_weight is nan at row 1"),
         ([float("inf"), 1], None, "sample_weight is inf at row 0"),
         ([1, "much"], None, "could not convert"),
-        ([[1, 1], [1, 1]], None, "1D|one-dimensional|dimension"),
+        ([[0, 0], [0, 0]], None, "1D|one-dimensional|dimension"),
+        (-1.0, None, "[Nn]egative"),
+        ([], None, "0 sample|shape"),
+        (csr_array([[1.0, 1.0]]), None, "[Ss]parse"),
         (None, {"a": 0, "b": 0}, "weight above zero"),
         (None, {"a": 0, "b": 1}, r"only \['b'\]"),
         (None, {"a": -1, "b": 1}, "class_weight"),
@@ -116,5 +120,5 @@ def test_dates_are_weighed_by_any_form_of_them(unit):
 
 
 def test_a_masked_weight_is_none():
-    with pytest.raises(InputError, match="sample_weight is nan at row 1"):
+    with pytest.raises(InputError, match="sample_weight is masked at row 1"):
         both(encode_labels(["a", "b"], 2), np.ma.array([1.0, 2.0], mask=[False, True]), None)

@@ -41,8 +41,10 @@ def check_weights(
         All above zero.
     """
     with as_input_error():
-        _check_sample_weights(sample_weight)
-        weights = _check_sample_weight(sample_weight, labels.codes, dtype=np.float64)
+        _check_each(sample_weight)
+        weights = _check_sample_weight(
+            sample_weight, labels.codes, dtype=np.float64, ensure_non_negative=True
+        )
     if labels.codes.ndim == 2:
         of_classes = _label_weights(labels, weights, class_weight)
         of_rows = weights[:, None] * np.where(labels.codes == 1, of_classes > 0, True)
@@ -66,17 +68,19 @@ def check_weights(
     return of_rows, of_classes
 
 
-def _check_sample_weights(sample_weight: Any) -> None:
-    """What scikit-learn refuses, too, but by its row."""
-    if sample_weight is None:
-        return
-    weights = np.array(sample_weight, dtype=np.float64)
+def _check_each(sample_weight: Any) -> None:
+    """What scikit-learn refuses, too, but by its row; and what it does not look at, a mask."""
+    weights = np.asarray(sample_weight)
+    if weights.ndim != 1 or weights.dtype.kind not in "biuf" or len(weights) == 0:
+        return  # scikit-learn says what is wrong with it, or converts it
+    masked = np.zeros(len(weights), dtype=bool)
     if isinstance(sample_weight, np.ma.MaskedArray):
-        weights[np.ma.getmaskarray(sample_weight)] = np.nan
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if weights.ndim == 1 and len(bad):
+        masked = np.ma.getmaskarray(sample_weight)
+    bad = np.flatnonzero(masked | ~np.isfinite(weights) | (weights < 0))
+    if len(bad):
+        found = "masked" if masked[bad[0]] else f"{weights[bad[0]]:g}"
         raise InputError(
-            f"sample_weight is {weights[bad[0]]:g} at row {bad[0]}. Expected finite weights of zero or more."
+            f"sample_weight is {found} at row {bad[0]}. Expected finite weights of zero or more."
         )
     if not weights.any():
         raise InputError("All sample weights are zero, so there is nothing to learn from.")

@@ -44,10 +44,14 @@ def note_unchanged(encoder: nn.Module, copy: nn.Module, trained: nn.Module) -> N
     with _lock:
         known = _known(encoder)
         before, after = dict(encoder.named_parameters()), dict(copy.named_parameters())
-        # What a fit in another precision has rounded is not what it was.
-        kept = {name for name in before.keys() & after.keys() if before[name].dtype == after[name].dtype}
+        kept = {n for n in before.keys() & after.keys() if _holds(after[n].dtype, before[n].dtype)}
         names = fixed & known.keys() & kept
         _hashed[copy] = (_state(copy), {name: known[name] for name in names})
+
+
+def _holds(wide: torch.dtype, dtype: torch.dtype) -> bool:
+    """Whether a fit in another precision has rounded nothing."""
+    return torch.promote_types(wide, dtype) == wide
 
 
 def knows_all(encoder: nn.Module) -> bool:

@@ -152,7 +152,8 @@ class SequenceClassifier(nn.Module):
 
     def _apply_pooler(self, vectors: torch.Tensor) -> torch.Tensor:
         if self.pooler is not None:
-            vectors = filler.apply(self.pooler, vectors[:, None])
+            dtype = next(self.pooler.parameters()).dtype
+            vectors = filler.apply(self.pooler, vectors.to(dtype)[:, None])
         return vectors.to(self.head.weight.dtype)
 
     def _encode_packed(self, batch: Batch, packing: Packing) -> torch.Tensor:
@@ -252,7 +253,8 @@ def twin(module: Module, *, shared: bool = False) -> Module:
 
 def narrow(model: SequenceClassifier, dtype: torch.dtype) -> None:
     """Let the encoder work in `dtype`; its buffers (rotary frequencies) and the head stay wide."""
-    for part in (model.encoder, model.pooler):
+    # A pooler's weights may be tiny (`pretrained/families.py`), and zero in float16.
+    for part in (model.encoder, None if dtype == torch.float16 else model.pooler):
         for parameter in [] if part is None else part.parameters():
             parameter.data = parameter.data.to(dtype)
 

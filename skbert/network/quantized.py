@@ -65,13 +65,11 @@ class Int8Linear(nn.Module):
         Of this layer and of those that may read the same input.
     """
 
-    scale: torch.Tensor
-
     def __init__(self, linear: nn.Linear, last_input: LastInput) -> None:
         super().__init__()
         rows, scale = quantized_rows(linear.weight.detach().float())
         bias = linear.bias
-        self.register_buffer("scale", scale.squeeze(1))  # (n_outputs,) float32
+        self.scale = scale.squeeze(1)  # (n_outputs,) float32
         self.bias = torch.zeros_like(self.scale) if bias is None else bias.detach().float()
         self.product = (_FastProduct if fast_product_is_exact() else _Product)(rows, self.scale)
         self.last_input = last_input

@@ -203,7 +203,7 @@ def _with_checkpoint(
     try:
         encoder = checkpoints.load(checkpoint, revision).new_encoder(shared=True)
     except CheckpointError as error:
-        raise CheckpointError(f"checkpoint={os.fspath(checkpoint)!r} was not found: {error}") from error
+        raise CheckpointError(f"checkpoint={os.fspath(checkpoint)!r} cannot be used: {error}") from error
     dtypes = {name: tensorfile.dtype_of(about) for name, about in content["arrays"].items()}
     return delta.whole(arrays, delta.weights_of(encoder), dtypes)
 

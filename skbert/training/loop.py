@@ -22,6 +22,7 @@ import torch
 from skbert.data.batching import collate, shuffled_minibatches
 from skbert.data.encoding import Encodings
 from skbert.exceptions import NonFiniteLossError
+from skbert.inference import check_finite
 from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier
 from skbert.runtime import Generators, Runtime, wide_dtype
@@ -61,6 +62,7 @@ class TrainingSettings:
     layer_decay: float
     weight_decay: float
     max_grad_norm: float | None
+    goes_on: bool = False  # one call of several: what it leaves out, the next one may do
     verbose: int = 0
 
 
@@ -133,7 +135,6 @@ class Trainer:
         self.parts = Parts(settings.verbose)
         self.ranks = current()
         self.steps = 0
-        self.steps_before = moments.steps if moments is not None else 0
         self.n_steps = settings.epochs * -(-len(data) // settings.batch_size)
         self.loss_curve: list[float] = []
         self.losses: list[torch.Tensor] = []  # summed, of the steps of this epoch; on the device
@@ -145,10 +146,14 @@ class Trainer:
 
         Raises
         ------
+        NonFiniteOutputError
+            If the model gives no numbers as it is.
         NonFiniteLossError
             If the loss of a step, or a weight at the end, is NaN or infinite.
         """
         self.keeper.begin(self)
+        if self.steps == 0:
+            self._check_start()
         self.watcher.fit_begin(self.settings.epochs, len(self.data))
         for epoch in range(len(self.loss_curve), self.settings.epochs):
             self.watcher.epoch_begin(epoch)
@@ -231,8 +236,8 @@ class Trainer:
             found = f"The training loss became {values[bad[0]].item()} at step {step + 1} (epoch {epoch + 1})"
             if step == 0:
                 raise NonFiniteLossError(
-                    f"{found}, before any update: the weights that the fit starts from give no numbers. "
-                    "Nothing was kept of this fit. Take another checkpoint, or use precision='float32'."
+                    f"{found}, before any update: the weights that the fit starts from give no numbers for "
+                    f"some texts. Nothing was kept of this fit. Start from others{self._or_float32()}."
                 )
             raise NonFiniteLossError(f"{found}; {self._remedy()}")
         return float(values.double().sum()) / len(self.data)
@@ -244,18 +249,24 @@ class Trainer:
             raise NonFiniteLossError(f"The last update gave weights that are not finite; {self._remedy()}")
 
     @torch.inference_mode()
+    def _some_logits(self) -> torch.Tensor:
+        self.model.eval()
+        return self.model(collate(self.data.encodings, np.arange(1)).to(self.runtime.device))
+
+    def _check_start(self) -> None:
+        """See that the model gives numbers before hours are spent."""
+        check_finite(self._some_logits().amax(dim=1).cpu().numpy(), self.model, self.runtime)
+
     def _check_logits(self) -> None:
         """See that the weights give numbers: they may be finite, and yet too large to compute with."""
-        self.model.eval()
-        batch = collate(self.data.encodings, np.arange(1)).to(self.runtime.device)
-        if not torch.isfinite(self.model(batch)).all():
+        if not torch.isfinite(self._some_logits()).all():
             raise NonFiniteLossError(f"After the last update the model gives no numbers; {self._remedy()}")
 
     def _check_steps(self) -> None:
         """See that float16 has not left most of the training out."""
-        if not self.optimizer.scaler.is_enabled():
+        if not self.optimizer.scaler.is_enabled() or self.settings.goes_on:
             return
-        skipped = self.steps - (self.optimizer.steps_taken() - self.steps_before)
+        skipped = self.steps - self.optimizer.steps_taken()
         if 2 * skipped > self.steps:
             raise NonFiniteLossError(
                 f"In {skipped} of {self.steps} steps gradients were too large for float16, and these were "
@@ -264,10 +275,11 @@ class Trainer:
 
     def _remedy(self) -> str:
         norm = self.settings.max_grad_norm
-        ways = ["lower learning_rate", "set max_grad_norm=1.0" if norm is None else "lower max_grad_norm"]
-        if self.runtime.dtype != self.runtime.master_dtype:
-            ways.append("use precision='float32'")
+        clipping = "set max_grad_norm=1.0" if norm is None else "lower max_grad_norm"
         return (
             f"the peak learning rate was {self.settings.learning_rate:g}. Nothing was kept of this fit. "
-            f"{', '.join(ways[:-1]).capitalize()}, or {ways[-1]}."
+            f"Lower learning_rate, or {clipping}{self._or_float32()}."
         )
+
+    def _or_float32(self) -> str:
+        return ", or use precision='float32'" if self.runtime.dtype != self.runtime.master_dtype else ""

@@ -108,7 +108,7 @@ class MasterAdamW:
 
         `add_up` is given the wide gradients, still scaled, and may change them in place.
         """
-        # Of a step that GradScaler leaves out this is a millionth too much.
+        # A step that GradScaler leaves out counts here, too: nobody asks the device whether it has.
         if self._table.grad is not None:
             self.embedding_decay *= 1 - learning_rate * self._table_decay
         self._widen_gradients()

@@ -147,7 +147,7 @@ def put_back(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndar
     }
     trainer.optimizer.load_state(weights)
     trainer.optimizer.embedding_decay = values["embedding_decay"]
-    trainer.optimizer.load_loss_scale(values["loss_scale"])
+    trainer.optimizer.load_loss_scale(values.get("loss_scale", {}))  # the first states had none
     trainer.steps = values["steps"]
     trainer.loss_curve = list(values["loss_curve"])
     trainer.validation.scores = list(values["scores"])
