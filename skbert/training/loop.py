@@ -251,7 +251,9 @@ class Trainer:
     @torch.inference_mode()
     def _some_logits(self) -> torch.Tensor:
         self.model.eval()
-        return self.model(collate(self.data.encodings, np.arange(1)).to(self.runtime.device))
+        return self.parts.run(
+            lambda some: self.model(collate(self.data.encodings, some).to(self.runtime.device)), np.arange(1)
+        )[0]
 
     def _check_start(self) -> None:
         """See that the model gives numbers before hours are spent."""
