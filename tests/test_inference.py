@@ -140,7 +140,7 @@ def test_probabilities_do_not_depend_on_what_else_is_in_the_batch(dtype, toleran
 
 @pytest.mark.parametrize("runtime", [Runtime(CPU, torch.float32), Runtime(CPU, torch.float32, int8=True)])
 @pytest.mark.parametrize("output", ["logits", "embeddings"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_weight_that_is_no_number_is_named(value, output, runtime, model, encodings):
     """The likeliest class of NaN is the first: such a model would answer, and always the same."""
     with torch.no_grad():

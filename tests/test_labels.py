@@ -189,6 +189,13 @@ OTHER_LABELS = {
         pd.to_datetime(["2020-01-01T01"]),
         "not",
     ),
+    "nanoseconds for dates": (
+        np.array(["2020-01-01", "2021-01-01"], "M8[ns]"),
+        np.array(["2020-01-01"], "M8[ns]").astype(np.int64),
+        "not",
+    ),
+    "dates for nanoseconds": ([0, 1], np.array([0, 1], "M8[ns]"), "not"),
+    "times for dates": (np.array([0, 1], "M8[ns]"), np.array([0, 1], "m8[ns]"), "not"),
     "beyond 2262": (
         np.array(["2020-01-01", "3020-01-01"], "M8[D]"),
         np.array(["2435-06-11"], "M8[D]"),
@@ -247,6 +254,16 @@ def test_other_sequences_are_read_as_lists(wrap):
         encode_labels(wrap(["b", float("nan"), "a"]), 3)
 
 
+@pytest.mark.parametrize("labels", [["b", "a", "b"], [2, 1, 2]])
+def test_buffers(labels):
+    assert encode_labels(memoryview(np.array(labels)), 3).codes.tolist() == [1, 0, 1]
+
+
+def test_a_set_has_no_order_and_is_no_list_of_tags():
+    with pytest.raises(InputError, match="Expected array-like"):
+        encode_labels({"a", "b"}, 2)
+
+
 def test_rows_of_one_label():
     with pytest.warns(DataConversionWarning, match=r"shape \(3, 1\)"):
         labels = encode_labels([["a"], ["a\0"], ["b"]], 3)
@@ -263,7 +280,11 @@ def test_what_is_masked_is_missing():
     y = np.ma.array(["b", "a", "b"], mask=[False, True, False])
     with pytest.raises(InputError, match=r"missing label.*row 1"):
         encode_labels(y, 3)
-    assert encode_labels(np.ma.array(["b", "a", "b"]), 3).codes.tolist() == [1, 0, 1]
+    for mask in (False, [False] * 3):
+        for labels in (["b", "a", "b"], [2, 1, 2], [True, False, True]):
+            y = np.ma.array(labels, mask=mask)
+            y.data.flags.writeable = False
+            assert encode_labels(y, 3).codes.tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("shape", [(4, 0), (4, 2, 1)])

@@ -16,7 +16,16 @@ from checkpoints import (
     build_albert,
     build_checkpoint,
 )
-from transformers import AutoModel, AutoTokenizer, MPNetConfig, MPNetModel, XLNetConfig, XLNetModel
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    MobileBertConfig,
+    MobileBertModel,
+    MPNetConfig,
+    MPNetModel,
+    XLNetConfig,
+    XLNetModel,
+)
 
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
@@ -24,6 +33,7 @@ from skbert.data.inputs import Texts
 from skbert.network.attention import Packing
 from skbert.network.model import SequenceClassifier, mean_of_texts, narrow, reset_head, set_dropout
 from skbert.pretrained import checkpoints
+from skbert.pretrained.traits import architecture_of
 
 SINGLE = Texts(["good film", "", "the cat and the dog walk to the sea in the rain", "a " * 60, "bad", "x-9!"])
 PAIRS = Texts(SINGLE.first, ["a fine story", "very sad", "", "red " * 30, "team", "the law"])
@@ -324,3 +334,25 @@ def test_albert_whose_pooler_is_a_bare_layer(tmp_path, reviews, make_classifier)
     classifier = make_classifier(model=tmp_path).fit(*map(list, reviews))
     again = pickle.loads(pickle.dumps(classifier))
     np.testing.assert_array_equal(again.predict_proba(["a film"]), classifier.predict_proba(["a film"]))
+
+
+def test_a_pooler_without_weights():
+    """MobileBERT's first token goes to the head as it is."""
+    config = MobileBertConfig(
+        vocab_size=50,
+        hidden_size=32,
+        embedding_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        intra_bottleneck_size=16,
+        num_feedforward_networks=1,
+        classifier_activation=False,
+    )
+    encoder = MobileBertModel(config).eval()
+    architecture = architecture_of(encoder, ["input_ids", "token_type_ids", "attention_mask"])
+    model = SequenceClassifier(encoder, architecture, "cls", 2, 0.0, (None, ())).eval()
+    assert not list(model.pooler.parameters())
+    states = torch.randn(3, 32)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert torch.equal(model._apply_pooler(states.to(dtype)), states.to(dtype).float())

@@ -53,6 +53,8 @@ def test_weights_combine():
     [
         ([0, 0], None, "zero"),
         ([1, -1], None, "sample_weight is -1 at row 1"),
+        ([1, None], None, "sample_weight is nan at row 1"),
+        (np.array([1, -1], dtype=object), None, "sample_weight is -1 at row 1"),
         ([1], None, "sample_weight"),
         ([1e300, 1e300], None, "too large"),
         ([1e-320, 1e-320], None, "too small"),
@@ -115,8 +117,10 @@ def test_dates_are_weighed_by_any_form_of_them(unit):
         assert both(labels, None, {day: 3.0}).tolist() == [3, 1, 3]
     with pytest.raises(InputError, match=r"class_weight names.*2022.*Name dates that are in y"):
         both(labels, None, {datetime.date(2022, 1, 1): 3.0})
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"class_weight names \['spring'\]"):
         both(labels, None, {"spring": 3.0})
+    with pytest.raises(InputError):
+        both(labels, None, {datetime.date(2020, 1, 1): "much"})
 
 
 def test_a_masked_weight_is_none():

@@ -180,11 +180,12 @@ def codes_in(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
     ndarray of shape (n_samples,), int64
     """
     found, inverse = np.unique(values, return_inverse=True)
-    if found.dtype.kind in "mM" and classes.dtype.kind == found.dtype.kind:
+    there, kept, kinds = found, np.ones(len(found), dtype=bool), {found.dtype.kind, classes.dtype.kind}
+    if kinds & {"m", "M"}:
+        if len(kinds) == 2:  # Python's value of nanoseconds is an int
+            return np.full(len(values), -1)
         there = found.astype(classes.dtype)
         kept = there.astype(found.dtype) == found
-    else:
-        there, kept = found, np.ones(len(found), dtype=bool)
     places = {label: code for code, label in enumerate(classes.tolist())}
     codes = np.array([places.get(label, -1) for label in there.tolist()], dtype=np.int64)
     return np.where(kept, codes, -1)[inverse.reshape(-1)]

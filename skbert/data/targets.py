@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -100,11 +101,13 @@ def class_values(classes: Any) -> np.ndarray:
 def _unwrapped(y: Any, name: str) -> Any:
     """Other sequences as lists, rows of one label as labels, and what is masked as missing."""
     if isinstance(y, np.ma.MaskedArray):
-        cells = y.data.astype(object) if np.ma.is_masked(y) else y.data
+        if not np.ma.is_masked(y):
+            return y.data
+        cells = y.data.astype(object)
         cells[np.ma.getmaskarray(y)] = None
         return cells
-    if isinstance(y, Sequence) and not isinstance(y, list | tuple) and not hasattr(y, "__array__"):
-        y = list(y)
+    if isinstance(y, Sequence) and not isinstance(y, list | tuple | memoryview | array):
+        y = y if hasattr(y, "__array__") else list(y)
     if isinstance(y, list | tuple) and y and all(isinstance(r, list | tuple) and len(r) == 1 for r in y):
         _warn_of_column((len(y), 1), name)
         return [row[0] for row in y]
@@ -129,10 +132,10 @@ def _as_column(y: Any, name: str) -> np.ndarray | None:
 
 
 def _unknown(y: Any, name: str) -> str:
-    array = np.asarray(y, dtype=object)
-    if array.size == 0 or array.ndim > 2:
-        return f"{name} has the shape {array.shape}. Expected one label per text, or an indicator matrix."
-    first = array.reshape(-1)[0]
+    labels = np.asarray(y, dtype=object)
+    if labels.size == 0 or labels.ndim > 2:
+        return f"{name} has the shape {labels.shape}. Expected one label per text, or an indicator matrix."
+    first = labels.reshape(-1)[0]
     return (
         f"Unknown label type: {name} holds labels of the type {type(first).__name__}, such as "
         f"{str(first)[:60]!r} at row 0. Expected str, int, bool or datetime64. Convert them, for example "
@@ -189,7 +192,7 @@ def _loose_labels(y: Any) -> list[Any]:
     """Labels that no dtype holds together: those of a list, or of one column of objects."""
     if isinstance(y, list | tuple):
         return list(y)
-    is_column = getattr(y, "ndim", 1) == 1 or getattr(y, "shape", ())[1:] == (1,)
+    is_column = getattr(y, "ndim", 0) == 1 or getattr(y, "shape", ())[1:] == (1,)
     column = np.asarray(y) if is_column and not hasattr(y, "toarray") else np.empty(0)
     return column.reshape(-1).tolist() if column.dtype == object else []
 

@@ -7,6 +7,7 @@ Lipton, 2019, arXiv:1812.03372).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,9 @@ def check_weights(
 def _check_each(sample_weight: Any) -> None:
     """What scikit-learn refuses, too, but by its row; and what it does not look at, a mask."""
     weights = np.asarray(sample_weight)
+    if weights.dtype == object:
+        with suppress(TypeError, ValueError):
+            weights = weights.astype(np.float64)
     if weights.ndim != 1 or weights.dtype.kind not in "biuf" or len(weights) == 0:
         return  # scikit-learn says what is wrong with it, or converts it
     masked = np.zeros(len(weights), dtype=bool)
@@ -116,14 +120,20 @@ def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -
 
 def _weights_of_dates(class_weight: dict[Any, float], labels: Labels) -> np.ndarray:
     """As scikit-learn has it for other labels: it finds no date in a dict."""
-    with as_input_error():
-        codes = codes_in(np.array(list(class_weight), dtype="M8[us]"), labels.classes)
-        given = np.array(list(class_weight.values()), dtype=float)
-    per_class = np.ones(len(labels.classes))
-    per_class[codes[codes >= 0]] = given[codes >= 0]
-    if (codes < 0).any() and len(set(codes[codes >= 0])) < len(per_class):
+    per_class, unknown = np.ones(len(labels.classes)), []
+    for name, weight in class_weight.items():
+        try:
+            code = codes_in(np.array([name], dtype="M8[us]"), labels.classes)[0]
+        except (TypeError, ValueError):  # it is no date
+            code = -1
+        if code < 0:
+            unknown.append(name)
+        else:
+            with as_input_error():
+                per_class[code] = float(weight)
+    if unknown and len(class_weight) - len(unknown) < len(per_class):
         raise InputError(
-            f"class_weight names {list(class_weight)[:5]}, but the classes in y are "
+            f"class_weight names {unknown[:5]}, but the classes in y are "
             f"{labels.classes.astype(str).tolist()[:10]}. Name dates that are in y."
         )
     return per_class

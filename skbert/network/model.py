@@ -152,7 +152,7 @@ class SequenceClassifier(nn.Module):
 
     def _apply_pooler(self, vectors: torch.Tensor) -> torch.Tensor:
         if self.pooler is not None:
-            dtype = next(self.pooler.parameters()).dtype
+            dtype = next((p.dtype for p in self.pooler.parameters()), vectors.dtype)
             vectors = filler.apply(self.pooler, vectors.to(dtype)[:, None])
         return vectors.to(self.head.weight.dtype)
 

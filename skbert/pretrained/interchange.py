@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +47,7 @@ def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names:
 
 def _label_names(estimator: Any, given: Any) -> list[str]:
     classes = estimator.classes_
-    if isinstance(given, str | bytes | Set | Mapping):
+    if isinstance(given, str | bytes | set | frozenset | Mapping):
         raise InputError(
             f"label_names is a {type(given).__name__}. Expected a name for each label, in the order of "
             f"classes_: {classes.tolist()[:10]}."
