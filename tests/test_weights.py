@@ -115,7 +115,7 @@ def test_dates_are_weighed_by_any_form_of_them(unit):
     labels = encode_labels(days, 3)
     for day in (datetime.date(2020, 1, 1), np.datetime64("2020-01-01"), pd.Timestamp("2020-01-01")):
         assert both(labels, None, {day: 3.0}).tolist() == [3, 1, 3]
-    with pytest.raises(InputError, match=r"class_weight names.*2022.*Name dates that are in y"):
+    with pytest.raises(InputError, match=r"class_weight names.*2022.*as they are in y"):
         both(labels, None, {datetime.date(2022, 1, 1): 3.0})
     with pytest.raises(InputError, match=r"class_weight names \['spring'\]"):
         both(labels, None, {"spring": 3.0})
@@ -126,3 +126,16 @@ def test_dates_are_weighed_by_any_form_of_them(unit):
 def test_a_masked_weight_is_none():
     with pytest.raises(InputError, match="sample_weight is masked at row 1"):
         both(encode_labels(["a", "b"], 2), np.ma.array([1.0, 2.0], mask=[False, True]), None)
+
+
+@pytest.mark.parametrize("classes", [["0", "1"], [0, 1], [0.0, 1.0], [False, True], ["a", "1"]])
+def test_classes_are_named_as_they_are(classes):
+    labels = encode_labels(classes, 2)
+    last = labels.classes.tolist()[-1]
+    expected = [3.0 if label == last else 1.0 for label in classes]
+    assert both(labels, None, {last: 3.0}).tolist() == expected
+    all_and_more = {classes[0]: 1.0, classes[1]: 1.0, "more": 9.0} | {last: 3.0}
+    assert both(labels, None, all_and_more).tolist() == expected
+    other = {str(label): 3.0 for label in classes} if not isinstance(last, str) else {0: 3.0, 1: 1.0}
+    with pytest.raises(InputError, match=r"class_weight names.*with their type"):
+        both(labels, None, other)

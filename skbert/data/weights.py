@@ -101,13 +101,9 @@ def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -
     if class_weight is None:
         return per_class
     if isinstance(class_weight, dict):
-        if labels.classes.dtype.kind == "M":
-            return _checked_class_weights(_weights_of_dates(class_weight, labels), labels)
-        _check_names(class_weight, labels)
-    rows, present = np.arange(len(weights)), np.arange(len(labels.classes))
-    if class_weight == "balanced":  # a class whose rows all have weight zero has no frequency
-        rows = np.flatnonzero(weights)
-        present = np.unique(labels.codes[rows])
+        return _checked_class_weights(_weights_of_names(class_weight, labels), labels)
+    rows = np.flatnonzero(weights)  # a class whose rows all have weight zero has no frequency
+    present = np.unique(labels.codes[rows])
     with as_input_error():
         per_class[present] = compute_class_weight(
             class_weight,
@@ -118,36 +114,37 @@ def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -
     return _checked_class_weights(per_class, labels)
 
 
-def _weights_of_dates(class_weight: dict[Any, float], labels: Labels) -> np.ndarray:
-    """As scikit-learn has it for other labels: it finds no date in a dict."""
+def _weights_of_names(class_weight: dict[Any, float], labels: Labels) -> np.ndarray:
+    """Weights that a dict gives, one for classes that it does not name.
+
+    scikit-learn looks for the number 1 where a class is "1", and finds no date. As there, names that mean no
+    class are refused where there are classes without a name.
+    """
     per_class, unknown = np.ones(len(labels.classes)), []
     for name, weight in class_weight.items():
-        try:
-            code = codes_in(np.array([name], dtype="M8[us]"), labels.classes)[0]
-        except (TypeError, ValueError):  # it is no date
-            code = -1
+        code = _code_of(name, labels.classes)
         if code < 0:
             unknown.append(name)
-        else:
-            with as_input_error():
-                per_class[code] = float(weight)
+            continue
+        with as_input_error():
+            per_class[code] = float(weight)
     if unknown and len(class_weight) - len(unknown) < len(per_class):
+        classes = labels.classes.astype(str) if labels.classes.dtype.kind == "M" else labels.classes
         raise InputError(
-            f"class_weight names {unknown[:5]}, but the classes in y are "
-            f"{labels.classes.astype(str).tolist()[:10]}. Name dates that are in y."
+            f"class_weight names {unknown[:5]}, but the classes in y are {classes.tolist()[:10]}. Name them as "
+            "they are in y, with their type."
         )
     return per_class
 
 
-def _check_names(class_weight: dict[Any, float], labels: Labels) -> None:
-    """Refuse names that mean no class where there are classes without a weight."""
-    classes = labels.classes.tolist()
-    unknown = [name for name in class_weight if name not in classes]
-    if unknown and not set(classes) <= set(class_weight):
-        raise InputError(
-            f"class_weight names {unknown[:5]}, but the classes in y are {classes[:10]}. Name them as they "
-            "are in y, with their type."
-        )
+def _code_of(name: Any, classes: np.ndarray) -> int:
+    """Place of a class by its name; -1 if there is none."""
+    if classes.dtype.kind != "M":
+        return next((code for code, label in enumerate(classes.tolist()) if label == name), -1)
+    try:
+        return int(codes_in(np.array([name], dtype="M8[us]"), classes)[0])
+    except (TypeError, ValueError):  # it is no date
+        return -1
 
 
 def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np.ndarray:
