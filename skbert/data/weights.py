@@ -131,8 +131,8 @@ def _weights_of_names(class_weight: dict[Any, float], labels: Labels) -> np.ndar
     if unknown and len(class_weight) - len(unknown) < len(per_class):
         classes = labels.classes.astype(str) if labels.classes.dtype.kind == "M" else labels.classes
         raise InputError(
-            f"class_weight names {unknown[:5]}, but the classes in y are {classes.tolist()[:10]}. Name them as "
-            "they are in y, with their type."
+            f"class_weight names {unknown[:5]}, but the classes in y are {classes.tolist()[:10]}. Name them "
+            "as they are in y, with their type."
         )
     return per_class
 
