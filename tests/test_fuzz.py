@@ -145,7 +145,7 @@ def test_any_input_of_a_prediction(kind, fitted, full_count, figure):
     n = full_count(150, 4700)
     answered, refused = run(ask, n, st.tuples(st.sampled_from(METHODS), inputs))
     figure(f"random inputs of a prediction, {kind}", answered + refused, f"{refused} refused by their row")
-    assert min(answered, refused) > n / 50
+    assert min(answered, refused) >= n // 50
     assert vars(classifier) == before
 
 
@@ -171,7 +171,7 @@ def test_any_input_of_a_fit(make_classifier, full_count, figure):
     n = full_count(20, 600)
     fitted, refused = run(fit, n, st.tuples(singles() | pairs()))
     figure("random inputs of a fit", fitted + refused, f"{refused} refused by their row")
-    assert min(fitted, refused) > n / 50
+    assert min(fitted, refused) >= n // 50  # a few cases may all be of one kind
 
 
 ANYTHING = st.recursive(
