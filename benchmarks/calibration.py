@@ -14,7 +14,6 @@ can be stopped and resumed.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -24,12 +23,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import Store, environment, load_dataset, row_subset
+from common import Store, environment, load_dataset, parse_results, results_parser, row_subset
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
-from sklearn.preprocessing import normalize
-from systems import LOGISTIC, as_input
+from systems import LOGISTIC, as_input, frozen_embeddings
 
 CELLS = (("sst2", 100), ("sst2", 600), ("mrpc", 300), ("agnews", 100), ("agnews", 400), ("clinc150", 450))
 SYSTEMS = ("skbert", "skbert, calibrated", "skbert, label_smoothing=0.1", "embedding+LR")
@@ -37,14 +35,9 @@ SYSTEMS = ("skbert", "skbert, calibrated", "skbert, label_smoothing=0.1", "embed
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, help="folder of the data sets; --table needs none")
+    parser = results_parser(__doc__, "calibration")
     parser.add_argument("--seeds", type=lambda s: [int(v) for v in s.split(",")], default=[0, 1, 2])
-    parser.add_argument("--table", action="store_true", help="run nothing, print what is stored")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "calibration.json")
-    args = parser.parse_args(argv)
-    if args.data is None and not args.table:
-        parser.error("--data is needed")
+    args = parse_results(parser, argv)
     store = Store(args.out)
     if not args.table:
         env = environment()
@@ -90,9 +83,7 @@ def probabilities(
     from skbert import BertClassifier
 
     if system == "embedding+LR":
-        # A fit of the head alone leaves the encoder as the checkpoint has it.
-        frozen = BertClassifier(freeze="encoder", epochs=1, random_state=0).fit(X, y)
-        E, E_test = map(normalize, map(frozen.transform, (X, X_test)))
+        E, E_test = frozen_embeddings(X, y, X_test)
         logistic = LogisticRegression(**LOGISTIC).fit(E, y)
         return logistic.classes_, logistic.predict_proba(E_test)
     smoothing = 0.1 if system == "skbert, label_smoothing=0.1" else 0.0

@@ -279,6 +279,23 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
+def results_parser(description: str, name: str) -> argparse.ArgumentParser:
+    """The arguments of a benchmark that runs what its results file lacks, and prints a table of it."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--data", type=Path, help="folder of the data sets; --table needs none")
+    parser.add_argument("--table", action="store_true", help="run nothing, print what is stored")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / f"{name}.json")
+    return parser
+
+
+def parse_results(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line of a `results_parser`."""
+    args = parser.parse_args(argv)
+    if args.data is None and not args.table:
+        parser.error("--data is needed")
+    return args
+
+
 def names_of(known: Collection[str]) -> Callable[[str], list[str]]:
     """A type of argument: some of these names, as in "a,b"."""
 

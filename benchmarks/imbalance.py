@@ -12,7 +12,6 @@ to `benchmarks/results/imbalance.json` as soon as it is finished, so that a run 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -22,14 +21,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import Dataset, Store, environment, load_dataset
+from common import Dataset, Store, environment, load_dataset, parse_results, results_parser
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import normalize
 from sklearn.utils import compute_sample_weight
-from systems import LOGISTIC, TFIDF
+from systems import LOGISTIC, TFIDF, frozen_embeddings
 
 CELLS: dict[str, tuple[str, tuple[int, ...]]] = {  # data set, rows of each class
     "agnews, one topic of 4": ("agnews", (388, 12)),  # the other three together
@@ -43,14 +41,9 @@ MAX_LENGTH = 64
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, help="folder of the data sets; --table needs none")
+    parser = results_parser(__doc__, "imbalance")
     parser.add_argument("--seeds", type=lambda s: [int(v) for v in s.split(",")], default=[0, 1, 2])
-    parser.add_argument("--table", action="store_true", help="run nothing, print what is stored")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "imbalance.json")
-    args = parser.parse_args(argv)
-    if args.data is None and not args.table:
-        parser.error("--data is needed")
+    args = parse_results(parser, argv)
     store = Store(args.out)
     if not args.table:
         env = environment()
@@ -120,9 +113,7 @@ def probabilities(
         model: Any = make_pipeline(TfidfVectorizer(**TFIDF), logistic).fit(X, y)
         return model.classes_, model.predict_proba(X_test)
     if system == "embedding+LR":
-        # A fit of the head alone leaves the encoder as the checkpoint has it.
-        frozen = BertClassifier(freeze="encoder", epochs=1, max_length=MAX_LENGTH, random_state=0).fit(X, y)
-        E, E_test = map(normalize, map(frozen.transform, (X, X_test)))
+        E, E_test = frozen_embeddings(X, y, X_test, max_length=MAX_LENGTH)
         return logistic.fit(E, y).classes_, logistic.predict_proba(E_test)
     balanced = "balanced" if system == "skbert, balanced" else None
     weights = compute_sample_weight("balanced", y) if system == "skbert, weights of texts" else None

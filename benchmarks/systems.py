@@ -254,6 +254,15 @@ def tokenize(tokenizer: Any, texts: pd.DataFrame, max_length: int = MAX_LENGTH) 
     return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
 
 
+def frozen_embeddings(X: Any, y: np.ndarray, X_test: Any, **parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What skbert's encoder gives for the texts before it is trained, normalised; as `transform` pools."""
+    from skbert import BertClassifier
+
+    # A fit of the head alone leaves the encoder as the checkpoint has it.
+    frozen = BertClassifier(freeze="encoder", epochs=1, random_state=0, **parameters).fit(X, y)
+    return normalize(frozen.transform(X)), normalize(frozen.transform(X_test))
+
+
 def as_input(texts: pd.DataFrame) -> list[str] | pd.DataFrame:
     return texts if texts.shape[1] == 2 else texts.iloc[:, 0].tolist()
 

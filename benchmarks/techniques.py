@@ -14,7 +14,6 @@ Each cell is stored in `benchmarks/results/techniques.json` once it is finished,
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import Store, environment, load_dataset
+from common import Store, environment, load_dataset, parse_results, results_parser
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
@@ -33,7 +32,6 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MultiLabelBinarizer
 
-RESULTS = Path(__file__).parent / "results" / "techniques.json"
 PARTS: dict[str, dict[str, Any]] = {"full": {}, "freeze=3": {"freeze": 3}, "lora=16": {"lora": 16}}
 WINDOWS = {"head": {"long_text": "head"}, "windows": {"long_text": "windows"}}
 N_DOCUMENTS = 600
@@ -116,14 +114,9 @@ TASKS: dict[str, tuple[Any, tuple[str, ...], tuple[int, ...]]] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing, print the table; the exit status is 1 if an expectation does not hold."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, help="folder of the data sets; --table needs none")
+    parser = results_parser(__doc__, "techniques")
     parser.add_argument("--tasks", type=lambda text: text.split(","), default=list(TASKS))
-    parser.add_argument("--out", type=Path, default=RESULTS, help="results file, resumed if there")
-    parser.add_argument("--table", action="store_true", help="run nothing, print what is stored")
-    args = parser.parse_args(argv)
-    if args.data is None and not args.table:
-        parser.error("--data is needed")
+    args = parse_results(parser, argv)
     store = Store(args.out)
     if not args.table:
         env = environment()

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from skbert.data.targets import label_values
 from skbert.exceptions import CheckpointError, InputError, PersistenceError
 from skbert.network.model import SequenceClassifier
 from skbert.pretrained import checkpoints, families
@@ -184,7 +185,7 @@ def from_pretrained(
     order = np.arange(len(names)) if is_multilabel else np.argsort(names)
     kind = "binary" if len(names) == 2 else "multiclass"
     vars(estimator).update(
-        classes_=_with_a_dtype(names)[order],
+        classes_=label_values(names)[order],
         target_type_="multilabel-indicator" if is_multilabel else kind,
         n_features_in_=2 if pairs else 1,
         model_=_as_skbert(classifier, checkpoint, order),
@@ -214,11 +215,6 @@ def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
         )
     checkpoints.refuse_other_weights(folder, missing, report["unexpected_keys"], classifier.base_model)
     return classifier.eval().requires_grad_(False)
-
-
-def _with_a_dtype(names: list[str]) -> np.ndarray:
-    """Names as an array; as objects where one ends with NUL, which numpy's str would drop."""
-    return np.array(names, dtype=object if any(name.endswith("\0") for name in names) else str)
 
 
 def _check_parameters(estimator: Any, config: Any) -> None:
