@@ -58,8 +58,9 @@ class BertClassifier(
         start as if it had none.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         Start of the classification head: a logistic regression on the frozen encoder's embeddings [2]_ (of
-        20,000 texts at most), or normal with standard deviation 0.02 [3]_. "auto" takes the first where it
-        predicts held-out training texts better than the class frequencies do; `head_init_` tells.
+        20,000 texts at most), or normal with standard deviation 0.02 [3]_, with biases that are the log-odds of
+        the labels for an indicator matrix [12]_. "auto" takes the first where it predicts held-out training
+        texts better than the class frequencies do; `head_init_` tells.
     dropout : float, default=None
         Probability of every dropout, in [0, 1); None keeps the checkpoint's own.
     epochs : int or "auto", default="auto"
@@ -210,6 +211,7 @@ class BertClassifier(
        NeurIPS 2022, arXiv:2208.07339.
     .. [10] Menon, A. K. et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021, arXiv:2007.07314.
     .. [11] Micikevicius, P. et al., "Mixed Precision Training", ICLR 2018, arXiv:1710.03740.
+    .. [12] Lin, T.-Y. et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708.02002.
 
     Examples
     --------

@@ -107,16 +107,20 @@ def test_head_of_an_indicator_gives_each_labels_probe(tiny_bert):
     assert ours[:, 2].min() > 0.98  # this label is always there
 
 
-def test_labels_that_are_the_same_everywhere_start_at_their_frequency(tiny_bert):
+def test_labels_start_at_their_log_odds(tiny_bert):
     _, indicator, weights = make_indicator()
     model = make_model(tiny_bert, 3)
-    start_biases(model, indicator, weights, np.ones(indicator.shape[1]))
-    total = weights[:, 2].sum()
-    np.testing.assert_allclose(model.head.bias.numpy(), [0, 0, np.log(total + 1)], rtol=1e-6)
-    start_biases(
-        model, indicator[:, 0], weights[:, 0], np.array([1.0, 2.0, 0.5])
-    )  # classes are not such labels
-    np.testing.assert_allclose(model.head.bias.numpy(), np.log([1.0, 2.0, 0.5]), rtol=1e-6)
+    start_biases(model, indicator, weights, np.ones(3))
+    ones, total = (weights * indicator).sum(axis=0), weights.sum(axis=0)
+    np.testing.assert_allclose(model.head.bias.numpy(), np.log((ones + 1) / (total - ones + 1)), rtol=1e-5)
+    assert model.head.bias[2] == pytest.approx(np.log(total[2] + 1))  # this label is always there
+
+
+def test_classes_start_at_what_they_weigh(tiny_bert):
+    codes, class_weights = np.array([0, 1, 2, 2]), np.array([1.0, 2.0, 0.5])
+    model = make_model(tiny_bert, 3)
+    start_biases(model, codes, class_weights[codes], class_weights)
+    np.testing.assert_allclose(model.head.bias.numpy(), np.log(class_weights), rtol=1e-6)
 
 
 def test_ones_that_weigh_nothing(tiny_bert):
