@@ -58,8 +58,8 @@ class BertClassifier(
         start as if it had none.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         Start of the classification head: a logistic regression on the frozen encoder's embeddings [2]_ (of
-        20,000 texts at most), or normal with standard deviation 0.02 [3]_, with biases that are the log-odds of
-        the labels for an indicator matrix [12]_. "auto" takes the first where it predicts held-out training
+        20,000 texts at most), or normal with standard deviation 0.02 [3]_, and for an indicator matrix with
+        the log-odds of the labels as biases [12]_. "auto" takes the first where it predicts held-out training
         texts better than the class frequencies do; `head_init_` tells.
     dropout : float, default=None
         Probability of every dropout, in [0, 1); None keeps the checkpoint's own.

@@ -182,7 +182,7 @@ def as_sentence_transformer(folder, pooling="mean"):
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{kind}.Pooling"},
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling").mkdir(exist_ok=True)
     settings = {
         "word_embedding_dimension": 32,
         "pooling_mode_cls_token": pooling == "cls",

@@ -267,3 +267,51 @@ def test_a_config_cannot_name_a_kernel(key, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {key: "someone/kernels"}))
     assert checkpoints.load(folder).encoder.config._attn_implementation == "skbert_packed"
+
+
+def test_adapters_are_named(folder, reviews):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
+    with pytest.raises(CheckpointError, match=r"holds an adapter.*merge_and_unload"):
+        BertClassifier(folder).fit(*map(list, reviews))
+
+
+def test_a_changed_pooling_is_read_again(folder):
+    as_sentence_transformer(folder, "mean")
+    before = checkpoints.load(folder).pooling
+    as_sentence_transformer(folder, "max")
+    assert (before, checkpoints.load(folder).pooling) == ("mean", "max")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "null"),
+        ("config.json", '{"model_type": "bert", "num_attention_heads": 0}'),
+        ("config.json", '{"model_type": "bert", "layer_norm_eps": "small"}'),
+        ("config.json", '{"model_type": "bert", "quantization_config": "eight bits"}'),
+        ("config.json", '{"model_type": "bert", "quantization_config": {"quant_method": "gptq"}}'),
+        ("tokenizer_config.json", "[]"),
+        ("tokenizer_config.json", "null"),
+        ("1_Pooling/config.json", "[1]"),
+        ("1_Pooling/config.json", '{"pooling'),
+    ],
+)
+def test_settings_that_are_none(file, content, folder, reviews):
+    as_sentence_transformer(folder, "mean")
+    (folder / file).write_text(content)
+    with pytest.raises(CheckpointError, match=f"{folder}"):
+        BertClassifier(folder).fit(*map(list, reviews))
+
+
+def test_families_that_do_not_count_their_segments_get_them(folder):
+    config = transformers.XLNetConfig(
+        vocab_size=len(transformers.AutoTokenizer.from_pretrained(folder)),
+        d_model=16,
+        n_layer=1,
+        n_head=2,
+        d_inner=32,
+    )
+    transformers.XLNetModel(config).save_pretrained(folder)
+    architecture = checkpoints.load(folder).architecture
+    assert architecture.takes_segments
+    assert architecture.n_segments > 2

@@ -84,3 +84,24 @@ def test_what_cannot_be_written(fitted, make_classifier, tmp_path):
     with pytest.raises(PersistenceError, match=r"save_pretrained\(\) writes them"):
         read.save_encoder(tmp_path / "encoder")
     assert not (tmp_path / "encoder").exists()
+
+
+@pytest.mark.parametrize("write", ["save_encoder", "save_pretrained"])
+def test_what_others_left_there_is_not_read_with_it(write, fitted, tmp_path):
+    classifier = fitted(pooling="cls")
+    (tmp_path / "added_tokens.json").write_text('{"<old>": 3}')
+    (tmp_path / "config_sentence_transformers.json").write_text('{"prompts": {"query": "old "}}')
+    getattr(classifier, write)(tmp_path)
+    assert not (tmp_path / "added_tokens.json").exists()
+    assert not (tmp_path / "config_sentence_transformers.json").exists()
+    assert AutoTokenizer.from_pretrained(tmp_path).backend_tokenizer.get_vocab() == (
+        classifier.tokenizer_.get_vocab()
+    )
+    # An adapter is somebody's work, and stays.
+    (tmp_path / "adapter_config.json").write_text("{}")
+    before = sorted(file.name for file in tmp_path.iterdir())
+    with pytest.raises(PersistenceError, match="holds an adapter"):
+        getattr(classifier, write)(tmp_path)
+    with pytest.raises(PersistenceError, match="'' names no folder"):
+        getattr(classifier, write)("")
+    assert sorted(file.name for file in tmp_path.iterdir()) == before

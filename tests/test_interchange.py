@@ -460,3 +460,35 @@ def test_labels_that_have_names_are_weighed_by_them(tmp_path):
         classifier.fit(texts, y)
     classifier.set_params(class_weight={"zeta": 2.0}).fit(texts, y)
     assert classifier.classes_.tolist() == ["zeta", "alpha"]
+
+
+def test_what_the_tokenizer_says_of_long_texts(tmp_path):
+    build_classifier("bert", tmp_path, ["a", "b"])
+    file = tmp_path / "tokenizer_config.json"
+    stated = json.loads(file.read_text())
+
+    def state(**settings):
+        file.write_text(json.dumps({k: v for k, v in (stated | settings).items() if v is not None}))
+
+    state(model_max_length=None, max_len=40)  # as old files have it
+    assert BertClassifier.from_pretrained(tmp_path).max_length == 40
+    for length in (0, -1, 7):
+        state(model_max_length=length)
+        with pytest.raises(CheckpointError, match=rf"model_max_length={length}\. Expected 8 or more"):
+            BertClassifier.from_pretrained(tmp_path)
+    for unstated in (True, 1e30, 10**30):
+        state(model_max_length=unstated)
+        assert BertClassifier.from_pretrained(tmp_path).max_length == 128
+    state(truncation_side="left")
+    with pytest.raises(CheckpointError, match="keeps the end, for which long_text has no word"):
+        BertClassifier.from_pretrained(tmp_path)
+    assert BertClassifier.from_pretrained(tmp_path, long_text="head_tail").long_text_ == "head_tail"
+
+
+def test_only_modernbert_says_how_its_classifier_pools(tmp_path):
+    build_classifier("bert", tmp_path, ["a", "b"], classifier_pooling="mean")
+    classifier = BertClassifier.from_pretrained(tmp_path, precision="float32", device="cpu")
+    assert classifier.model_.pooling == "cls"
+    np.testing.assert_allclose(
+        classifier._run(TEXTS[:4], "logits"), reference(tmp_path, TEXTS[:4]), atol=1e-5
+    )

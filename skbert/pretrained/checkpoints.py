@@ -11,6 +11,8 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +21,13 @@ import torch
 
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
+from skbert.network.memory import is_out_of_memory
 from skbert.network.model import Architecture, Pooling, twin
+from skbert.pretrained.folders import ADAPTER
 from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import FILES, VOCABULARIES, locate
 from skbert.pretrained.traits import (
+    POOLING,
     architecture_of,
     head_dropout_of,
     max_positions,
@@ -103,7 +108,7 @@ _lock = threading.RLock()
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    files = sorted(p for pattern in FILES for p in folder.glob(pattern))
+    files = sorted(p for pattern in (*FILES, POOLING) for p in folder.glob(pattern))
     return tuple((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)
 
 
@@ -150,32 +155,43 @@ def _read_encoder(folder: Path) -> Any:
 
 def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
     """A model of one of transformers' Auto classes, and its report of missing and unexpected weights."""
-    from safetensors import SafetensorError
-
+    if (folder / ADAPTER).is_file():
+        raise CheckpointError(
+            f"{folder} holds an adapter ({ADAPTER}), which is not read. Merge it once, with peft's "
+            "AutoPeftModel.from_pretrained(folder).merge_and_unload().save_pretrained(other_folder)."
+        )
     if not any(folder.glob("*.safetensors")):
         raise CheckpointError(
             f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
             "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder)."
         )
+    with _naming(f"The checkpoint in {folder}"), quiet() as transformers:
+        config = transformers.AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+        # config.json may name any, even one whose code transformers would get from the hub.
+        config._attn_implementation = "eager"
+        config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
+        return getattr(transformers, auto).from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Say what could not be read: its files may hold anything, which transformers does not always check."""
     try:
-        with quiet() as transformers:
-            config = transformers.AutoConfig.from_pretrained(
-                folder, trust_remote_code=False, local_files_only=True
-            )
-            # config.json may name any, even one whose code transformers would get from the hub.
-            config._attn_implementation = "eager"
-            config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
-            return getattr(transformers, auto).from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"The checkpoint in {folder} could not be read: {error}") from error
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(f"{what} could not be read ({type(error).__name__}: {error}).") from error
 
 
 def refuse_other_weights(folder: Path, missing: set[str], unexpected: set[str], encoder: Any) -> None:
@@ -213,13 +229,10 @@ def _read_tokenizer(folder: Path) -> tuple[str, list[str]]:
             f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)}. Get the checkpoint again, or "
             "save its tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )
-    try:
-        with quiet() as transformers:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=False, local_files_only=True
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
-        raise CheckpointError(f"The tokenizer in {folder} could not be read: {error}") from error
+    with _naming(f"The tokenizer in {folder}"), quiet() as transformers:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise CheckpointError(

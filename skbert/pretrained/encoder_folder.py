@@ -19,7 +19,7 @@ from skbert.exceptions import PersistenceError
 from skbert.network.head import BarePooler
 from skbert.network.model import SequenceClassifier
 from skbert.pretrained.families import FamilyPooler
-from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of
+from skbert.pretrained.folders import config_of, folder_to_write, remove_settings, tokenizer_of
 from skbert.pretrained.library import quiet
 
 _MODES = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}  # as sentence-transformers has them
@@ -32,8 +32,7 @@ def save_encoder(estimator: Any, folder: str | os.PathLike[str]) -> None:
     model: SequenceClassifier = estimator.model_
     encoder = _as_transformers(model)
     tokenizer = tokenizer_of(estimator)
-    # What it said before would be read with the new weights.
-    (target / "modules.json").unlink(missing_ok=True)
+    remove_settings(target)
     with quiet():
         encoder.save_pretrained(target)
         tokenizer.save_pretrained(target)

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skbert.network.model import Pooling
 from skbert.pretrained import checkpoints
 
 _TINY = 2.0**-30  # a power of two: the scaling itself rounds nothing, in float32, float64 and bfloat16
@@ -90,6 +91,11 @@ class FamilyPooler(nn.Module):
         """(n_texts, n_tokens, hidden_size) → (n_texts, hidden_size), of the first token."""
         activated = _ACTIVATIONS[self.activation](self.dense(states[:, 0]))
         return activated if self.norm is None else self.norm(activated)
+
+
+def pooling_of(config: Mapping[str, Any]) -> Pooling:
+    """How a family's classifier pools: by the first token, where it is not ModernBERT."""
+    return config.get("classifier_pooling", "cls") if config["model_type"] == "modernbert" else "cls"
 
 
 def is_known(activation: str) -> bool:

@@ -14,15 +14,30 @@ from skbert.exceptions import PersistenceError
 from skbert.network.model import SequenceClassifier
 from skbert.pretrained.library import quiet
 
+ADAPTER = "adapter_config.json"  # transformers puts the adapter that it describes into the model
+_SETTINGS = ("modules.json", "config_sentence_transformers.json", "added_tokens.json")
 _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}
 
 
 def folder_to_write(folder: str | os.PathLike[str]) -> Path:
-    """The folder, if it is one or can be made."""
+    """The folder, if it is one or can be made, and nobody would read more there than is written."""
     target = Path(folder)
+    if not os.fspath(folder):  # which would be the working directory
+        raise PersistenceError(f"{os.fspath(folder)!r} names no folder. Give a folder's name.")
     if target.exists() and not target.is_dir():
         raise PersistenceError(f"{os.fspath(folder)!r} is there and is not a folder. Give a folder's name.")
+    if (target / ADAPTER).exists():
+        raise PersistenceError(
+            f"{os.fspath(folder)!r} holds an adapter ({ADAPTER}), which transformers would add to the "
+            "weights written there. Give another folder."
+        )
     return target
+
+
+def remove_settings(folder: Path) -> None:
+    """Remove what older content said of itself; it would be read with the new weights and tokenizer."""
+    for name in _SETTINGS:
+        (folder / name).unlink(missing_ok=True)
 
 
 def config_of(model: SequenceClassifier, **settings: Any) -> Any:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +21,10 @@ from skbert.network.model import SequenceClassifier
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.checkpoints import Checkpoint
 from skbert.pretrained.families import FamilyPooler, Layout
-from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of
+from skbert.pretrained.folders import config_of, folder_to_write, remove_settings, tokenizer_of
 from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import locate
-from skbert.pretrained.traits import check_max_length
+from skbert.pretrained.traits import check_max_length, check_side, stated_max_length
 
 Estimator = TypeVar("Estimator")
 
@@ -41,6 +40,7 @@ def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names:
     names = _label_names(estimator, label_names)
     classifier = _as_transformers(estimator.model_, names, estimator.target_type_)
     tokenizer = tokenizer_of(estimator)
+    remove_settings(target)
     with quiet():
         classifier.save_pretrained(target)
         tokenizer.save_pretrained(target)
@@ -66,9 +66,8 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
             f"label_names has {len(names)} names. Expected one for each of {len(classes)} labels."
         )
     if len(set(names)) < len(names):
-        raise InputError(
-            f"Labels of transformers are str, and {names[:10]} are not all different. Pass label_names."
-        )
+        remedy = "Pass label_names." if given is None else "Pass a different name for each."
+        raise InputError(f"Labels of transformers are str, and {names[:10]} are not all different. {remedy}")
     return names
 
 
@@ -145,7 +144,7 @@ def _weights_without_pooler(
 
 def _check_expressible(model: SequenceClassifier, config: dict[str, Any]) -> None:
     family = config["model_type"]
-    has = config.get("classifier_pooling", "cls") if family == "modernbert" else "cls"
+    has = families.pooling_of(config)
     if model.pooling != has:
         raise PersistenceError(
             f"The model pools by {model.pooling!r}, and classifiers of the family {family!r} in transformers "
@@ -178,8 +177,10 @@ def from_pretrained(
     _check_parameters(estimator, classifier.config)
     names, is_multilabel = _stated_labels(folder, classifier.config)
     checkpoint = checkpoints.as_checkpoint(classifier.base_model, folder, str(model))
+    if "long_text" not in parameters:
+        check_side(folder)
     if "max_length" not in parameters:
-        estimator.max_length = _max_length(folder, checkpoint)
+        estimator.max_length = stated_max_length(folder, checkpoint.max_positions)
     check_max_length(estimator.max_length, checkpoint.max_positions, checkpoint.name)
     # Labels are sorted, as those of a fit are; the columns of an indicator matrix keep their order.
     order = np.arange(len(names)) if is_multilabel else np.argsort(names)
@@ -219,7 +220,7 @@ def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
 
 def _check_parameters(estimator: Any, config: Any) -> None:
     """Refuse another pooling or head than the classifier has: the model would not be what they say."""
-    pooling = getattr(config, "classifier_pooling", "cls")
+    pooling = families.pooling_of(config.to_dict())
     for name, given, own in (
         ("pooling", estimator.pooling, pooling),
         ("head_layers", estimator.head_layers, 0),
@@ -247,14 +248,6 @@ def _stated_labels(folder: Path, config: Any) -> tuple[list[str], bool]:
     return names, config.problem_type == "multi_label_classification"
 
 
-def _max_length(folder: Path, checkpoint: Checkpoint) -> int:
-    """What the tokenizer says, if the encoder has as many positions."""
-    settings = folder / "tokenizer_config.json"
-    stated = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    length = stated.get("model_max_length")
-    return min(length, checkpoint.max_positions) if isinstance(length, int) else checkpoint.max_positions
-
-
 def _as_skbert(classifier: Any, checkpoint: Checkpoint, order: np.ndarray) -> SequenceClassifier:
     """The classifier as skbert's model, its logits in another order."""
     config = classifier.config.to_dict()
@@ -267,7 +260,7 @@ def _as_skbert(classifier: Any, checkpoint: Checkpoint, order: np.ndarray) -> Se
     model = SequenceClassifier(
         encoder,
         checkpoint.architecture,
-        config.get("classifier_pooling", "cls"),
+        families.pooling_of(config),
         len(order),
         checkpoint.head_dropout,
         rebuild=(families.build_encoder, (config, packed)),

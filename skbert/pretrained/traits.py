@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 
-from skbert.exceptions import InputError
+from skbert.exceptions import CheckpointError, InputError
 from skbert.network.model import Architecture, Pooling
 
+POOLING = "1_Pooling/config.json"  # how sentence-transformers pools
+_ANY = 128  # segments: more than int8 can name
+_MIN_LENGTH = 8  # of the parameter max_length
 # Families whose packed forward equals the padded one (tests/test_model.py holds them to it).
 _PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
 
@@ -32,7 +35,8 @@ def architecture_of(encoder: Any, input_names: Sequence[str]) -> Architecture:
     family = config.model_type
     absolute = getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
     packed = family in _PACKED_FAMILIES and absolute and not getattr(config, "is_decoder", False)
-    n_segments = getattr(config, "type_vocab_size", 0) or 0
+    # Families without that entry take any number for a segment, such as XLNet.
+    n_segments = getattr(config, "type_vocab_size", _ANY) or 0
     return Architecture(
         packed=packed,
         position_offset=_position_offset(encoder),
@@ -56,6 +60,46 @@ def check_max_length(max_length: int, n_positions: int, name: str) -> None:
             f"max_length={max_length}, but {name} has positions for {n_positions} tokens. Set "
             f"max_length={n_positions} or less."
         )
+
+
+def stated_max_length(folder: Path, n_positions: int) -> int:
+    """Tokens of a text, as the tokenizer in a folder says, if the encoder has as many positions."""
+    stated = read_settings(folder / "tokenizer_config.json")
+    length = stated.get("model_max_length", stated.get("max_len"))  # the second is of old files
+    if not isinstance(length, int) or isinstance(length, bool):
+        return n_positions
+    if length < _MIN_LENGTH:
+        raise CheckpointError(
+            f"tokenizer_config.json in {folder} says model_max_length={length}. Expected {_MIN_LENGTH} or "
+            "more; pass max_length."
+        )
+    return min(length, n_positions)
+
+
+def check_side(folder: Path) -> None:
+    """Refuse a tokenizer that cuts long texts at their beginning."""
+    side = read_settings(folder / "tokenizer_config.json").get("truncation_side", "right")
+    if side != "right":
+        raise CheckpointError(
+            f"tokenizer_config.json in {folder} says truncation_side={side!r}: of long texts it keeps the "
+            "end, for which long_text has no word. Pass long_text: 'head' reads their beginning, 'head_tail' "
+            "both, 'windows' all."
+        )
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """A JSON object that a folder may hold; empty if it does not."""
+    if not file.is_file():
+        return {}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON ({error}). Get the checkpoint again.") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(
+            f"{file} holds a {type(settings).__name__}. Expected an object. Get the checkpoint again."
+        )
+    return settings
 
 
 def _position_offset(encoder: Any) -> int:
@@ -88,13 +132,15 @@ def stated_pooling(folder: Path) -> Pooling | None:
 
     Of its other modes, some are a mean of another weighting, and are read as "mean".
     """
-    settings = folder / "1_Pooling" / "config.json"
-    if not ((folder / "modules.json").is_file() and settings.is_file()):
+    if not (folder / "modules.json").is_file():
         return None
-    stated = json.loads(settings.read_text(encoding="utf-8"))
+    stated = read_settings(folder / POOLING)
+    if not stated:
+        return None
+    named = stated.get("pooling_mode", ())  # one, or a list, since sentence-transformers 6
     modes: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
     for mode, pooling in modes.items():
-        if stated.get(f"pooling_mode_{mode}") or stated.get("pooling_mode") == pooling:
+        if stated.get(f"pooling_mode_{mode}") or pooling in ([named] if isinstance(named, str) else named):
             return pooling
     return "mean"
 
