@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_texts import LONG, SENTENCE
 from saved_model import SAVED
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers
 
 from skbert import BertClassifier
 from skbert.data import splitting
@@ -54,7 +55,19 @@ def whole(tokenizer, text):
 
 _PARTS = st.one_of(
     st.sampled_from(
-        [" ".join(WORDS[:60]), " ", "\n", "! ", "x" * 300, "好電影", "e\u0301", "a" * 50, "\u3000"]
+        [
+            " ".join(WORDS[:60]),
+            " ",
+            " " * 40,
+            " \n  ",
+            "\n",
+            "! ",
+            "x" * 300,
+            "好電影",
+            "e\u0301",
+            "a" * 50,
+            "\u3000",
+        ]
     ),
     st.text(max_size=12).map(lambda t: t.encode("utf-8", "replace").decode()),
 )
@@ -87,6 +100,34 @@ def test_a_beginning_has_the_first_ids_of_the_whole(parts, family, needed, token
     expected = whole(tokenizers[family], text)
     assert ids[:needed].tolist() == expected[:needed]
     assert (len(ids) > needed) == (len(expected) > needed)
+
+
+def collapsing(tokenizer):
+    """As XLM-R's: several spaces are one."""
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+
+
+def with_tokens_of_spaces(tokenizer):
+    """As ModernBERT's: up to 24 spaces are a token."""
+    tokenizer.add_tokens([AddedToken(" " * n, normalized=False) for n in range(24, 1, -1)])
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [("xlm-roberta", collapsing), ("deberta-v2", collapsing), ("modernbert", with_tokens_of_spaces)],
+)
+@pytest.mark.parametrize("width", [2, 25, 300, 701, 900, 5000])
+def test_columns_that_lie_far_apart(family, change, width, tokenizers):
+    """Runs of spaces are not cut, where a tokenizer makes one thing of them."""
+    tokenizer = Tokenizer.from_str(tokenizers[family].to_str())
+    change(tokenizer)
+    for words in ("good film", "good the", "x" * 300):
+        text = (words + " " * width) * (20_000 // (width + len(words)) + 1) + "bad"
+        for needed in (None, 254):
+            ids, _ = split(tokenizer, [text], needed)
+            assert ids[:needed].tolist() == whole(tokenizer, text)[:needed]
 
 
 def test_calls_are_bounded_and_long_texts_go_alone(monkeypatch):

@@ -106,12 +106,10 @@ def _ids_of_long(tokenizer: Tokenizer, text: str, needed: int | None, size: int)
         stop = _end_of_piece(text, start, size)
         left, right = rows.pop(), _ids_of_one(tokenizer, text[start:stop])
         if start > 0:
-            left, right = _mended(
-                tokenizer, (left, right), text[start - _CONTEXT : start], text[start : start + _CONTEXT]
-            )
+            left, right = _seam(tokenizer, (left, right), text, start)
         rows += [left, right] if len(right) else [left]
         n_ids += len(left) if len(right) else 0
-        unsure = 0 if text[stop : stop + 1] == " " else 4 * _CONTEXT  # ids that the next seam may change
+        unsure = 0 if text[stop : stop + 1].isspace() else 4 * _CONTEXT  # ids that the next seam may change
         if needed is not None and n_ids + len(right) > needed + unsure:
             break
         start, size = stop, min(2 * size, _PIECE)
@@ -119,26 +117,46 @@ def _ids_of_long(tokenizer: Tokenizer, text: str, needed: int | None, size: int)
 
 
 def _end_of_piece(text: str, start: int, size: int) -> int:
-    """Where a piece ends: before a space in its second half, or after `size` characters."""
+    """Where a piece ends: before the spaces between two words in its second half, or after `size` characters.
+
+    All of the spaces: some tokenizers have tokens for several, or read them as one.
+    """
     if start + size >= len(text):
         return len(text)
-    space = text.rfind(" ", start + size // 2, start + size)
-    return start + size if space < 0 else space
+    middle = start + size // 2
+    space = text.rfind(" ", middle, start + size)
+    words = text[middle : max(space, middle)].rstrip()
+    return middle + len(words) if words else start + size
+
+
+def _seam(
+    tokenizer: Tokenizer, rows: tuple[np.ndarray, np.ndarray], text: str, place: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ids left and right of a seam, as they are in the text as a whole; seen from ever further away.
+
+    Where long runs of spaces or very long words are one thing for the tokenizer, what is near does not tell.
+    """
+    for context in (_CONTEXT, 4 * _CONTEXT, 16 * _CONTEXT):
+        before, after = text[max(place - context, 0) : place], text[place : place + context]
+        mended = _mended(tokenizer, rows, before, after)
+        if mended is not None:
+            return mended
+    return rows
 
 
 def _mended(
     tokenizer: Tokenizer, rows: tuple[np.ndarray, np.ndarray], before: str, after: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """The ids left and right of a seam, where they are those of the text as a whole."""
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The ids left and right of a seam; None if `before` and `after` alone have other ids there than rows."""
     left, right = rows
     ends, begins, whole = (_ids_of_one(tokenizer, part) for part in (before, after, before + after))
     head = _n_equal(ends, whole)  # ids of `before` that do not change when `after` follows
     tail = _n_equal(begins[::-1], whole[head:][::-1])
     lost_left, lost_right = len(ends) - head, len(begins) - tail
     if not (np.array_equal(ends[head:], left[len(left) - lost_left :])):
-        return rows  # the seam before this one has changed them: there is no word in sight
+        return None  # or the seam before this one has changed them: there is no word in sight
     if not np.array_equal(begins[:lost_right], right[:lost_right]):
-        return rows
+        return None
     middle = whole[head : len(whole) - tail]
     return np.concatenate([left[: len(left) - lost_left], middle]), right[lost_right:]
 
