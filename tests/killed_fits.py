@@ -15,7 +15,7 @@ import threading
 
 from test_memory import at_most
 
-from skbert import BertClassifier
+from skbert import BertClassifier, fitting
 from skbert.training import resume
 from skbert.training.callbacks import Watcher
 
@@ -65,7 +65,7 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(parameters, keywords, at_step=None, after_seconds=None, share=0):
+def run(parameters, keywords, at_step=None, after_seconds=None, share=0, while_loading=False):
     """Fit, in a child process, until it is killed."""
     child = os.fork()
     if child == 0:
@@ -75,6 +75,8 @@ def run(parameters, keywords, at_step=None, after_seconds=None, share=0):
             timer = threading.Timer(after_seconds, kill)
             timer.daemon = True
             timer.start()
+        if while_loading:
+            fitting.from_checkpoint = lambda *arguments: kill()
         fit(watched(parameters, StepCounter(at_step, kill)), **keywords)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
@@ -87,7 +89,6 @@ if __name__ == "__main__":
     import peft  # noqa: F401
     import torch
 
-    import skbert.fitting  # noqa: F401
     from skbert.pretrained import checkpoints
 
     torch.set_num_threads(1)  # with more, no child could compute once the parent has

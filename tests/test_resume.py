@@ -23,7 +23,7 @@ from sklearn.model_selection import GridSearchCV
 import skbert
 from skbert import InputError, NonFiniteLossError, PersistenceError, SkbertWarning, identity
 from skbert.persistence import tensorfile
-from skbert.persistence.unfinished import FILE
+from skbert.persistence.unfinished import FILE, opened
 from skbert.training import resume
 
 N_STEPS = 12  # of a fit of 24 texts, 3 epochs, 6 texts a step
@@ -261,6 +261,53 @@ def test_only_an_interrupted_fit_leaves_anything(a_case, tmp_path):
     assert sorted(path.name for path in there.iterdir()) == ["notes.txt", FILE]
     fit(watched(parameters | {"checkpoint": there}), **keywords)
     assert [path.name for path in there.iterdir()] == ["notes.txt"]
+
+
+def test_killed_before_the_first_state_leaves_a_folder_that_the_next_fit_removes(a_case, tmp_path):
+    """The second folder is the caller's own."""
+    (tmp_path / "own").mkdir()
+    cases = [a_case("plain", checkpoint=str(tmp_path / name)) for name in ("made", "own")]
+    ended = killed([[*case, {"while_loading": True}] for case in cases], tmp_path)
+    assert ended == [-signal.SIGKILL] * 2
+    for parameters, keywords in cases:
+        assert Path(parameters["checkpoint"]).exists()
+        fit(watched(parameters), **keywords)
+    assert not (tmp_path / "made").exists()
+    assert list((tmp_path / "own").iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open", "unlink", "rmdir"])
+def test_an_interrupt_in_a_call_of_the_system_leaves_no_folder_and_no_lock(call, tmp_path, monkeypatch):
+    """Ctrl-C raises when the call returns; tried is each that opening and closing a folder makes.
+
+    Except that in which filelock opens its file: that is filelock's to handle.
+    """
+    real = getattr(os, call)
+    for at in range(100):
+        made = []
+
+        def then_interrupt(*arguments, at=at, made=made, **keywords):
+            result = real(*arguments, **keywords)
+            if call == "open" and os.fspath(arguments[0]).endswith(".lock"):
+                return result
+            made.append(arguments)
+            if len(made) == at + 1:
+                raise KeyboardInterrupt
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, then_interrupt)
+            try:
+                with opened(tmp_path / "fit"):
+                    pass
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+        assert list(tmp_path.iterdir()) == []
+        with opened(tmp_path / "fit"):  # nobody has the lock
+            pass
+    assert 0 < at < 99
 
 
 def interrupt():
@@ -521,6 +568,137 @@ def test_a_disk_that_fills_up_later_does_not_end_the_fit(a_case, tmp_path, monke
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert_same(model, expected)
+
+
+def forbid_to_remove_the_state(monkeypatch):
+    """Have the system refuse it, as a disk that has become read-only does."""
+    real = os.unlink
+
+    def refuse(path, *arguments, **keywords):
+        if Path(path).name == FILE:
+            raise OSError(30, "Read-only file system", os.fspath(path))
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+
+
+def test_a_state_that_cannot_be_removed_does_not_end_the_fit(a_case, tmp_path, monkeypatch):
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
+    expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
+    with monkeypatch.context() as patch:
+        forbid_to_remove_the_state(patch)
+        with pytest.warns(SkbertWarning, match=r"has ended.*Read-only file system.*Delete '.*'") as caught:
+            model = fit(watched(parameters), **keywords)
+    assert any(str(tmp_path / "fit" / FILE) in str(warning.message) for warning in caught)
+    assert_same(model, expected)
+    assert os.listdir(tmp_path / "fit") == [FILE]
+    assert_same(fit(watched(parameters), **keywords), expected)
+    assert not (tmp_path / "fit").exists()
+
+
+def test_a_fit_that_became_nan_says_so_on_a_read_only_disk_too(a_case, tmp_path, monkeypatch):
+    parameters, keywords = a_case("plain", learning_rate=1e30, weight_decay=1e3, checkpoint=tmp_path / "fit")
+    forbid_to_remove_the_state(monkeypatch)
+    with (
+        pytest.warns(SkbertWarning, match="could not be removed"),
+        pytest.raises(NonFiniteLossError),
+    ):
+        fit(watched(parameters), **keywords)
+
+
+class Removed(StepCounter):
+    """Has something done after the third step, and notes whether there is a state after the sixth."""
+
+    def __init__(self, action, file):
+        super().__init__(3, action)
+        self.file, self.is_back = file, None
+
+    def step(self, n_texts, loss, learning_rate):
+        super().step(n_texts, loss, learning_rate)
+        if self.steps == 6:
+            self.is_back = self.file.is_file()
+
+
+@pytest.mark.parametrize("what", ["folder", FILE, "unfinished-fit.lock"])
+def test_what_is_removed_meanwhile_is_made_again(a_case, tmp_path, monkeypatch, what):
+    write_after_every_step(monkeypatch)
+    folder = tmp_path / "fit"
+    parameters, keywords = a_case("plain", checkpoint=folder)
+    expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
+    remove = (lambda: shutil.rmtree(folder)) if what == "folder" else (folder / what).unlink
+    model = watched(parameters, Removed(remove, folder / FILE))
+    assert_same(fit(model, **keywords), expected)
+    assert model.counter.is_back
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_became_a_folder_does_not_end_the_fit(a_case, tmp_path, monkeypatch):
+    write_after_every_step(monkeypatch)
+    file = tmp_path / "fit" / FILE
+    parameters, keywords = a_case("plain", checkpoint=file.parent)
+
+    def put_a_folder_there():
+        file.unlink()
+        file.mkdir()
+
+    with pytest.warns(SkbertWarning) as caught:
+        model = fit(watched(parameters, StepCounter(3, put_a_folder_there)), **keywords)
+    said = [str(warning.message) for warning in caught if "checkpoint" in str(warning.message)]
+    assert len(said) > 2
+    assert all("is there and is not a file. Give" in message for message in said[:-1])
+    assert "could not be removed" in said[-1]
+    assert_same(model, fit(watched(parameters | {"checkpoint": None}), **keywords))
+
+
+def test_a_state_that_was_removed_and_cannot_be_written_again(a_case, tmp_path, monkeypatch):
+    """The disk is full by then."""
+    write_after_every_step(monkeypatch)
+    folder = tmp_path / "fit"
+    parameters, keywords = a_case("plain", checkpoint=folder)
+    expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def remove():
+        shutil.rmtree(folder)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+
+    try:
+        with pytest.warns(SkbertWarning, match=r"could not be written to its checkpoint .*still there"):
+            model = fit(watched(parameters, StepCounter(3, remove)), **keywords)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_same(model, expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_removed_and_taken_by_another_fit_is_left_to_it(a_case, tmp_path, monkeypatch):
+    write_after_every_step(monkeypatch)
+    folder = tmp_path / "fit"
+    parameters, keywords = a_case("plain", checkpoint=folder)
+    expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
+    begun, first_has_ended, found = threading.Event(), threading.Event(), []
+
+    def wait():
+        begun.set()
+        assert first_has_ended.wait(timeout=60)
+        found.extend(os.listdir(folder))
+
+    other = watched(parameters | {"random_state": 1}, StepCounter(2, wait))
+    thread = threading.Thread(target=lambda: fit(other, **keywords))
+
+    def give_way():
+        shutil.rmtree(folder)
+        thread.start()
+        assert begun.wait(timeout=60)
+
+    with pytest.warns(SkbertWarning, match=r"could not be written to its checkpoint .*lock"):
+        model = fit(watched(parameters, StepCounter(3, give_way)), **keywords)
+    first_has_ended.set()
+    thread.join()
+    assert {FILE, "unfinished-fit.lock"} <= set(found)
+    assert_same(model, expected)
+    assert_same(other, fit(watched(parameters | {"random_state": 1, "checkpoint": None}), **keywords))
+    assert not folder.exists()
 
 
 def test_a_folder_is_for_one_fit_at_a_time(a_case, tmp_path):

@@ -6,6 +6,8 @@
 3. `Folder.write` replaces the file as a whole (`tensorfile.replace_file`): there is always a whole one.
 4. A fit that ends removes it, and the folder if skbert made it. A fit that fails or is interrupted leaves it.
    One whose loss became NaN has ended: it would end so again.
+5. Once the first state is written, no trouble with the folder ends the fit: disks fill up or turn read-only,
+   and people delete what they do not know. A folder that is gone is made and locked anew.
 
 The lock is the operating system's, by filelock: it ends with the process, however that ends.
 """
@@ -26,12 +28,13 @@ import filelock
 import numpy as np
 
 from skbert import identity
-from skbert.exceptions import InputError, NonFiniteLossError, NonFiniteOutputError, PersistenceError
+from skbert.exceptions import InputError, NonFiniteLossError, NonFiniteOutputError, PersistenceError, warn
 from skbert.persistence import tensorfile
 
 FORMAT = 1
 FILE = "unfinished-fit.safetensors"
 _LOCK = "unfinished-fit.lock"
+_MADE = "unfinished-fit.made"  # skbert made the folder: says so where a fit was killed before its first state
 _TEMPORARY = "unfinished-fit.tmp"
 
 Arrays = dict[str, np.ndarray]
@@ -47,20 +50,59 @@ class Unfinished:
 
 
 class Folder:
-    """The folder of one fit, locked.
+    """The folder of one fit.
 
     Parameters
     ----------
     path : Path
-    made : bool
-        Whether skbert made it, and may remove it.
     """
 
-    def __init__(self, path: Path, made: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.file = path / FILE
-        self._made = made
+        self._made = False  # by skbert, which may then remove it
+        self._is_written = False  # the state has been there
+        self._lock = filelock.FileLock(path / _LOCK)
+        self._locked: os.stat_result | None = None  # the file of the lock that is held
         self._identity: dict[str, Any] = {}
+
+    def open(self) -> None:
+        """Make the folder if need be, and lock it.
+
+        Raises
+        ------
+        filelock.Timeout
+            If another fit has it.
+        OSError, NotImplementedError
+            If it cannot be used; the second where a file system has no locks.
+        """
+        self._made = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if self._made:
+            (self.path / _MADE).touch()
+        self._made = (self.path / _MADE).exists()
+        (self.path / _TEMPORARY).unlink(missing_ok=True)  # of a process that was killed while writing
+
+    def _take_lock(self) -> None:
+        self._locked = None
+        self._lock.acquire(blocking=False)
+        self._locked = os.stat(self.path / _LOCK)
+
+    def _has_lock(self) -> bool:
+        """Whether the lock that was taken is still the folder's: somebody may have removed either."""
+        try:
+            there = os.stat(self.path / _LOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        known = self._locked
+        return self._lock.is_locked and (known is None or os.path.samestat(there, known))
+
+    def _keep_lock(self) -> None:
+        """Take the lock again if it is the folder's no more; another fit may have been quicker."""
+        if not self._has_lock():
+            self._lock.release()
+            self._take_lock()
 
     def find(self, fit: dict[str, Any]) -> Unfinished | None:
         """The fit that was interrupted here, if there is one.
@@ -78,9 +120,10 @@ class Folder:
             If the file is damaged.
         """
         self._identity = fit
-        if not self.file.exists():
+        try:
+            content, arrays = self._read()
+        except FileNotFoundError:
             return None
-        content, arrays = self._read()
         found = identity.differences(content["fit"], fit, "was {first} and is {second}")
         if found:
             raise InputError(
@@ -88,7 +131,7 @@ class Folder:
                 f"{', '.join(found)}. To go on with it, fit as it was fitted; to give it up, delete "
                 f"{os.fspath(self.file)!r}; to keep both, use another folder."
             )
-        self._made = content["made_folder"]
+        self._made, self._is_written = content["made_folder"], True
         return Unfinished(content["seed"], content["head_init"], (content["values"], arrays))
 
     def write(self, seed: int, head_init: str, values: dict[str, Any], arrays: Arrays) -> None:
@@ -97,11 +140,10 @@ class Folder:
         Raises
         ------
         InputError
-            If that fails and there is no file yet, or if there is no room to replace it.
-        OSError
-            If it fails later; the file is then the one that it was.
+            If that fails the first time, or if there is no room to replace it.
+        OSError, PersistenceError
+            If it fails later; the file is then the one that it was, unless somebody removed it.
         """
-        is_first = not self.file.exists()
         content = {
             "format": FORMAT,
             "fit": self._identity,
@@ -113,21 +155,24 @@ class Folder:
         }
         text = json.dumps(content, separators=(",", ":"))
         metadata = {"sha256": tensorfile.checksum(text), "skbert-fit": text}
+        temporary = self.path / _TEMPORARY
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._keep_lock()
+            temporary.unlink(missing_ok=True)  # where the last writing failed, and so did removing it
             tensorfile.replace_file(
-                self.file,
-                lambda file: tensorfile.write(file, arrays, metadata),
-                temporary=self.path / _TEMPORARY,
+                self.file, lambda file: tensorfile.write(file, arrays, metadata), temporary=temporary
             )
-        except OSError as error:
-            if not is_first:
+            if not self._is_written:
+                self._check_space()
+        except (OSError, PersistenceError) as error:
+            if self._is_written:
                 raise
             raise InputError(
                 f"The state of the fit cannot be written to checkpoint={os.fspath(self.path)!r} ({error}). "
                 "Use another folder, or None."
             ) from error
-        if is_first:
-            self._check_space()
+        self._is_written = True
 
     def _check_space(self) -> None:
         """Refuse a disk on which the file is, but has no room to be replaced."""
@@ -141,11 +186,35 @@ class Folder:
             )
 
     def clear(self) -> None:
-        """Remove what an ended fit leaves."""
-        self.file.unlink(missing_ok=True)
+        """Remove the state of a fit that has ended; where that fails, say so: the fit itself is whole."""
+        try:
+            os.stat(self.path)
+            self._keep_lock()
+            self.file.unlink(missing_ok=True)
+        except (FileNotFoundError, filelock.Timeout):
+            pass  # the folder is gone, or another fit's by now
+        except OSError as error:
+            warn(
+                f"The fit has ended, but its state could not be removed from its checkpoint ({error}). "
+                f"Delete {os.fspath(self.file)!r}: the same fit would go on from it, another be refused."
+            )
 
-    def remove_if_empty(self) -> None:
-        """Remove the folder, if skbert made it and nothing is in it."""
+    def close(self, stack: contextlib.ExitStack) -> None:
+        """Have the folder unlocked when the stack ends, and removed if skbert made it and nothing is in it.
+
+        The stack does each of these, also if an interrupt hinders another.
+        """
+        stack.callback(self._remove_if_empty)
+        stack.callback(self._lock.release)
+        stack.callback(self._remove, _LOCK)
+        stack.callback(self._remove, _MADE)
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            if self._has_lock():  # else they are another fit's
+                (self.path / name).unlink(missing_ok=True)
+
+    def _remove_if_empty(self) -> None:
         if self._made:
             with contextlib.suppress(OSError):  # something is in it
                 self.path.rmdir()
@@ -164,6 +233,8 @@ class Folder:
                 )
             if {name: tensorfile.describe(array) for name, array in arrays.items()} != content["arrays"]:
                 raise PersistenceError("an array does not have its checksum")
+        except FileNotFoundError:
+            raise
         except (PersistenceError, OSError) as error:
             raise PersistenceError(
                 f"The unfinished fit in checkpoint={os.fspath(self.path)!r} cannot be read: {error}. Delete "
@@ -184,38 +255,32 @@ def opened(checkpoint: str | os.PathLike[str] | None) -> Iterator[Folder | None]
     if checkpoint is None:
         yield None
         return
-    folder, lock = _locked(checkpoint)
-    try:
-        (folder.path / _TEMPORARY).unlink(missing_ok=True)  # of a process that was killed while writing
-        yield folder
+    with contextlib.ExitStack() as stack:
+        folder = _opened(checkpoint, stack)
+        try:
+            yield folder
+        except (NonFiniteLossError, NonFiniteOutputError):
+            folder.clear()
+            raise
         folder.clear()
-    except (NonFiniteLossError, NonFiniteOutputError):
-        folder.clear()
-        raise
-    finally:
-        with contextlib.suppress(OSError):  # Windows removes no open file
-            (folder.path / _LOCK).unlink()
-        lock.release()
-        folder.remove_if_empty()
 
 
-def _locked(checkpoint: str | os.PathLike[str]) -> tuple[Folder, filelock.BaseFileLock]:
+def _opened(checkpoint: str | os.PathLike[str], stack: contextlib.ExitStack) -> Folder:
     if not os.fspath(checkpoint):
         raise InputError("checkpoint='' is no folder. Expected the name of one, or None.")
-    path = Path(checkpoint).expanduser()
-    made = not path.exists()
-    lock = filelock.FileLock(path / _LOCK)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
+        folder = Folder(Path(checkpoint).expanduser().absolute())  # a callback may change where we are
+        folder.close(stack)
+        folder.open()
     except filelock.Timeout as error:
         raise InputError(
             f"checkpoint={os.fspath(checkpoint)!r} is in use by another fit. Wait until that ends, or use "
             "another folder for each."
         ) from error
-    except (OSError, NotImplementedError) as error:  # the second where a file system has no locks
+    # No access, no locks there; a NUL; a ~user who is not known; a path of bytes.
+    except (OSError, NotImplementedError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(
             f"checkpoint={os.fspath(checkpoint)!r} is not a folder that can be written to ({error}). "
             "Expected the name of a folder, which is made if it is not there."
         ) from error
-    return Folder(path, made), lock
+    return folder

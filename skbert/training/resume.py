@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from skbert.exceptions import warn
+from skbert.exceptions import PersistenceError, warn
 from skbert.training.optimizer import OfWeight
 
 if TYPE_CHECKING:
@@ -75,15 +75,16 @@ class Keeper(NoKeeper):
             self._write_timed(trainer)
 
     def step(self, trainer: Trainer) -> None:
-        """Write if it is time. If that fails, the fit goes on; the last file is still there."""
+        """Write if it is time. If that fails, the fit goes on; the last file should still be there."""
         if time.monotonic() < self._due:
             return
         try:
             self._write_timed(trainer)
-        except OSError as error:
+        except (OSError, PersistenceError) as error:
             warn(
                 f"The state of the fit could not be written to its checkpoint ({error}). The fit goes on and "
-                "will try again; if it is killed before that succeeds, it resumes from the state before."
+                "will try again; if it is killed before that succeeds, it resumes from the state before, if "
+                "that is still there. Make room or give access there."
             )
 
     def _write_timed(self, trainer: Trainer) -> None:
