@@ -3,10 +3,12 @@
 import json
 import os
 import stat
+import sys
 import threading
 import tracemalloc
 import warnings
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
@@ -18,6 +20,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from tokenizers import Tokenizer
 
 import skbert
+from skbert.caching import store as store_module
 from skbert.caching.cache import LOOK_UPS, Cache, digest, open_cache
 from skbert.caching.disk import Folder
 from skbert.caching.store import STORE, Store
@@ -143,6 +146,68 @@ def test_threads_share_it():
         thread.join()
     assert not wrong
     assert store.info(None).currsize <= 20_000
+
+
+@contextmanager
+def interrupt_at(number):
+    """Raise KeyboardInterrupt before a line of store.py, of those that run in here; yield the lines so far.
+
+    `number` counts them from one.
+    """
+    lines = []
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_filename != store_module.__file__:
+            return None
+        if event == "line":
+            lines.append(frame.f_lineno)
+            if len(lines) == number:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield lines
+    finally:
+        sys.settrace(before)
+
+
+CHANGES = {
+    "make room": lambda store: setattr(store, "limit", store.info(None).currsize // 2),
+    "add": lambda store: store.add("tokens-b", *block(5, 7, 1)),
+    "add the same": lambda store: store.add("tokens-a", *block(2, 1)),
+    "clear": lambda store: store.clear(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_interrupt_at_any_line_leaves_a_store_that_is_right(change):
+    for number in range(1, 1000):
+        store = Store(limit=2000)
+        for numbers in ((1, 2), (3, 4), (2, 5), (6,)):
+            store.add("tokens-a", *block(*numbers))
+        store.find("tokens-a", [key(1)])
+        try:
+            with interrupt_at(number) as lines:
+                CHANGES[change](store)
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        for space in ("tokens-a", "tokens-b"):
+            for asked, row in zip(range(9), store.find(space, [key(n) for n in range(9)]), strict=True):
+                assert row is None or row.tolist() == [asked] * asked, lines
+        size = sum(one.n_bytes for one in store._blocks.values())
+        assert store.info(None).currsize == store.info("tokens").currsize == size <= store.limit, lines
+        there = {(one.space, n) for one in store._blocks.values() for n in one.keys}
+        assert store.count("tokens") <= len(there), lines
+        store.add("tokens-a", *block(8))
+        assert lists(store.find("tokens-a", [key(8)])) == [[8] * 8]
+        store.limit = 0
+        assert store._places == {}
+        assert store.info(None).currsize == 0
+    assert 5 < number < 999
 
 
 def test_the_limit_that_people_set():
@@ -322,6 +387,22 @@ def test_every_damaged_byte_is_found(tmp_path):
             assert [w.category for w in caught] == [skbert.CacheWarning]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_pipe_among_the_files_is_not_waited_for(tmp_path, is_known):
+    """Whoever opens one to read waits for somebody who writes."""
+    folder = Folder(tmp_path)
+    folder.add("tokens-a", *block(3))
+    file = written(tmp_path)
+    if is_known:
+        assert folder.lacking("tokens-a", [key(3)], LIKE) == []
+        file.unlink()
+    os.mkfifo(file if is_known else file.with_name("0.rows"))
+    with pytest.warns(skbert.CacheWarning, match=r"no whole cache file \(it is not a file\)"):
+        found = find(folder, "tokens-a", {key(3)})
+    assert found.keys() == (set() if is_known else {key(3)})
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -447,6 +528,47 @@ def test_memory_as_people_give_it(kind, tmp_path, make_classifier, reviews):
     again = make_classifier(memory=kind(str(tmp_path / "new"))).fit(texts, labels)
     assert skbert.cache_info().misses == 0
     np.testing.assert_array_equal(again.decision_function(texts), model.decision_function(texts))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="only POSIX says so")
+def test_a_folder_without_access_is_said_once_too(tmp_path, monkeypatch, make_classifier, reviews):
+    """Nothing below it can even be looked at; root may look everywhere, so the system is made to refuse."""
+    closed = tmp_path / "closed"
+    for name in ("stat", "mkdir", "listdir", "scandir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name), closed))
+    with pytest.warns(skbert.CacheWarning, match=r"closed.*cannot be written.*Permission denied") as caught:
+        model = make_classifier(memory=closed / "cache").fit(*map(list, reviews))
+    assert [warning.category for warning in caught].count(skbert.CacheWarning) == 1
+    assert model.n_iter_ == 2
+
+
+def refusing(call, folder):
+    """A call of the system that has no access to what is below a folder."""
+
+    def refuse(path=".", *arguments, **keywords):
+        if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(f"{folder}{os.sep}"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return call(path, *arguments, **keywords)
+
+    return refuse
+
+
+class PathOfBytes(os.PathLike):
+    def __fspath__(self):
+        return b"cache"
+
+
+def test_memory_that_cannot_be_a_name(tmp_path):
+    (tmp_path / "one").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "one")
+    for name in (tmp_path / ("x" * 300), f"{tmp_path}/a\0b", "~nobody-of-this-name/cache", tmp_path / "one"):
+        with pytest.raises(
+            skbert.InputError, match=r"memory='.*' cannot be a folder \(.+\)\. Expected the name"
+        ):
+            open_cache(name)
+    with pytest.raises(skbert.InputTypeError, match=r"memory keeps its things at .*\(PathOfBytes\)"):
+        open_cache(PathOfBytes())
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_memory_that_is_no_folder(tmp_path):

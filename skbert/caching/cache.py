@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -141,23 +143,44 @@ def open_cache(memory: Any) -> Cache:
     Raises
     ------
     InputError
-        If it is a file.
+        If it is a file, or no name that a folder can have. One without access is said when it is written to.
     InputTypeError
         If the location is no path.
     """
     location = getattr(memory, "location", memory)
     if location is None:
         return Cache()
-    if not isinstance(location, str | os.PathLike):
+    if not isinstance(location, str | os.PathLike) or not isinstance(os.fspath(location), str):
         raise InputTypeError(
             f"memory keeps its things at {location!r} ({type(location).__name__}). Expected a folder (str or "
             "path), a joblib.Memory with one, or None."
         )
-    path = Path(location).expanduser().resolve() / "skbert"
-    if path.parent.exists() and not path.parent.is_dir():
-        raise InputError(f"memory={str(location)!r} is a file. Expected a folder, which may be a new one.")
+    path = _path_of(os.fspath(location)) / "skbert"
     with _lock:
         return Cache(_folders.setdefault(path, Folder(path)))
+
+
+def _path_of(location: str) -> Path:
+    try:
+        path = Path(location).expanduser().resolve()
+        mode = _mode_of(path)
+    except (OSError, ValueError, RuntimeError) as error:  # such as a NUL, or a ~user who is not known
+        raise InputError(
+            f"memory={location!r} cannot be a folder ({error}). Expected the name of one, which may be new."
+        ) from error
+    if mode and not stat.S_ISDIR(mode):
+        raise InputError(f"memory={location!r} is a file. Expected a folder, which may be a new one.")
+    return path
+
+
+def _mode_of(path: Path) -> int:
+    """0 where it is not there or not ours to see: what is wrong is said when a block cannot be written."""
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        return 0
 
 
 def digest(content: bytes | memoryview, setting: int = 0) -> bytes:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -177,8 +178,14 @@ def _write(
     file.write(content)
 
 
+def _opened(path: Path) -> BinaryIO:
+    if not stat.S_ISREG(path.stat().st_mode):  # before opening: a pipe would wait for its writer
+        raise _DamagedError("it is not a file")
+    return path.open("rb")
+
+
 def _read_index(path: Path, space: str) -> _Index:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         line = file.readline(_MAX_HEADER)
         try:
@@ -209,7 +216,7 @@ def _read_index(path: Path, space: str) -> _Index:
 
 
 def _read_values(path: Path, index: _Index) -> np.ndarray:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         file.seek(index.begin)
         content = file.read()
     if hashlib.sha256(content).hexdigest() != index.sha256:

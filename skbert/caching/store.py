@@ -5,6 +5,8 @@
 2. Rows that were computed together lie end to end in one array, a *block*: a row costs a key and a place, and
    no array object of its own.
 3. Whatever is found moves its block to the end of the queue; what is at its front goes when room is needed.
+4. An interrupt (Ctrl-C) may come at any moment of a change. Whoever comes next then makes places and size
+   anew from the blocks: each of them is there or not.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ class Store:
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self._lock = threading.RLock()
         self._limit = limit
+        self._is_changing = False  # still True where a change was interrupted
         self.clear()
 
     @property
@@ -68,22 +71,44 @@ class Store:
     @limit.setter
     def limit(self, n_bytes: int) -> None:
         with self._lock:
+            self._settle()
+            self._is_changing = True
             self._limit = n_bytes
             self._make_room()
+            self._is_changing = False
 
     def clear(self) -> None:
         """Drop everything; counts start anew."""
         with self._lock:
+            self._is_changing = True
             self._blocks: OrderedDict[int, _Block] = OrderedDict()  # next to go first
             self._places: defaultdict[str, dict[bytes, int]] = defaultdict(dict)
             self._size = 0
             self._number = 0
             self._hits: Counter[str] = Counter()
             self._misses: Counter[str] = Counter()
+            self._is_changing = False
+
+    def _settle(self) -> None:
+        """Make places and sizes anew if an interrupt has left them half changed."""
+        if not self._is_changing:
+            return
+        self._places = defaultdict(dict)
+        for number, block in self._blocks.items():
+            self._set_places(number, block)
+        self._size = sum(block.n_bytes for block in self._blocks.values())
+        self._make_room()
+        self._is_changing = False
+
+    def _set_places(self, number: int, block: _Block) -> None:
+        first = number << _ROW_BITS
+        places = range(first, first + len(block.keys))
+        self._places[block.space].update(zip(block.keys, places, strict=True))
 
     def find(self, space: str, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         """The rows of keys, read-only; None where there is none."""
         with self._lock:
+            self._settle()
             places = self._places.get(space, {})
             found = [places.get(key) for key in keys]
             for number in {place >> _ROW_BITS for place in found if place is not None}:
@@ -101,12 +126,14 @@ class Store:
         with self._lock:
             if block.n_bytes > self._limit or len(keys) >> _ROW_BITS:
                 return
+            self._settle()
+            self._is_changing = True
             self._number += 1
             self._blocks[self._number] = block
             self._size += block.n_bytes
-            first = self._number << _ROW_BITS
-            self._places[space].update(zip(keys, range(first, first + len(keys)), strict=True))
+            self._set_places(self._number, block)
             self._make_room()
+            self._is_changing = False
 
     def _make_room(self) -> None:
         while self._size > self._limit:
@@ -122,6 +149,7 @@ class Store:
     def count(self, kind: str) -> int:
         """Rows held of a kind, in all its spaces."""
         with self._lock:
+            self._settle()
             return sum(len(places) for space, places in self._places.items() if kind_of(space) == kind)
 
     def tally(self, space: str, hits: int, misses: int) -> None:
@@ -133,6 +161,7 @@ class Store:
     def info(self, kind: str | None) -> CacheInfo:
         """Counts and sizes of a kind of rows; None: of all."""
         with self._lock:
+            self._settle()
             if kind is None:
                 return CacheInfo(self._hits.total(), self._misses.total(), self._limit, self._size)
             size = sum(block.n_bytes for block in self._blocks.values() if kind_of(block.space) == kind)
