@@ -527,6 +527,35 @@ def test_folders_that_cannot_be_are_refused_before_anything_is_read(make_classif
         assert not hasattr(model, "model_")
 
 
+def test_names_that_no_folder_can_have_are_refused(make_classifier, reviews, tmp_path):
+    class PathOfBytes(os.PathLike):
+        def __fspath__(self):
+            return os.fsencode(tmp_path / "fit")
+
+    (tmp_path / "one").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "one")
+    names = (tmp_path / ("x" * 300), f"{tmp_path}/a\0b", "~nobody-of-this-name/fit", tmp_path / "one")
+    for name in (*names, PathOfBytes()):
+        with pytest.raises(
+            InputError, match=r"(?s)checkpoint=.* is not a folder that can be written to \(.+\)"
+        ):
+            make_classifier(checkpoint=name).fit(*map(list, reviews))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_without_access_is_refused(make_classifier, reviews, tmp_path, monkeypatch):
+    real = os.stat
+
+    def refuse(path, *arguments, **keywords):
+        if str(path).startswith(str(tmp_path / "closed")):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(InputError, match=r"checkpoint=.*that can be written to \(.*Permission denied"):
+        make_classifier(checkpoint=tmp_path / "closed" / "fit").fit(*map(list, reviews))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(make_classifier, reviews, tmp_path):
     tmp_path.chmod(0o500)

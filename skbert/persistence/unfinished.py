@@ -91,12 +91,13 @@ class Folder:
 
     def _has_lock(self) -> bool:
         """Whether the lock that was taken is still the folder's: somebody may have removed either."""
+        if not self._lock.is_locked:
+            return False
         try:
             there = os.stat(self.path / _LOCK)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        known = self._locked
-        return self._lock.is_locked and (known is None or os.path.samestat(there, known))
+        return self._locked is None or os.path.samestat(there, self._locked)
 
     def _keep_lock(self) -> None:
         """Take the lock again if it is the folder's no more; another fit may have been quicker."""
@@ -216,7 +217,7 @@ class Folder:
 
     def _remove_if_empty(self) -> None:
         if self._made:
-            with contextlib.suppress(OSError):  # something is in it
+            with contextlib.suppress(OSError, ValueError):  # something is in it; its name has a NUL
                 self.path.rmdir()
 
     def _read(self) -> tuple[dict[str, Any], Arrays]:
