@@ -146,7 +146,8 @@ class SavingMixin:
         Those classifiers have one more layer than this one. It is the encoder's pooler where there is one;
         else its weights are chosen such that it does nothing. In RoBERTa's and its kin these are too small
         for float16, in which transformers gives NaN (here that layer stays in float32); float32, float64 and
-        bfloat16 are fine.
+        bfloat16 are fine. Special tokens that stand in a text are read as plain text there, too, but by
+        vocabularies that hold them as pieces (XLM-R, CamemBERT, DeBERTa-v3): transformers reads the token.
         """
         check_is_fitted(self)
         from skbert.pretrained import interchange

@@ -41,6 +41,8 @@ NEVER = {
     "data.columns": {"torch", "transformers"},
     "data.chunks": {"torch", "transformers", "sklearn"},
     "data.encoding": {"torch", "transformers", "sklearn"},
+    "data.literal": {"torch", "transformers", "sklearn"},
+    "data.template": {"torch", "transformers", "sklearn"},
     "data.inputs": {"torch", "transformers", "sklearn"},
     "data.labels": {"torch", "transformers", "tokenizers"},
     "data.outputs": {"transformers", "tokenizers", "sklearn"},

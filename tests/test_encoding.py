@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from skbert import InputError
-from skbert.data.encoding import Template, encode, ragged_arange, truncate_longest_first
+from skbert.data.encoding import encode, ragged_arange, truncate_longest_first
 from skbert.data.inputs import Texts
 from skbert.pretrained import checkpoints
 
@@ -82,21 +82,6 @@ def test_ragged_arange_equals_a_loop(rows):
     lengths = np.array([n for _, n in rows], dtype=np.int64)
     expected = [i for s, n in rows for i in range(s, s + n)]
     assert ragged_arange(starts, lengths).tolist() == expected
-
-
-def test_template_of_bert_pairs(tokenizer):
-    template = Template.read(tokenizer, 2)
-    assert [len(group) for group in template.specials] == [1, 1, 1]
-    assert template.special_segments == (0, 0, 1)
-    assert template.text_segments == (0, 1)
-
-
-def test_special_tokens_in_a_text_are_literal(tokenizer):
-    separator = tokenizer.token_to_id("[SEP]")
-    encodings = encode(tokenizer, Texts(["good [SEP] bad", "[CLS] [MASK] [PAD]"]), 64)
-    assert (encodings.ids == separator).sum() == 2  # the two that end the texts
-    assert tokenizer.token_to_id("[MASK]") not in encodings.ids
-    assert tokenizer.token_to_id("[PAD]") not in encodings.ids
 
 
 def test_a_text_of_nothing_is_named(tokenizer):

@@ -16,6 +16,7 @@ from checkpoints import FAMILIES, build_checkpoint, build_config, build_tokenize
 from safetensors.torch import load_file
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
+from tokenizers import models
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from skbert import BertClassifier, CheckpointError, InputError, PersistenceError
@@ -55,6 +56,9 @@ def fit(make_classifier, reviews, n_classes=3, **parameters):
 
 
 def assert_same_logits(classifier, folder, texts=TEXTS):
+    if isinstance(classifier.tokenizer_.model, models.Unigram):
+        # There transformers finds special tokens in a text, as pieces of the vocabulary (test_literal.py).
+        texts = texts[:4] + texts[5:] if isinstance(texts, list) else texts.drop(4)
     logits = classifier._run(texts, "logits")
     np.testing.assert_allclose(reference(folder, texts), logits, rtol=1e-5, atol=1e-5)
 

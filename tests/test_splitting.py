@@ -239,8 +239,9 @@ def test_a_very_long_text_of_which_all_is_needed(long_text, size, measured, toke
 @pytest.mark.parametrize("family", FAMILIES)
 def test_odd_texts_have_the_ids_that_the_tokenizer_gives_them(family, tokenizers):
     tokenizer = tokenizers[family]
-    ids, offsets = split(tokenizer, list(ODD.values()), None)
-    for number, text in enumerate(ODD.values()):
+    odd = {kind: text for kind, text in ODD.items() if kind != "special tokens"}  # tests/test_literal.py
+    ids, offsets = split(tokenizer, list(odd.values()), None)
+    for number, text in enumerate(odd.values()):
         repaired = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         assert ids[offsets[number] : offsets[number + 1]].tolist() == whole(tokenizer, repaired)
 

@@ -4,8 +4,7 @@
 2. A text of more than `max_length` tokens keeps its first ones ("head"), its first and last ones
    ("head_tail"), or becomes several rows that overlap by half ("windows"); of a pair the longer side is
    cut first.
-3. The checkpoint's special tokens are put around the ids, from a template read off the tokenizer's own
-   post-processor.
+3. The checkpoint's special tokens are put around the ids, from a template (`template.py`).
 
 Steps 2 and 3 are array operations over the whole batch of texts.
 """
@@ -19,6 +18,7 @@ import numpy as np
 
 from skbert.caching.cache import Cache
 from skbert.data.inputs import Texts
+from skbert.data.template import Template
 from skbert.data.tokens import token_ids
 from skbert.exceptions import InputError
 
@@ -70,34 +70,6 @@ class Encodings:
         firsts = np.flatnonzero(np.diff(self.owners, prepend=-1))
         counts = np.diff(firsts, append=len(self))
         return np.add.reduceat(values, firsts, axis=0) / counts[:, None].astype(values.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """The special tokens that a checkpoint puts before, between and after texts."""
-
-    specials: tuple[np.ndarray, ...]  # one array of ids before each text, and one after the last
-    special_segments: tuple[int, ...]  # the segment id of each of those groups
-    text_segments: tuple[int, ...]  # the segment id of each text
-
-    @property
-    def n_special(self) -> int:
-        """Number of special tokens around one text or pair."""
-        return sum(map(len, self.specials))
-
-    @classmethod
-    def read(cls, tokenizer: Tokenizer, n_texts: int) -> Template:
-        """Read the template for single texts (1) or pairs (2) off the tokenizer's post-processor."""
-        encoding = tokenizer.encode("a", "a" if n_texts == 2 else None)
-        ids, segments, owners = encoding.ids, encoding.type_ids, encoding.sequence_ids
-        firsts = [owners.index(text) for text in range(n_texts)]
-        ends = [len(owners) - owners[::-1].index(text) for text in range(n_texts)]
-        spans = list(zip([0, *ends], [*firsts, len(ids)], strict=True))
-        return cls(
-            specials=tuple(np.array(ids[a:b], dtype=np.int32) for a, b in spans),
-            special_segments=tuple(segments[a] if a < b else 0 for a, b in spans),
-            text_segments=tuple(segments[first] for first in firsts),
-        )
 
 
 def encode(
@@ -243,9 +215,9 @@ def _assemble(spans: list[_Span], template: Template) -> tuple[np.ndarray, np.nd
     segments = np.empty(offsets[-1], dtype=np.int8)
     cursor = offsets[:-1].copy()
     for number, specials in enumerate(template.specials):
-        for special in specials:
+        for special, segment in zip(specials, template.special_segments[number], strict=True):
             ids[cursor] = special
-            segments[cursor] = template.special_segments[number]
+            segments[cursor] = segment
             cursor += 1
         if number < len(spans):
             span = spans[number]

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skbert.data import literal
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -81,10 +83,24 @@ def _ids(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, list[int]]
     try:
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     except TypeError:
-        encodings = tokenizer.encode_batch_fast([_repaired(t) for t in texts], add_special_tokens=False)
+        texts = [_repaired(text) for text in texts]
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     rows = [encoding.ids for encoding in encodings]
+    ids, lengths = _end_to_end(rows)
+    if not tokenizer.encode_special_tokens:  # somebody has set it so: they are to be found in texts
+        return ids, lengths
+    special = literal.special_ids(tokenizer)
+    if not np.isin(ids, special).any():
+        return ids, lengths
+    for number, row in enumerate(rows):
+        if np.isin(row, special).any():
+            rows[number] = literal.without_special(tokenizer, texts[number])
+    return _end_to_end(rows)
+
+
+def _end_to_end(rows: list[list[int]]) -> tuple[np.ndarray, list[int]]:
+    """One array for all: one a text would take longer than the ids in it."""
     lengths = list(map(len, rows))
-    # One array for all: one a text would take longer than the ids in it.
     return np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=sum(lengths)), lengths
 
 

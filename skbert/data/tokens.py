@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _CHUNK = 1024  # texts that are split, kept and dropped together
+_RULES = 2  # by which `splitting` makes ids; another number when they give others, for folders on disk
 _FEW = 100  # texts that are split in the time it takes to hash the tokenizer
 
 
@@ -48,7 +49,7 @@ def token_ids(
         return split(tokenizer, [texts[place] for place in places], needed)
 
     # Hashed each time: whoever has changed a tokenizer gets the ids of the changed one.
-    made_by = f"{_version()} {tokenizer.encode_special_tokens} {tokenizer.to_str()}"
+    made_by = f"{_RULES} {_version()} {tokenizer.encode_special_tokens} {tokenizer.to_str()}"
     space = f"tokens-{digest(made_by.encode()).hex()}"
     keys = [_text_key(text, needed) for text in texts]
     rows = cache.rows(space, keys, compute, np.empty(0, dtype=np.int32), _CHUNK)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from skbert.data.encoding import Template
+from skbert.data.template import Template
 from skbert.exceptions import PersistenceError
 from skbert.network.model import SequenceClassifier
 from skbert.pretrained.library import quiet

@@ -1,0 +1,59 @@
+"""Special tokens that stand in a text are text: "</s>" is four characters.
+
+`encode_special_tokens` keeps tokenizers from looking for special tokens in a text. But where the vocabulary
+holds them as pieces, as that of XLM-R does (a Unigram model that took over SentencePiece's control symbols),
+they are found as any other piece. SentencePiece itself never does that, and "<s>" is a tag of HTML, too.
+
+1. `special_ids` are those that the ids of a text may not have.
+2. `without_special` gives the ids of a text that has some all the same, by a twin of the tokenizer whose
+   vocabulary lacks these pieces.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_UNKNOWN = ("[UNK]", "<unk>")
+
+
+def special_ids(tokenizer: Tokenizer) -> np.ndarray:
+    """Ids that no text may have: of all special tokens but the one for what is unknown."""
+    unknown = (getattr(tokenizer.model, "unk_token", None), *_UNKNOWN)
+    added = tokenizer.get_added_tokens_decoder().items()
+    return np.array([i for i, token in added if token.special and token.content not in unknown], np.int32)
+
+
+def without_special(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a text in which special tokens stand, as of any other characters."""
+    twin, ids = _twin(tokenizer.to_str(), tuple(special_ids(tokenizer).tolist()))
+    return [ids[found] for found in twin.encode(text, add_special_tokens=False).ids]
+
+
+@lru_cache(maxsize=4)  # a large vocabulary takes a second
+def _twin(content: str, special: tuple[int, ...]) -> tuple[Tokenizer, dict[int, int]]:
+    """A tokenizer whose vocabulary lacks special tokens, and by its ids the ids of the whole vocabulary."""
+    from tokenizers import Tokenizer
+
+    whole = Tokenizer.from_str(content)
+    names = {whole.id_to_token(number) for number in special}
+    state = json.loads(content)
+    state["post_processor"] = None
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in names]
+    model: dict[str, Any] = state["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {name: number for name, number in model["vocab"].items() if name not in names}
+    else:  # Unigram: an id is a place
+        unknown = None if model["unk_id"] is None else model["vocab"][model["unk_id"]]
+        model["vocab"] = [piece for piece in model["vocab"] if piece[0] not in names]
+        model["unk_id"] = None if unknown is None else model["vocab"].index(unknown)
+    twin = Tokenizer.from_str(json.dumps(state))
+    twin.encode_special_tokens = True
+    vocabulary = whole.get_vocab()
+    return twin, {number: vocabulary[name] for name, number in twin.get_vocab().items()}

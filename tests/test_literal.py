@@ -1,0 +1,54 @@
+"""Special tokens that stand in a text are text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from checkpoints import FAMILIES
+from tokenizers import AddedToken, Tokenizer, models
+
+from skbert.data import literal
+from skbert.data.splitting import split
+from skbert.pretrained import checkpoints
+
+SPECIAL = ["[CLS]", "[SEP]", "[MASK]", "[PAD]", "<s>", "</s>", "<pad>", "<mask>"]
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tiny_checkpoints):
+    return {
+        family: checkpoints.new_tokenizer(checkpoints.load(tiny_checkpoints(family)).tokenizer_json)
+        for family in FAMILIES
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", ["{}", "good {} film", "x{}y", "<s>{}</s>", "{}{} the"])
+def test_no_text_has_special_ids(form, family, tokenizers):
+    tokenizer = tokenizers[family]
+    texts = ["a good film", *(form.format(*[token] * form.count("{}")) for token in SPECIAL), "the end"]
+    ids, offsets = split(tokenizer, texts, None)
+    assert not np.isin(ids, literal.special_ids(tokenizer)).any()
+    for number in (0, len(texts) - 1):  # the texts beside them are what they were
+        plain = tokenizer.encode(texts[number], add_special_tokens=False).ids
+        assert ids[offsets[number] : offsets[number + 1]].tolist() == plain
+
+
+def test_pieces_of_a_unigram_vocabulary(tokenizers):
+    """As in XLM-R, whose vocabulary holds the control symbols, with the best score of all."""
+    tokenizer = tokenizers["xlm-roberta"]
+    assert isinstance(tokenizer.model, models.Unigram)
+    assert "</s>" in tokenizer.encode("x</s>y", add_special_tokens=False).tokens  # what is mended
+    ids, _ = split(tokenizer, ["good x</s>y"], None)
+    assert list(map(tokenizer.id_to_token, ids)) == ["▁good", "▁", "x", "<", "/", "s", ">", "y"]
+
+
+def test_words_of_a_vocabulary_and_tokens_that_are_not_special(tokenizers):
+    """A vocabulary of whole words knows no other characters; tokens that are not special stay."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[SEP]": 1, "good": 2}, unk_token="[UNK]"))
+    tokenizer.add_special_tokens([AddedToken("[SEP]")])
+    tokenizer.add_tokens(["film star"])
+    tokenizer.encode_special_tokens = True
+    assert literal.special_ids(tokenizer).tolist() == [1]
+    assert split(tokenizer, ["[SEP]", "good"], None)[0].tolist() == [0, 2]
+    assert literal.without_special(tokenizer, "film star[SEP]") == [3, 0]
