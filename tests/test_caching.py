@@ -28,6 +28,7 @@ from skbert.data import splitting
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.frozen import row_keys
+from skbert.persistence import tensorfile
 from skbert.pretrained import checkpoints
 
 
@@ -458,14 +459,13 @@ def test_a_fit_computes_damaged_entries_again_and_says_so_once(tmp_path, make_cl
 
 def deny(monkeypatch, error):
     """Have the system refuse every new file, as a full disk or a read-only folder does."""
-    original = os.open
 
-    def refuse(path, flags, *args, **kwargs):
-        if flags & os.O_CREAT:
+    def refuse(path, mode="r", *args, **kwargs):
+        if "x" in mode:
             raise OSError(*error)
-        return original(path, flags, *args, **kwargs)
+        return open(path, mode, *args, **kwargs)
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(tensorfile, "open", refuse, raising=False)
 
 
 @pytest.mark.parametrize("error", [(28, "No space left on device"), (30, "Read-only file system")])

@@ -202,6 +202,38 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_interrupt_while_the_file_is_made_leaves_nothing(tmp_path):
+    """Ctrl-C raises when the call of the system returns: the file is there, and nobody has it yet."""
+    made = []
+
+    def interrupt(frame, event, call):
+        if event == "c_return" and call in (open, os.open):
+            made.extend(tmp_path.iterdir())
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tensorfile.replace_file(tmp_path / "file", lambda file: file.write(b"new"))
+    finally:
+        sys.setprofile(None)
+    assert len(made) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_error_is_told_where_nothing_can_be_removed_either(tmp_path, monkeypatch):
+    def refuse(path, **keywords):
+        raise OSError(30, "Read-only file system", path)
+
+    def write(file):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        tensorfile.replace_file(tmp_path / "file", write)
+
+
 def test_links_are_followed(tmp_path):
     (tmp_path / "folder").mkdir()
     link, file = tmp_path / "link", tmp_path / "folder" / "file"

@@ -181,19 +181,20 @@ def replace_file(
     if target.exists() and not target.is_file():
         raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")
     temporary = temporary or target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(temporary, flags, 0o666)  # less the umask
-    except OSError as error:  # it is the caller's name that should be read in it
-        raise OSError(error.errno, f"{error.strerror} (to write a file there)", os.fspath(path)) from error
-    try:
-        with open(descriptor, "wb") as file:
+        try:
+            file = open(temporary, "xb")  # noqa: SIM115  # its mode is what the umask leaves
+        except OSError as error:  # it is the caller's name that should be read in it
+            message = f"{error.strerror} (to write a file there)"
+            raise OSError(error.errno, message, os.fspath(path)) from error
+        with file:
             write_to(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:  # an interrupt too
-        temporary.unlink(missing_ok=True)
+    except BaseException:  # an interrupt too, also one that came when the file had just been made
+        with contextlib.suppress(OSError):  # it was not made, or the disk is read-only by now
+            temporary.unlink()
         raise
     _sync_folder(target.parent)
 
