@@ -121,6 +121,15 @@ def test_a_random_state_goes_on_where_it_was():
     assert np.array_equal(again.normal(size=700), generator.normal(size=700))
 
 
+def test_a_mapped_array_is_an_array(tmp_path):
+    """As `joblib.load(..., mmap_mode="r")` gives them."""
+    np.save(tmp_path / "classes.npy", np.array(["neg", "pos"]))
+    mapped = np.load(tmp_path / "classes.npy", mmap_mode="r")
+    assert type(mapped) is np.memmap
+    assert type(back(mapped)) is np.ndarray
+    assert back(mapped).tolist() == ["neg", "pos"]
+
+
 class Label(str):
     """A str with more to it."""
 

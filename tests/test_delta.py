@@ -94,6 +94,15 @@ def test_another_checkpoint_is_refused(folder, tiny_bert, make_classifier, revie
         BertClassifier.load(tmp_path / "small", checkpoint=tiny_bert)
 
 
+def test_a_checkpoint_of_another_width_is_refused():
+    base = {"w": np.zeros((4, 3), np.float32)}
+    stored = {"adapters.w.b": np.zeros((5, 2), np.float32), "adapters.w.a": np.zeros((2, 3), np.float32)}
+    with pytest.raises(
+        PersistenceError, match=r"'w' has the shape \(4, 3\), and the adapter for it \(5, 3\)"
+    ):
+        delta.whole(stored, base, {"w": np.float32})
+
+
 def test_changes_and_whole_are_inverse():
     rng = np.random.default_rng(0)
     base = {name: rng.normal(size=(4, 3)).astype(np.float32) for name in "xyz"}

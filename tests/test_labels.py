@@ -106,6 +106,9 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         ([datetime.date(2026, 1, 1), datetime.date(2026, 1, 2)], r"type date, such as '2026-01-01' at row 0"),
         ([Decimal("1.5"), Decimal("2")], r"type Decimal.*\[str\(label\) for label in y\]"),
         (pd.cut([1, 2], 2), "type Interval"),
+        (np.array([0, 1], dtype=object), r"Python objects, such as 0 at row 0.* y\.astype\(int\)"),
+        (pd.Series([True, False], dtype=object), r"such as True at row 0.* y\.astype\(bool\)"),
+        (np.array([1.5, 2], dtype=object), r"such as 1\.5 at row 0.* y\.astype\(float\)"),
         (pd.Series(["a", pd.NA], dtype="string"), "row 1"),
         (["a", 1], "mixes str"),
         (np.array(["a", 1], dtype=object), "mixes str"),
@@ -162,6 +165,8 @@ def test_a_label_that_never_occurs_is_said():
     with pytest.warns(SkbertWarning, match=r"columns \[1\] of y never occur"):
         labels = encode_labels(INDICATOR * [1, 0, 1], 4)
     assert labels.codes.tolist() == (INDICATOR * [1, 0, 1]).tolist()
+    with pytest.warns(SkbertWarning, match=r"columns \[3, 4, 5, 6, 7\] and 4 more of y never occur"):
+        encode_labels(np.hstack([INDICATOR, np.zeros((4, 9), int)]), 4)
 
 
 def test_validation_labels_that_are_no_indicator():
@@ -245,6 +250,11 @@ def test_fifty_classes_are_no_regression():
     known = known_labels(range(50), [1, 2])  # would warn
     check_same_classes(list(range(50)), known)
     assert known.classes.tolist() == list(range(50))
+    # Nor are few of them, all different, of classes that a model has.
+    some = np.arange(25)
+    assert encode_known_labels(some, 25, known).codes.tolist() == some.tolist()
+    assert check_validation_labels(some, 25, known).tolist() == some.tolist()
+    assert known_labels(range(50), some).classes.tolist() == list(range(50))
 
 
 @pytest.mark.parametrize("wrap", [collections.UserList, collections.deque])

@@ -10,13 +10,14 @@ What each text weighs is in `weights.py`; the way back, from logits to labels, i
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from skbert.data.inputs import Texts, check_texts
-from skbert.data.targets import as_input_error, class_values, label_values
+from skbert.data.targets import as_input_error, class_values, knowing_classes, label_values
 from skbert.exceptions import InputError, warn
 
 TargetType = Literal["binary", "multiclass", "multilabel-indicator"]
@@ -90,9 +91,10 @@ def _check_there_is_something_to_learn(indicator: np.ndarray) -> None:
             "there is nothing to tell apart. Pass texts with the labels and without them."
         )
     if len(absent):
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
         warn(
-            f"The labels in columns {absent[:5].tolist()} of y never occur: all that can be learned about "
-            "them is to predict 0. Leave these columns out, or add texts of theirs."
+            f"The labels in columns {absent[:5].tolist()}{more} of y never occur: all that can be learned "
+            "about them is to predict 0. Leave these columns out, or add texts of theirs."
         )
 
 
@@ -106,7 +108,7 @@ def known_labels(classes: Any, y: Any) -> Labels:
     y : array-like
         Labels of the first texts.
     """
-    with as_input_error():
+    with as_input_error(), knowing_classes():
         values = label_values(y)
         if values.ndim == 2:
             found = np.arange(values.shape[1])
@@ -146,7 +148,7 @@ def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
     InputError
         If y holds another class, or has another form.
     """
-    values = _checked_values(y, n_texts, "(texts in X, labels in y)")
+    values = _checked_values(y, n_texts, "(texts in X, labels in y)", known=True)
     if values.ndim == 2:
         _check_columns(values.shape[1] == len(known.classes) and known.codes.ndim == 2, values, known)
         return Labels(values, known.classes, known.target_type)
@@ -237,7 +239,7 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
     """
     if y is None:
         raise InputError("X_val was given without y_val. Pass the labels of the validation texts as y_val.")
-    values = _checked_values(y, n_texts, "(texts in X_val, labels in y_val)", "y_val")
+    values = _checked_values(y, n_texts, "(texts in X_val, labels in y_val)", "y_val", known=True)
     if values.shape[1:] != labels.codes.shape[1:]:
         raise InputError(
             f"y_val has the shape {values.shape}, but y {labels.codes.shape}. Both must hold one label per "
@@ -255,8 +257,8 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
     return values
 
 
-def _checked_values(y: Any, n_texts: int, what: str, name: str = "y") -> np.ndarray:
-    with as_input_error():
+def _checked_values(y: Any, n_texts: int, what: str, name: str = "y", *, known: bool = False) -> np.ndarray:
+    with as_input_error(), knowing_classes() if known else nullcontext():
         values = label_values(y, name)
     if len(values) != n_texts:
         raise InputError(

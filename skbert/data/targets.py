@@ -92,10 +92,17 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
 
 
 def class_values(classes: Any) -> np.ndarray:
-    """The classes that a call names, sorted; each stands there once, which is no sign of a regression."""
+    """The classes that a call names, sorted."""
+    with knowing_classes():
+        return np.unique(label_values(classes, "classes"))
+
+
+@contextmanager
+def knowing_classes() -> Iterator[None]:
+    """Many different labels among few are no sign of a regression where the classes are known, or named."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*unique classes is greater")
-        return np.unique(label_values(classes, "classes"))
+        yield
 
 
 def _unwrapped(y: Any, name: str) -> Any:
@@ -136,6 +143,12 @@ def _unknown(y: Any, name: str) -> str:
     if labels.size == 0 or labels.ndim > 2:
         return f"{name} has the shape {labels.shape}. Expected one label per text, or an indicator matrix."
     first = labels.reshape(-1)[0]
+    if isinstance(first, int | float | np.number | np.bool_):
+        kind = next((kind for kind in ("bool", "int") if kind in type(first).__name__), "float")
+        return (
+            f"Unknown label type: {name} is an array of Python objects, such as {first!r} at row 0. Expected "
+            f"an array of numbers, of bool or of str: pass {name}.astype({kind})."
+        )
     return (
         f"Unknown label type: {name} holds labels of the type {type(first).__name__}, such as "
         f"{str(first)[:60]!r} at row 0. Expected str, int, bool or datetime64. Convert them, for example "

@@ -50,7 +50,7 @@ def encode(value: Any, name: str) -> Any:
         return {"$dict": [[encode(key, name), encode(item, name)] for key, item in value.items()]}
     if isinstance(value, np.generic):
         return {"$scalar": _encode_array(np.asarray(value), name)}
-    if kind is np.ndarray:
+    if kind in (np.ndarray, np.memmap):  # the second from joblib.load(..., mmap_mode="r")
         return {"$array": _encode_array(value, name)}
     if kind is type(Path()):
         return {"$path": os.fspath(value)}
