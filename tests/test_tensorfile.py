@@ -202,6 +202,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # Python closes what nobody has
 def test_an_interrupt_while_the_file_is_made_leaves_nothing(tmp_path):
     """Ctrl-C raises when the call of the system returns: the file is there, and nobody has it yet."""
     made = []
