@@ -6,6 +6,7 @@ constructing and cloning an estimator cost nothing.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -193,8 +194,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                 return rows if finish is None else finish(rows, self.target_type_)
 
             settings = self.max_length_, self.long_text_, LOOK_UPS
-            parts = chunks.encode_in_chunks(self.tokenizer_, texts, *settings)
-            return chunks.results_of_rows(parts, len(texts), run)
+            with closing(chunks.encode_in_chunks(self.tokenizer_, texts, *settings)) as parts:
+                return chunks.results_of_rows(parts, len(texts), run)
 
     @property
     def _n_features_out(self) -> int:

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from skbert import frozen
 from skbert.data import chunks, encoding
 from skbert.data.inputs import Texts
 from skbert.pretrained import checkpoints
@@ -99,3 +100,21 @@ def test_predictions_do_not_depend_on_chunks(make_classifier, reviews, monkeypat
             whole = getattr(classifier, method)(texts)
         np.testing.assert_allclose(expected, whole, rtol=1e-5, atol=1e-6)
         assert expected.dtype == whole.dtype
+
+
+def test_no_thread_outlives_a_prediction(make_classifier, reviews, monkeypatch):
+    """Also where the exception that ended it is kept, and with it all frames."""
+    classifier = make_classifier().fit(*map(list, reviews))
+    monkeypatch.setattr(chunks, "_TEXTS", 5)
+    before = threading.active_count()
+    classifier.predict(TEXTS.first)
+    assert threading.active_count() == before
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(frozen, "run_model", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        classifier.predict(TEXTS.first)
+    assert caught.value.__traceback__ is not None
+    assert threading.active_count() == before

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -39,8 +39,11 @@ class Chunk:
 
 def encode_in_chunks(
     tokenizer: Tokenizer, texts: Texts, max_length: int, long_text: LongText, cache: Cache | None = None
-) -> Iterator[Chunk]:
-    """Yield the different texts, encoded; parameters as in `encode`."""
+) -> Generator[Chunk, None, None]:
+    """Yield the different texts, encoded; parameters as in `encode`.
+
+    To be closed: its thread ends with it, which may be held by the traceback of an error elsewhere.
+    """
 
     def encoded(chunk: Texts, places: np.ndarray | None) -> Chunk:
         return Chunk(encode(tokenizer, chunk, max_length, long_text, cache), places)
