@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from sklearn.metrics import get_scorer_names, log_loss, make_scorer
+from sklearn.metrics import accuracy_score, get_scorer_names, log_loss, make_scorer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -152,9 +152,46 @@ BAD = {
     "missing label": (["a", "b"], ["pos", None], {}, "y_val contains NaN .* row 1"),
     "scorer of one class": (["a", "b"], ["pos", "neg"], {"scoring": "f1"}, "f1_macro"),
     "scorer of no name": (["a", "b"], ["pos", "neg"], {"scoring": "no_such_score"}, "scoring"),
-    "scorer that fails": (["a"], ["pos"], {"scoring": lambda e, X, y: 1 / 0}, "failed"),
+    "scorer that fails": (
+        ["a", "b"],
+        ["pos", "neg"],
+        {"scoring": lambda e, X, y: 1 / 0},
+        "failed.*name or a",
+    ),
+    "metric": (["a", "b"], ["pos", "neg"], {"scoring": accuracy_score}, r"make_scorer\(accuracy_score\)\."),
+    "scorer by name": (["a", "b"], ["pos", "neg"], {"scoring": "r2"}, "failed .*Take another scorer.$"),
     "scorer of NaN": (["a"], ["pos"], {"scoring": lambda e, X, y: float("nan")}, "NaN"),
 }
+
+
+@pytest.mark.parametrize(
+    ("scoring", "remedy"),
+    [
+        ("f1", "'f1_macro'"),
+        ("jaccard", "'f1_macro'"),
+        ("roc_auc", "'roc_auc_ovr'"),
+        (
+            "roc_auc_ovr",
+            r"no text of 'c', which it may need: raise validation_fraction, or pass X_val and y_val",
+        ),
+        ("neg_log_loss", "no text of 'c'"),
+    ],
+)
+def test_remedies_for_scorers_by_name(scoring, remedy, make_classifier, reviews):
+    texts, y = list(reviews[0]), list("abc" * 8)
+    n = 2 if "no text" in remedy else 3
+    with pytest.raises(InputError, match=rf"scoring='{scoring}' failed on .*{remedy}") as caught:
+        make_classifier(scoring=scoring).fit(texts, y, X_val=texts[:n], y_val=y[:n])
+    assert "Expected a name" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RecursionError("too deep")])
+def test_what_is_not_the_scorers_fault_comes_as_it_is(error, make_classifier, reviews):
+    def scoring(estimator, X, y):
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        make_classifier(scoring=scoring).fit(*reviews, X_val=["a"], y_val=["pos"])
 
 
 @pytest.mark.parametrize("scoring", sorted({"neg_log_loss", "d2_log_loss_score"} & set(get_scorer_names())))

@@ -85,7 +85,8 @@ class Validation(NoValidation):
         runtime: Runtime,
     ) -> None:
         super().__init__()
-        self._scorer = get_scorer("accuracy" if scoring is None else scoring)
+        self.scoring = "accuracy" if scoring is None else scoring
+        self._scorer = get_scorer(self.scoring)
         of_one_label = getattr(self._scorer, "_score_func", None) in _OF_ONE_LABEL
         if of_one_label and labels.target_type == "multilabel-indicator":
             raise InputError(
@@ -126,19 +127,41 @@ class Validation(NoValidation):
         try:
             with holding_warning_filters():
                 score = float(self._scorer(HeldOutPredictions(self.labels, logits), None, self.y))
+        except (MemoryError, RecursionError):  # say nothing of the scorer
+            raise
         except Exception as error:
-            remedy = "Expected a name or a callable that gives one number for (estimator, None, y)."
-            if "pos_label" in str(error):
-                remedy = "Take a scorer of both classes, such as 'f1_macro', or make_scorer with a pos_label."
+            remedy = self._remedy(str(error))
             raise InputError(
-                f"scoring={self._scorer!r} failed on the validation texts ({error}). {remedy}"
+                f"scoring={self.scoring!r} failed on the validation texts ({error}). {remedy}"
             ) from error
         if math.isnan(score):
             raise InputError(
-                f"scoring={self._scorer!r} gave NaN on the {len(self.y)} validation texts. Expected a "
+                f"scoring={self.scoring!r} gave NaN on the {len(self.y)} validation texts. Expected a "
                 "number; take another scorer, or more validation texts."
             )
         return score
+
+    def _remedy(self, said: str) -> str:
+        """What to do about a scorer that fails, from what it says."""
+        if "average=" in said:
+            return "Take a scorer of all classes, such as 'f1_macro', or make_scorer with another average."
+        if "multi_class" in said:
+            return "Take a scorer of all classes, such as 'roc_auc_ovr'."
+        if "pos_label" in said:
+            return "Take a scorer of both classes, such as 'f1_macro', or make_scorer with a pos_label."
+        lacking = np.setdiff1d(self.labels.classes, self.y).tolist() if self.y.ndim == 1 else []
+        if lacking and hasattr(self._scorer, "_score_func"):  # one of scikit-learn's
+            return (
+                f"They have no text of {', '.join(map(repr, lacking[:3]))}, which it may need: raise "
+                "validation_fraction, or pass X_val and y_val with all classes."
+            )
+        if isinstance(self.scoring, str):
+            return "Take another scorer."
+        name = getattr(self.scoring, "__name__", "metric")
+        return (
+            "Expected a name or a callable that gives one number for (estimator, None, y). Of a metric, "
+            f"which takes (y_true, y_pred), make one: make_scorer({name})."
+        )
 
 
 class HeldOutPredictions(ClassifierMixin, BaseEstimator):
