@@ -315,3 +315,20 @@ def test_families_that_do_not_count_their_segments_get_them(folder):
     architecture = checkpoints.load(folder).architecture
     assert architecture.takes_segments
     assert architecture.n_segments > 2
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("SqueezeBert", {"embedding_size": 16}),  # which calls the pooler that the weights lack
+        ("Canine", {}),  # which reads characters, and many
+        ("DPRQuestionEncoder", {}),  # which gives no states
+    ],
+)
+def test_what_is_no_encoder_of_token_ids(family, settings, folder, reviews):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = getattr(transformers, f"{family.removesuffix('QuestionEncoder')}Config")(**sizes, **settings)
+    getattr(transformers, family if "DPR" in family else f"{family}Model")(config).save_pretrained(folder)
+    drop_tensors(folder, "pooler")
+    with pytest.raises(CheckpointError, match=f"{folder}.*(family|lacks|could not be read)"):
+        BertClassifier(folder).fit(*map(list, reviews))

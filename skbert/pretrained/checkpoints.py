@@ -119,6 +119,7 @@ def _read(folder: Path, name: str) -> Checkpoint:
 def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
     """An encoder that was read from a folder, and all that skbert needs to know of it."""
     config = encoder.config
+    _check_it_runs(encoder, folder)
     tokenizer_json, input_names = _read_tokenizer(folder)
     architecture = architecture_of(encoder, input_names)
     with quiet() as transformers:
@@ -204,6 +205,27 @@ def refuse_other_weights(folder: Path, missing: set[str], unexpected: set[str], 
                 "config.json and its weights do not belong together, or the file is incomplete. Get the "
                 "checkpoint again."
             )
+
+
+def _check_it_runs(encoder: Any, folder: Path) -> None:
+    """Refuse what is no encoder of token ids, or cannot do without a pooler that is not there."""
+    ids = torch.zeros(1, 4, dtype=torch.long)
+    trouble = "no table of embeddings, or states of another shape"
+    try:
+        with quiet(), torch.no_grad():
+            output = encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+        has_table = isinstance(encoder.get_input_embeddings(), torch.nn.Embedding)
+        if has_table and output.last_hidden_state.shape == (1, 4, encoder.config.hidden_size):
+            return
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        trouble = f"{type(error).__name__}: {error}"
+    raise CheckpointError(
+        f"The encoder in {folder}, of the family {encoder.config.model_type!r}, does not make a state of "
+        f"each token id ({trouble}). Take a checkpoint of a family such as BERT, RoBERTa or ModernBERT, with "
+        "all of its weights."
+    )
 
 
 def _is_layer(key: str, encoder: Any) -> bool:
