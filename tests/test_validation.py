@@ -153,10 +153,10 @@ BAD = {
     "scorer of one class": (["a", "b"], ["pos", "neg"], {"scoring": "f1"}, "f1_macro"),
     "scorer of no name": (["a", "b"], ["pos", "neg"], {"scoring": "no_such_score"}, "scoring"),
     "scorer that fails": (
-        ["a", "b"],
-        ["pos", "neg"],
+        ["a"],
+        ["pos"],
         {"scoring": lambda e, X, y: 1 / 0},
-        "failed.*name or a",
+        "failed .* a name or a callable",
     ),
     "metric": (["a", "b"], ["pos", "neg"], {"scoring": accuracy_score}, r"make_scorer\(accuracy_score\)\."),
     "scorer by name": (["a", "b"], ["pos", "neg"], {"scoring": "r2"}, "failed .*Take another scorer.$"),
