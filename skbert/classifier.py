@@ -145,8 +145,8 @@ class BertClassifier(
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted; of an indicator matrix the numbers of its columns, or the names that
-        `from_pretrained` found for them.
+        Class labels, sorted; of an indicator matrix the names of its columns, if it is a DataFrame with str
+        names or `from_pretrained` found some, or their numbers.
     target_type_ : {"binary", "multiclass", "multilabel-indicator"}
         What y was, in the words of scikit-learn's `type_of_target`.
     n_features_in_ : int

@@ -15,6 +15,7 @@ import torch
 from checkpoints import FAMILIES, build_checkpoint, build_config, build_tokenizer, save_tokenizer
 from safetensors.torch import load_file
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_predict
 from sklearn.utils._param_validation import InvalidParameterError
 from tokenizers import models
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
@@ -217,6 +218,30 @@ def test_other_families_are_refused_by_name(fitted, tmp_path):
     fitted.model_.rebuild = (build, (config | {"model_type": "xyz"}, packed))
     with pytest.raises(PersistenceError, match=r"family 'xyz' are not written; those of bert, "):
         fitted.save_pretrained(tmp_path)
+
+
+def test_labels_with_names_need_no_others(make_classifier, reviews, tmp_path):
+    texts, labels = reviews
+    y = pd.DataFrame(
+        {
+            "pos": [int(label == "pos") for label in labels],
+            "film": [row % 3 // 2 for row in range(len(texts))],
+        }
+    )
+    classifier = make_classifier(class_weight={"film": 2.0})
+    classifier.fit(list(texts), y)
+    assert classifier.classes_.tolist() == ["pos", "film"]
+    assert classifier.score(texts, y) == (classifier.predict(texts) == y.to_numpy()).all(axis=1).mean()
+    classifier.save(tmp_path / "file")
+    assert BertClassifier.load(tmp_path / "file").classes_.tolist() == ["pos", "film"]
+    classifier.save_pretrained(tmp_path / "folder")
+    assert BertClassifier.from_pretrained(tmp_path / "folder").classes_.tolist() == ["pos", "film"]
+    with pytest.raises(InputError, match="Pass the same columns in the same order"):
+        classifier.set_params(warm_start=True).fit(list(texts), y[["film", "pos"]])
+    folds = cross_val_predict(make_classifier(epochs=1), texts, y, cv=2, method="predict_proba")
+    assert folds.shape == (len(texts), 2)
+    with pytest.raises(InputError, match=r"class_weight names \['bad'\].*as the columns of y are called"):
+        make_classifier(class_weight={"bad": 2.0}).fit(list(texts), y)
 
 
 def test_label_names_have_an_order(fitted, tmp_path):

@@ -148,7 +148,7 @@ INDICATOR = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
         csr_array,
         lambda y: y.astype(bool),
         lambda y: y.astype(object),
-        lambda y: pd.DataFrame(y, columns=list("abc")),
+        lambda y: pd.DataFrame(y),
         lambda y: pd.DataFrame(y).astype("Int64"),
         lambda y: pd.DataFrame(y).astype("boolean"),
     ],
@@ -167,6 +167,35 @@ def test_a_label_that_never_occurs_is_said():
     assert labels.codes.tolist() == (INDICATOR * [1, 0, 1]).tolist()
     with pytest.warns(SkbertWarning, match=r"columns \[3, 4, 5, 6, 7\] and 4 more of y never occur"):
         encode_labels(np.hstack([INDICATOR, np.zeros((4, 9), int)]), 4)
+
+
+def test_columns_of_a_dataframe_name_the_labels():
+    y = pd.DataFrame(INDICATOR, columns=["refund", "card", "hello"])
+    labels = encode_labels(y, 4)
+    assert labels.classes.tolist() == ["refund", "card", "hello"]
+    assert labels.codes.tolist() == INDICATOR.tolist()
+    with pytest.warns(SkbertWarning, match=r"columns \['card'\] of y never occur"):
+        encode_labels(y * [1, 0, 1], 4)
+    for other in (y[["card", "refund", "hello"]], y.rename(columns={"hello": "bye"})):
+        with pytest.raises(InputError, match=r"y has the columns .* but the labels are \['refund', 'card'"):
+            encode_known_labels(other, 4, labels)
+        with pytest.raises(
+            InputError, match=r"y_val has the columns .* Pass the same columns in the same order"
+        ):
+            check_validation_labels(other, 4, labels)
+    # An array has no names to compare.
+    assert encode_known_labels(INDICATOR, 4, labels).classes.tolist() == labels.classes.tolist()
+    assert check_validation_labels(y, 4, labels).tolist() == INDICATOR.tolist()
+    assert known_labels(["card", "hello", "refund"], y).classes.tolist() == labels.classes.tolist()
+    with pytest.raises(InputError, match=r"of the columns \['refund', .* Leave classes out"):
+        known_labels(["card", "hello"], y)
+
+
+@pytest.mark.parametrize("columns", [[0, 1, 2], ["a", "b", 2], pd.date_range("2026", periods=3)])
+def test_columns_without_names_are_numbered(columns):
+    y = pd.DataFrame(INDICATOR, columns=columns)
+    assert encode_labels(y, 4).classes.tolist() == [0, 1, 2]
+    assert encode_known_labels(y, 4, encode_labels(INDICATOR, 4)).codes.tolist() == INDICATOR.tolist()
 
 
 def test_validation_labels_that_are_no_indicator():

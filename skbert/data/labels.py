@@ -17,7 +17,13 @@ from typing import Any, Literal
 import numpy as np
 
 from skbert.data.inputs import Texts, check_texts
-from skbert.data.targets import as_input_error, class_values, knowing_classes, label_values
+from skbert.data.targets import (
+    as_input_error,
+    class_values,
+    knowing_classes,
+    label_values,
+    names_of_columns,
+)
 from skbert.exceptions import InputError, warn
 
 TargetType = Literal["binary", "multiclass", "multilabel-indicator"]
@@ -30,7 +36,7 @@ class Labels:
     """Codes of every text, and the classes they stand for."""
 
     codes: np.ndarray  # (n_samples,) int64: places in `classes`; or (n_samples, n_labels) int64: 0 and 1
-    classes: np.ndarray  # (n_classes,), sorted; of an indicator matrix the numbers of its columns
+    classes: np.ndarray  # (n_classes,), sorted; of an indicator matrix its columns' names, or numbers
     target_type: TargetType
 
     @property
@@ -71,8 +77,9 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     """
     values = _checked_values(y, n_texts, "(texts in X, labels in y)")
     if values.ndim == 2:
-        _check_there_is_something_to_learn(values)
-        return Labels(values, np.arange(values.shape[1]), "multilabel-indicator")
+        columns = _columns(y, values)
+        _check_there_is_something_to_learn(values, columns)
+        return Labels(values, columns, "multilabel-indicator")
     classes, codes = np.unique(values, return_inverse=True)
     if len(classes) < 2:
         raise InputError(
@@ -83,7 +90,23 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     return Labels(codes.reshape(-1).astype(np.int64), classes, kind)
 
 
-def _check_there_is_something_to_learn(indicator: np.ndarray) -> None:
+def _columns(y: Any, indicator: np.ndarray) -> np.ndarray:
+    """What the labels of an indicator matrix are called: as its columns are, or by their numbers."""
+    names = names_of_columns(y)
+    return np.arange(indicator.shape[1]) if names is None else names
+
+
+def _check_same_columns(y: Any, known: np.ndarray, name: str = "y") -> None:
+    """Refuse an indicator matrix whose columns are called otherwise, or stand in another order."""
+    names = names_of_columns(y)
+    if names is not None and known.dtype.kind != "i" and names.tolist() != known.tolist():
+        raise InputError(
+            f"{name} has the columns {names.tolist()[:10]}, but the labels are {known.tolist()[:10]}. Pass "
+            "the same columns in the same order."
+        )
+
+
+def _check_there_is_something_to_learn(indicator: np.ndarray, columns: np.ndarray) -> None:
     absent = np.flatnonzero(~indicator.any(axis=0))
     if len(absent) + indicator.all(axis=0).sum() == indicator.shape[1]:
         raise InputError(
@@ -91,10 +114,12 @@ def _check_there_is_something_to_learn(indicator: np.ndarray) -> None:
             "there is nothing to tell apart. Pass texts with the labels and without them."
         )
     if len(absent):
-        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        named = f"{columns[absent[:5]].tolist()}" + (
+            f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        )
         warn(
-            f"The labels in columns {absent[:5].tolist()}{more} of y never occur: all that can be learned "
-            "about them is to predict 0. Leave these columns out, or add texts of theirs."
+            f"The labels in columns {named} of y never occur: all that can be learned about them is to "
+            "predict 0. Leave these columns out, or add texts of theirs."
         )
 
 
@@ -111,11 +136,11 @@ def known_labels(classes: Any, y: Any) -> Labels:
     with as_input_error(), knowing_classes():
         values = label_values(y)
         if values.ndim == 2:
-            found = np.arange(values.shape[1])
-            if classes is not None and not np.array_equal(np.unique(classes), found):
+            found = _columns(y, values)
+            if classes is not None and {*np.asarray(classes).tolist()} != {*found.tolist()}:
                 raise InputError(
-                    f"classes={np.asarray(classes).tolist()}, but y is an indicator matrix of {len(found)} "
-                    "columns. Leave classes out."
+                    f"classes={np.asarray(classes).tolist()}, but y is an indicator matrix of the columns "
+                    f"{found.tolist()[:10]}. Leave classes out."
                 )
             return Labels(values[:0], found, "multilabel-indicator")
         if classes is None:
@@ -151,6 +176,7 @@ def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
     values = _checked_values(y, n_texts, "(texts in X, labels in y)", known=True)
     if values.ndim == 2:
         _check_columns(values.shape[1] == len(known.classes) and known.codes.ndim == 2, values, known)
+        _check_same_columns(y, known.classes)
         return Labels(values, known.classes, known.target_type)
     _check_columns(known.codes.ndim == 1, values, known)
     with as_input_error():
@@ -246,6 +272,7 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
             "text, or have the same label columns."
         )
     if values.ndim == 2:
+        _check_same_columns(y, labels.classes, "y_val")
         return values
     with as_input_error():
         unseen = np.unique(values[codes_in(values, labels.classes) < 0])

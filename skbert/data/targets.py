@@ -91,6 +91,14 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     return values
 
 
+def names_of_columns(y: Any) -> np.ndarray | None:
+    """What a DataFrame calls the columns of an indicator matrix, if it has another str for each."""
+    names = list(getattr(y, "columns", ()))
+    if not names or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+        return None
+    return label_values([str(name) for name in names])
+
+
 def class_values(classes: Any) -> np.ndarray:
     """The classes that a call names, sorted."""
     with knowing_classes():

@@ -159,8 +159,8 @@ def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np
         if unknown:
             raise InputError(
                 f"class_weight names {sorted(unknown, key=str)[:5]}, but the labels are "
-                f"{labels.classes.tolist()[:10]}. Name them so: the numbers of the columns of y, or what "
-                "from_pretrained() has called them."
+                f"{labels.classes.tolist()[:10]}. Name them so: as the columns of y are called, if it is a "
+                "DataFrame, or by their numbers."
             )
         with as_input_error():
             ones = np.array([class_weight.get(label, 1.0) for label in labels.classes.tolist()], dtype=float)
