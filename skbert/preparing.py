@@ -70,7 +70,7 @@ def split_off_validation(
     training, held, complete = hold_out(labels.codes[rows], fraction, seed)
     if not complete:
         warn(
-            f"The {len(held)} texts held out for early stopping do not hold every class. Raise "
+            f"The texts held out for early stopping ({len(held)}) do not hold every class. Raise "
             "validation_fraction, or pass X_val and y_val to fit."
         )
     return rows[training], rows[held]

@@ -41,7 +41,7 @@ def python_blocks(page):
         yield text[: block.start(1)].count("\n"), block[1]
 
 
-@pytest.mark.filterwarnings("ignore:The .* texts held out:UserWarning")
+@pytest.mark.filterwarnings("ignore:The texts held out:UserWarning")
 @pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/caching.md", "docs/recipes.md"])
 def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     """Run all blocks in their order, with the default checkpoint and the files of an empty folder.
