@@ -209,7 +209,7 @@ def refuse_other_weights(folder: Path, missing: set[str], unexpected: set[str], 
 
 def _check_it_runs(encoder: Any, folder: Path) -> None:
     """Refuse what is no encoder of token ids, or cannot do without a pooler that is not there."""
-    ids = torch.zeros(1, 4, dtype=torch.long)
+    ids = torch.zeros(1, 4, dtype=torch.long, device="cpu")
     trouble = "no table of embeddings, or states of another shape"
     try:
         with quiet(), torch.no_grad():  # on a copy: short texts turn BigBird's attention into another
