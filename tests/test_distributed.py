@@ -148,7 +148,7 @@ def test_an_error_on_one_rank_ends_all(together):
     assert first["type"] == "RankError"
     assert "Rank 1 of 2 ended the fit with InsufficientMemoryError" in first["text"]
     first, second = (found["raises"] for found in together)
-    assert second["type"] == "InputError"
+    assert second["type"] == "MemoryError"
     assert "for lack of memory" in second["text"]
     assert first["type"] == "RankError"
     assert "for lack of memory" in first["text"]

@@ -48,7 +48,9 @@ def _twin(content: str, special: tuple[int, ...]) -> tuple[Tokenizer, dict[int, 
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in names]
     model: dict[str, Any] = state["model"]
     if isinstance(model["vocab"], dict):
-        model["vocab"] = {name: number for name, number in model["vocab"].items() if name not in names}
+        # Numbered anew, without gaps: added tokens get the numbers from the size of the vocabulary on.
+        kept = (name for name in model["vocab"] if name not in names)
+        model["vocab"] = {name: number for number, name in enumerate(kept)}
     else:  # Unigram: an id is a place
         unknown = None if model["unk_id"] is None else model["vocab"][model["unk_id"]]
         model["vocab"] = [piece for piece in model["vocab"] if piece[0] not in names]
