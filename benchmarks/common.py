@@ -38,6 +38,8 @@ PACKAGES = (
     "tokenizers",
     "accelerate",
     "peft",
+    "sentence-transformers",
+    "setfit",
     "skorch",
     "skbert",
 )
