@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skbert import workers
 from skbert.exceptions import InputError
+from skbert.scopes import TorchFunctions, keeping, scope, trainable
+from skbert.scopes import own_settings as own_settings  # as `building`, for all that compute
 
 _DTYPES = {
     "float64": torch.float64,
@@ -227,7 +228,7 @@ def _drawing(func: Any) -> Any:
     return getattr(func.overloadpacket, f"{name}_generator".strip("_"), None)
 
 
-@contextmanager
+@scope
 def building(generator: torch.Generator | None = None) -> Iterator[None]:
     """Let one thread at a time run code of transformers and peft that builds models.
 
@@ -240,37 +241,14 @@ def building(generator: torch.Generator | None = None) -> Iterator[None]:
         Source of the initial weights; None takes any, for weights that are to be overwritten.
     """
     source = generator if generator is not None else torch.Generator().manual_seed(0)
-    # What is built under the caller's inference_mode could not be trained, nor watched for changes.
-    with _one_builder, torch.inference_mode(False), own_settings(), DrawsFrom(source):
+    with _one_builder, keeping(TorchFunctions()), trainable(), own_settings(), DrawsFrom(source):
         yield
 
 
 _one_builder = threading.RLock()
 
 
-@contextmanager
-def own_settings() -> Iterator[None]:
-    """Let a block, or a function that is decorated so, compute as it is written, whatever the caller has set.
-
-    Under the caller's autocast products would be narrower than `precision` says; with another default device,
-    tensors that are to be on the CPU would be elsewhere. Both are settings of this thread.
-    """
-    on_cpu = torch.device("cpu") if torch.get_default_device().type != "cpu" else nullcontext()
-    kinds = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
-    with on_cpu:
-        for kind in kinds:
-            torch.set_autocast_enabled(kind, False)
-        try:
-            yield
-        finally:
-            for kind in kinds:
-                torch.set_autocast_enabled(kind, True)
-
-
-_AUTOCAST = [kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)]
-
-
-@contextmanager
+@scope
 def isolated_cuda(seed: int, device: torch.device) -> Iterator[None]:
     """Let a block draw from the global generator of a CUDA device, and put back its state afterwards.
 

@@ -32,6 +32,7 @@ NEVER = {
     "progress": {"torch", "transformers", "sklearn", "numpy", "skbert"},
     "runtime": {"sklearn", "transformers"},
     "saving": {"torch", "transformers", "tokenizers"},
+    "scopes": {"transformers", "sklearn", "numpy", "skbert"},
     "workers": {"torch.nn", "sklearn", "transformers", "numpy", "skbert.network", "skbert.training"},
     "starting": {"sklearn", "transformers", "torch", "skbert.classifier"},
     "caching.cache": {"torch", "transformers", "sklearn", "pickle", "joblib"},

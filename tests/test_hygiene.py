@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from skbert import BertClassifier
+from skbert.pretrained import checkpoints
 
 SCRIPT = Path(__file__).with_name("every_call.py")
 
@@ -84,3 +90,81 @@ def test_settings_of_the_process_change_no_result(run, make_classifier):
 
     classifier = make_classifier(**Calls(make_classifier().model, ".").make().get_params()).fit(TEXTS, LABELS)
     np.testing.assert_array_equal(run[1]["answers"], classifier.predict_proba(TEXTS).tolist())
+
+
+class Interrupt:
+    """Ctrl-C where the exit number `at` begins that is written in Python: there, too, signals are handled.
+
+    Locks of `threading` are left out: one that is not left is held for good, and transformers has threads.
+    """
+
+    EXITS = ("__exit__", "_close", "put_back")
+
+    def __init__(self, at):
+        self.left, self.where = at, None
+
+    def __enter__(self):
+        sys.setprofile(self)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+    def __call__(self, frame, event, _):
+        if self.where is not None or event != "call" or frame.f_code.co_name not in self.EXITS:
+            return
+        if frame.f_globals["__name__"].partition(".")[0] in ("contextlib", "torch", "skbert"):
+            self.left -= 1
+            if self.left == 0:
+                self.where = f"{frame.f_code.co_filename}:{frame.f_code.co_firstlineno}"
+                raise KeyboardInterrupt
+
+
+def everything():
+    """What `every_call` looks at, and what torch keeps of this thread besides."""
+    from every_call import state
+
+    modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+    if modes:  # there, some of the rest cannot be asked
+        return {"modes": modes}
+    before = torch.get_rng_state()
+    torch.rand(1)
+    drawn = not torch.equal(before, torch.get_rng_state())
+    torch.set_rng_state(before)
+    found = state() | {"modes": modes, "draws from the global generator": drawn}
+    del found["running threads"]  # those that transformers reads weights in take a moment to end
+    return found | {"current device": torch.utils._device.CURRENT_DEVICE}
+
+
+CALLS = {
+    "load": lambda fitted, folder: BertClassifier.load(folder / "model"),
+    "from_pretrained": lambda fitted, folder: BertClassifier.from_pretrained(folder / "pretrained"),
+    "pickle": lambda fitted, folder: pickle.loads(pickle.dumps(fitted)),
+    "pickle of the model": lambda fitted, folder: pickle.loads(pickle.dumps(fitted.model_)),
+    "deepcopy": lambda fitted, folder: copy.deepcopy(fitted.model_),
+    "checkpoint": lambda fitted, folder: (checkpoints._loaded.clear(), checkpoints.load(fitted.model)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_interrupt_at_any_exit_is_one_and_leaves_nothing(name, make_classifier, reviews, tmp_path):
+    """Neither while the exception is kept, as an interactive session keeps the latest, nor afterwards."""
+    fitted = make_classifier(epochs=1).fit(*reviews)
+    fitted.save(tmp_path / "model")
+    fitted.save_pretrained(tmp_path / "pretrained")
+    CALLS[name](fitted, tmp_path)  # all is imported
+    before = everything()
+    with Interrupt(0) as counting:
+        CALLS[name](fitted, tmp_path)
+    exits = -counting.left
+    # Those of skbert are among the last; before them come many of torch's that are alike.
+    for at in sorted({*range(1, exits, exits // 30 + 1), *range(max(1, exits - 12), exits + 1)}):
+        with Interrupt(at) as interrupt:
+            try:
+                CALLS[name](fitted, tmp_path)
+            except BaseException as error:
+                came = error
+        assert everything() == before, f"while it is kept: {interrupt.where}"
+        assert type(came) is KeyboardInterrupt, interrupt.where
+        came = None
+        assert everything() == before, interrupt.where

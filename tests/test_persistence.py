@@ -709,6 +709,38 @@ for path in sys.argv[2:]:
     assert said == ["refused"] * len(greedy)
 
 
+def test_shapes_are_looked_at_in_an_encoder_without_memory(file, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        blueprint,
+        "_check_shapes",
+        lambda encoder, _: seen.extend(p.device.type for p in encoder.parameters()),
+    )
+    BertClassifier.load(file)
+    assert set(seen) == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("no room"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")],
+)
+@pytest.mark.parametrize("step", ["the first", "the last"])
+def test_memory_that_runs_out_is_no_fault_of_the_file(error, step, file, fitted, monkeypatch):
+    def no_room(*given, **named):
+        raise error
+
+    if step == "the first":
+        monkeypatch.setitem(blueprint._BUILDERS, "encoder", no_room)
+    else:
+        monkeypatch.setattr(SequenceClassifier, "load_state_dict", no_room)
+    state = pickle.loads(pickle.dumps(fitted.__getstate__())) if step == "the last" else None
+    with pytest.raises(MemoryError, match=r"no room|DefaultCPUAllocator"):
+        BertClassifier.load(file)
+    if state is not None:
+        with pytest.raises(MemoryError):
+            BertClassifier().__setstate__(state)
+
+
 @pytest.mark.stress
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_while_saving(tmp_path, full_count, figure):

@@ -4,8 +4,7 @@
    exact run packed; the others run padded, and their states are packed afterwards.
 2. Pooling turns the states of each text into one vector: the first token's, through the checkpoint's pooler
    where it has one ("cls"), or the mean or the maximum over tokens ("mean", "max").
-3. The head (`head.py`) turns vectors into logits. It works in float32 (or wider) whatever
-   the encoder's precision.
+3. The head (`head.py`) turns vectors into logits, in float32 or wider whatever the encoder's precision.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from skbert.network.dropout import Dropout
 from skbert.network.first_tokens import narrow_last_layer, widen_last_layer
 from skbert.network.head import BarePooler, HiddenLayer
 from skbert.runtime import DrawsFrom
+from skbert.scopes import trainable
 
 Pooling = Literal["cls", "mean", "max"]
 
@@ -184,7 +184,7 @@ class SequenceClassifier(nn.Module):
             wanted["token_type_ids"] = batch.segments.clamp(max=self.architecture.n_segments - 1)
         return wanted
 
-    @torch.inference_mode(False)  # or the copy could not be trained, nor watched for changes
+    @trainable()
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # As any module: `__reduce__` would build the encoder anew, with weights of chance to begin with.
         twin = type(self).__new__(type(self))
@@ -201,7 +201,7 @@ class SequenceClassifier(nn.Module):
         return _restore, (build, arguments, settings, len(self.hidden), weights)
 
 
-@torch.inference_mode(False)  # or the model could not be trained, nor watched for changes
+@trainable()
 def _restore(
     build: Callable[..., Any],
     arguments: tuple[Any, ...],

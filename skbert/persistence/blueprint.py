@@ -16,8 +16,10 @@ import numpy as np
 import torch
 
 from skbert.exceptions import PersistenceError
+from skbert.network.memory import is_out_of_memory
 from skbert.network.model import Architecture, SequenceClassifier
 from skbert.pretrained import checkpoints, families
+from skbert.scopes import trainable, without_memory
 
 FAMILIES = (
     "bert",
@@ -91,7 +93,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.nd
     }, arrays
 
 
-@torch.inference_mode(False)  # or the model could not be trained, nor watched for changes
+@trainable()
 def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: int) -> SequenceClassifier:
     """The model that was described, with these weights.
 
@@ -112,6 +114,8 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
     ------
     PersistenceError, KeyError, TypeError
         If `described` is nothing that `describe` makes, or does not go with the weights.
+    MemoryError
+        If there is too little memory for it.
     """
     config, settings = described["config"], dict(described["settings"])
     arguments = (config, *described["arguments"])
@@ -121,7 +125,7 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
     if not settings["n_outputs"] == n_classes == len(head):
         raise PersistenceError(f"it has {n_classes} classes, but its head gives {len(head)} logits.")
     try:
-        with torch.device("meta"):
+        with without_memory():
             _check_shapes(build_encoder(*arguments), arrays)
         encoder = build_encoder(*arguments)
         if not any(name.startswith("pooler.") for name in arrays):
@@ -132,6 +136,8 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
     except PersistenceError:
         raise
     except Exception as error:  # of whatever kind: transformers checks a config where it happens to use it
+        if is_out_of_memory(error):  # the file is as good as any; torch's own errors say it in other types
+            raise MemoryError(str(error)) from error
         raise PersistenceError(
             f"its model cannot be built ({type(error).__name__}: {str(error)[:200]})."
         ) from error

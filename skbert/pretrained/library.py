@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from skbert.runtime import building
+from skbert.scopes import scope
 
 
-@contextmanager
+@scope
 def quiet() -> Iterator[Any]:
     """Give transformers to one thread at a time, without its load report and progress bars.
 
@@ -18,14 +18,34 @@ def quiet() -> Iterator[Any]:
     """
     with building():
         import transformers
-        from transformers.utils import logging
 
-        verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        before = _Loudness()
         try:
+            before.logging.set_verbosity_error()
+            before.logging.disable_progress_bar()
             yield transformers
         finally:
-            logging.set_verbosity(verbosity)
-            if shown:
-                logging.enable_progress_bar()
+            try:
+                before.put_back()
+            finally:
+                before.put_back()  # what a signal has kept from being put back
+
+
+class _Loudness:
+    """What transformers says: its logger's level and its progress bars, which are the hub's, too."""
+
+    def __init__(self) -> None:
+        from huggingface_hub import utils as hub
+        from transformers.utils import logging
+
+        self.logging, self.hub = logging, hub
+        self.verbosity = logging.get_verbosity()
+        self.shown, self.hub_silent = logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()
+
+    def put_back(self) -> None:
+        """Make it so again."""
+        self.logging.set_verbosity(self.verbosity)
+        if self.shown:
+            self.logging.enable_progress_bar()
+        if self.hub_silent and not self.hub.are_progress_bars_disabled():
+            self.hub.disable_progress_bars()
