@@ -112,16 +112,28 @@ def keeping(settings: TorchModes | TorchFunctions) -> Iterator[None]:
             settings.put_back()
 
 
+def _none() -> list[Any]:
+    return []
+
+
+_function_modes: Callable[[], list[Any]] = getattr(overrides, "_get_current_function_mode_stack", _none)
+_dispatch_modes: Callable[[], list[Any]] = getattr(
+    _python_dispatch, "_get_current_dispatch_mode_stack", _none
+)
 _AUTOCAST = [kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)]
 
 
 class TorchModes:
-    """Of this thread: torch's modes, its default device among them, autocast, whether gradients are kept."""
+    """Of this thread: torch's modes, its default device among them, autocast, whether gradients are kept.
+
+    The stacks of modes have no public name in torch. A version that calls them otherwise is used without this
+    guard, which is for a signal at the wrong moment.
+    """
 
     def __init__(self) -> None:
-        self.functions = overrides._get_current_function_mode_stack()
-        self.dispatches = _python_dispatch._get_current_dispatch_mode_stack()
-        self.device = _device.CURRENT_DEVICE
+        self.functions = _function_modes()
+        self.dispatches = _dispatch_modes()
+        self.device = getattr(_device, "CURRENT_DEVICE", None)
         # What torch derives from the dispatch modes; their names differ between its versions.
         self.flags = {n: value for n, value in vars(_python_dispatch).items() if n.startswith("_is_in_")}
         self.autocast = {kind: torch.is_autocast_enabled(kind) for kind in _AUTOCAST}
@@ -129,11 +141,11 @@ class TorchModes:
 
     def put_back(self) -> None:
         """Make it so again; what is so already is not touched."""
-        if overrides._get_current_function_mode_stack() != self.functions:
-            _fill(overrides, overrides._get_current_function_mode_stack, self.functions)
+        if _function_modes() != self.functions:
+            _fill(overrides, _function_modes, self.functions)
             _device.CURRENT_DEVICE = self.device
-        if _python_dispatch._get_current_dispatch_mode_stack() != self.dispatches:
-            _fill(_python_dispatch, _python_dispatch._get_current_dispatch_mode_stack, self.dispatches)
+        if _dispatch_modes() != self.dispatches:
+            _fill(_python_dispatch, _dispatch_modes, self.dispatches)
             vars(_python_dispatch).update(self.flags)
             with _python_dispatch.TorchDispatchMode():
                 pass  # at its end torch tells its C++ part of the flags
@@ -165,7 +177,7 @@ class TorchFunctions:
         self.functions = [
             (
                 vars(m),
-                {n: f for n, f in list(vars(m).items()) if n in names and f.__module__ == "torch.nn.init"},
+                {n: f for n, f in list(vars(m).items()) if n in names and _is_torchs(f)},
             )
             for m in places
         ]
@@ -180,6 +192,10 @@ class TorchFunctions:
 
 
 _PLACES = ("torch.nn.init", "torch.nn.modules.")
+
+
+def _is_torchs(function: Any) -> bool:
+    return getattr(function, "__module__", None) == "torch.nn.init"
 
 
 @scope
