@@ -79,8 +79,9 @@ def _close(generator: Any, outside: Any, _: Any, error: BaseException | None, __
     try:
         for each in inside:
             for frame, _line in reversed(list(walk_tb(each.__traceback__))):
-                manager = frame.f_locals.get("self") if frame.f_code.co_name == "__exit__" else None
-                if isinstance(manager, _GeneratorContextManager):
+                manager = frame.f_locals.get("self")
+                ends = frame.f_code.co_name in ("__enter__", "__exit__")
+                if ends and isinstance(manager, _GeneratorContextManager):
                     manager.gen.close()  # it would go on when the traceback is gone, at any time
     finally:
         generator().close()

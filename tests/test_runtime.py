@@ -2,6 +2,7 @@
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import _GeneratorContextManager
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from skbert.runtime import (
     own_settings,
     resolve_runtime,
 )
-from skbert.scopes import TorchModes, keeping, scope, trainable, without_memory
+from skbert.scopes import TorchModes, _close, keeping, scope, trainable, without_memory
 
 
 @pytest.mark.parametrize(
@@ -256,9 +257,7 @@ def test_an_interrupt_as_the_exit_begins(which):
         with torch.device("meta"), entered():
             assert torch.empty(1).device.type == "cpu"
 
-    from skbert import scopes
-
-    kept = interrupt(block, interrupted_at(scopes._close))
+    kept = interrupt(block, interrupted_at(_close))
     assert not _python_dispatch._get_current_dispatch_mode_stack()
     assert not _get_current_function_mode_stack()
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == found
@@ -306,17 +305,21 @@ def test_an_error_is_no_interrupt_because_it_follows_one():
             raise KeyError  # noqa: B904
 
 
-def test_what_a_signal_has_cut_off_inside_does_not_go_on_later():
+@pytest.mark.parametrize(("method", "event"), [("__enter__", "c_return"), ("__exit__", "call")])
+def test_what_a_signal_has_cut_off_inside_does_not_go_on_later(method, event):
     """A generator of contextlib would run its end when the traceback is gone, and push its mode again."""
-    taken = _python_dispatch._pop_mode_temporarily  # what torch itself uses
+    code = getattr(_GeneratorContextManager, method).__code__
+
+    def watch(frame, what, _):
+        if what == event and frame.f_code is code:
+            raise KeyboardInterrupt
 
     def block():
-        with keeping(TorchModes()), DrawsNothing(), taken():
+        # torch itself uses this one.
+        with keeping(TorchModes()), DrawsNothing(), _python_dispatch._pop_mode_temporarily():
             pass
 
-    from contextlib import _GeneratorContextManager
-
-    kept = interrupt(block, interrupted_at(_GeneratorContextManager.__exit__))
+    kept = interrupt(block, watch)
     assert not _python_dispatch._get_current_dispatch_mode_stack()
     del kept
     assert not _python_dispatch._get_current_dispatch_mode_stack()
