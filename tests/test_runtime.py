@@ -1,5 +1,6 @@
 """Devices, precisions and random state."""
 
+import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import _GeneratorContextManager
@@ -322,6 +323,7 @@ def test_what_a_signal_has_cut_off_inside_does_not_go_on_later(method, event):
     kept = interrupt(block, watch)
     assert not _python_dispatch._get_current_dispatch_mode_stack()
     del kept
+    gc.collect()
     assert not _python_dispatch._get_current_dispatch_mode_stack()
 
 
