@@ -142,12 +142,13 @@ class TorchModes:
 
     def put_back(self) -> None:
         """Make it so again; what is so already is not touched."""
+        # The stacks last: if a signal comes in between, the second time sees that there is something to do.
         if _function_modes() != self.functions:
-            _fill(overrides, _function_modes, self.functions)
             _device.CURRENT_DEVICE = self.device
+            _fill(overrides, _function_modes, self.functions)
         if _dispatch_modes() != self.dispatches:
-            _fill(_python_dispatch, _dispatch_modes, self.dispatches)
             vars(_python_dispatch).update(self.flags)
+            _fill(_python_dispatch, _dispatch_modes, self.dispatches)
             with _python_dispatch.TorchDispatchMode():
                 pass  # at its end torch tells its C++ part of the flags
         for kind, enabled in self.autocast.items():
