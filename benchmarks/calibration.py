@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import Store, environment, load_dataset, parse_results, results_parser, row_subset
+from common import Store, fill_and_print, load_dataset, row_subset
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
@@ -35,21 +35,12 @@ SYSTEMS = ("skbert", "skbert, calibrated", "skbert, label_smoothing=0.1", "embed
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing, then print the table."""
-    parser = results_parser(__doc__, "calibration")
-    parser.add_argument("--seeds", type=lambda s: [int(v) for v in s.split(",")], default=[0, 1, 2])
-    args = parse_results(parser, argv)
-    store = Store(args.out)
-    if not args.table:
-        env = environment()
-        for seed in args.seeds:
-            for name, rows in CELLS:
-                run_cell(store, args.data, name, rows, seed, env)
-    print("\n".join(table(list(store.read()["cells"].values()))))
-    return 0
+    return fill_and_print(__doc__, "calibration", CELLS, run_cell, table, argv)
 
 
-def run_cell(store: Store, data: Path, name: str, rows: int, seed: int, env: dict[str, Any]) -> None:
+def run_cell(store: Store, data: Path, cell: tuple[str, int], seed: int, env: dict[str, Any]) -> None:
     """Fit and judge every system on one draw, unless that is stored."""
+    name, rows = cell
     missing = [system for system in SYSTEMS if store.get(f"{name}/{rows}/{seed}/{system}") is None]
     if not missing:
         return

@@ -298,6 +298,28 @@ def parse_results(parser: argparse.ArgumentParser, argv: list[str] | None) -> ar
     return args
 
 
+def fill_and_print(
+    description: str,
+    name: str,
+    cells: Iterable[Any],
+    run_cell: Callable[[Store, Path, Any, int, dict[str, Any]], None],
+    table: Callable[[list[dict[str, Any]]], list[str]],
+    argv: list[str] | None,
+) -> int:
+    """The command of a benchmark of cells and seeds: run what its file lacks, then print the table."""
+    parser = results_parser(description, name)
+    parser.add_argument("--seeds", type=lambda s: [int(v) for v in s.split(",")], default=[0, 1, 2])
+    args = parse_results(parser, argv)
+    store = Store(args.out)
+    if not args.table:
+        env = environment()
+        for seed in args.seeds:
+            for cell in cells:
+                run_cell(store, args.data, cell, seed, env)
+    print("\n".join(table(list(store.read()["cells"].values()))))
+    return 0
+
+
 def names_of(known: Collection[str]) -> Callable[[str], list[str]]:
     """A type of argument: some of these names, as in "a,b"."""
 

@@ -26,15 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import (
-    Store,
-    embedded_checkpoint,
-    environment,
-    load_dataset,
-    parse_results,
-    results_parser,
-    row_subset,
-)
+from common import Store, embedded_checkpoint, fill_and_print, load_dataset, row_subset
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from systems import LOGISTIC, as_input, frozen_embeddings, quiet
@@ -44,22 +36,11 @@ CELLS = (("sst2", 16), ("sst2", 32), ("sst2", 64), ("agnews", 16), ("agnews", 32
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing, then print the table."""
-    parser = results_parser(__doc__, "few_shot")
-    parser.add_argument("--seeds", type=lambda s: [int(v) for v in s.split(",")], default=[0, 1, 2])
-    args = parse_results(parser, argv)
-    store = Store(args.out)
-    if not args.table:
-        silence()
-        env = environment()
-        for seed in args.seeds:
-            for name, rows in CELLS:
-                run_cell(store, args.data, name, rows, seed, env)
-    print("\n".join(table(list(store.read()["cells"].values()))))
-    return 0
+    return fill_and_print(__doc__, "few_shot", CELLS, run_cell, table, argv)
 
 
 def silence() -> None:
-    """Import what the systems need, so that no fit pays for it, without their bars and reports."""
+    """Import what SetFit needs, so that no fit pays for it, without bars and reports."""
     import datasets
     import setfit  # noqa: F401  # its import takes seconds
     import transformers
@@ -69,8 +50,9 @@ def silence() -> None:
     logging.disable(logging.WARNING)
 
 
-def run_cell(store: Store, data: Path, name: str, rows: int, seed: int, env: dict[str, Any]) -> None:
+def run_cell(store: Store, data: Path, cell: tuple[str, int], seed: int, env: dict[str, Any]) -> None:
     """Fit and judge every system on one draw, unless that is stored."""
+    name, rows = cell
     dataset = load_dataset(data, name)
     index = row_subset(dataset, rows, seed)
     X, X_test = (as_input(frame) for frame in (dataset.X_train.iloc[index], dataset.X_test))
@@ -78,6 +60,7 @@ def run_cell(store: Store, data: Path, name: str, rows: int, seed: int, env: dic
         key = f"{name}/{rows}/{seed}/{system}"
         if store.get(key) is not None:
             continue
+        silence()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of versions to come, and of a few truncated texts
             predicted, seconds = SYSTEMS[system](X, dataset.y_train[index], X_test, seed)

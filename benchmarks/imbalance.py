@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import Dataset, Store, environment, load_dataset, parse_results, results_parser
+from common import Dataset, Store, fill_and_print, load_dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss
@@ -41,17 +41,7 @@ MAX_LENGTH = 64
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing, then print the table."""
-    parser = results_parser(__doc__, "imbalance")
-    parser.add_argument("--seeds", type=lambda s: [int(v) for v in s.split(",")], default=[0, 1, 2])
-    args = parse_results(parser, argv)
-    store = Store(args.out)
-    if not args.table:
-        env = environment()
-        for seed in args.seeds:
-            for cell in CELLS:
-                run_cell(store, args.data, cell, seed, env)
-    print("\n".join(table(list(store.read()["cells"].values()))))
-    return 0
+    return fill_and_print(__doc__, "imbalance", CELLS, run_cell, table, argv)
 
 
 def run_cell(store: Store, data: Path, cell: str, seed: int, env: dict[str, Any]) -> None:

@@ -139,6 +139,8 @@ def everything():
 CALLS = {
     "load": lambda fitted, folder: BertClassifier.load(folder / "model"),
     "from_pretrained": lambda fitted, folder: BertClassifier.from_pretrained(folder / "pretrained"),
+    "save_pretrained": lambda fitted, folder: fitted.save_pretrained(folder / "again"),
+    "save_encoder": lambda fitted, folder: fitted.save_encoder(folder / "encoder"),
     "pickle": lambda fitted, folder: pickle.loads(pickle.dumps(fitted)),
     "pickle of the model": lambda fitted, folder: pickle.loads(pickle.dumps(fitted.model_)),
     "deepcopy": lambda fitted, folder: copy.deepcopy(fitted.model_),

@@ -21,6 +21,7 @@ from skbert.network.model import SequenceClassifier
 from skbert.pretrained.families import FamilyPooler
 from skbert.pretrained.folders import config_of, folder_to_write, remove_settings, tokenizer_of
 from skbert.pretrained.library import quiet
+from skbert.scopes import trainable
 
 _MODES = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}  # as sentence-transformers has them
 _MODULES = [("", "Transformer"), ("1_Pooling", "Pooling")]
@@ -40,6 +41,7 @@ def save_encoder(estimator: Any, folder: str | os.PathLike[str]) -> None:
         _write_settings(target, model.pooling, encoder.config.hidden_size, estimator.max_length_)
 
 
+@trainable()
 def _as_transformers(model: SequenceClassifier) -> Any:
     """The encoder, and its pooler, in the class of transformers that checkpoints are read with."""
     pooler: Any = model.pooler

@@ -25,6 +25,7 @@ from skbert.pretrained.folders import config_of, folder_to_write, remove_setting
 from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import locate
 from skbert.pretrained.traits import check_max_length, check_side, stated_max_length
+from skbert.scopes import trainable
 
 Estimator = TypeVar("Estimator")
 
@@ -71,6 +72,7 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
     return names
 
 
+@trainable()
 def _as_transformers(model: SequenceClassifier, names: list[str], target_type: str) -> Any:
     """The model in the family's own class of transformers."""
     weights = _weights(model, dict(model.rebuild[1][0]))
@@ -161,7 +163,7 @@ def _check_expressible(model: SequenceClassifier, config: dict[str, Any]) -> Non
 # Reading
 
 
-@torch.inference_mode(False)  # or the model could not be trained, nor watched for changes
+@trainable()
 def from_pretrained(
     cls: type[Estimator],
     model: str | os.PathLike[str],
