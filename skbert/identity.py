@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _NOT_COMPARED = {
     *("checkpoint", "device", "memory", "model", "precision", "random_state", "revision", "verbose"),
 }
-_NOT_OF_A_MODEL = {"_name_or_path", "name_or_path"}  # where it came from
 _LIBRARIES = ("numpy", "scikit-learn", "skbert", "tokenizers", "torch", "transformers")
 _CHECKSUM = "sha256:"
 
@@ -179,9 +178,7 @@ def _of_weights(start: Start) -> str:
     digest = hashlib.sha256()
     own = ("head.", "hidden.") if start.head_init is None else ()
     model = start.new_model(shared=True)
-    config, *others = model.rebuild[1]
-    config = {name: value for name, value in config.items() if name not in _NOT_OF_A_MODEL}
-    _update(digest, canonical([config, others, model.pooling, model.dropout.p]))
+    _update(digest, canonical([*model.rebuild[1], model.pooling, model.dropout.p]))
     for name, weight in model.state_dict().items():
         if not name.startswith(own):
             _update(digest, f"{name} {_of_array(weight.numpy())}")

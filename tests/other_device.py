@@ -96,8 +96,17 @@ class OtherDevice(TorchDispatchMode):
         return out
 
 
+def _with_numbers(tensor):
+    """The tensor; an empty one of the device that torch made without asking the mode, as one with numbers."""
+    if isinstance(tensor, Elsewhere) or not tensor.is_meta:
+        return tensor
+    assert tensor.numel() == 0, "a tensor of the other device came to be without its numbers"
+    return Elsewhere(torch.empty_like(tensor, device=_CPU))
+
+
 def _compute(func, args, kwargs):
     """What an operation gives, and which way numbers went: "read" to the CPU, "transfer" from it, or ""."""
+    args, kwargs = tree_map_only(torch.Tensor, _with_numbers, (args, kwargs))
     leaves = tree_leaves((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     is_elsewhere = any(isinstance(tensor, Elsewhere) for tensor in tensors)
@@ -109,9 +118,6 @@ def _compute(func, args, kwargs):
 
     unwrapped = tree_map_only(Elsewhere, lambda tensor: tensor.numbers, (args, kwargs))
     args_here, kwargs_here = tree_map_only(torch.device, lambda _: _CPU, unwrapped)
-    assert not any(
-        tensor.is_meta for tensor in tensors if not isinstance(tensor, Elsewhere)
-    )  # without numbers
     out = _KERNELS.get(func, func)(*args_here, **kwargs_here)
 
     if func in _COPIES:

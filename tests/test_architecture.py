@@ -80,6 +80,7 @@ NEVER = {
     "pretrained.families": {"transformers", "sklearn", "skbert.training.loop"},
     "pretrained.encoder_folder": {"transformers", "sklearn", "pickle", "joblib", "skbert.classifier"},
     "pretrained.folders": {"transformers", "sklearn", "pickle", "joblib", "skbert.classifier"},
+    "pretrained.hub": {"torch", "transformers", "sklearn"},
     "pretrained.interchange": {
         "transformers",
         "sklearn",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -510,6 +511,17 @@ def test_a_folder_gets_what_earlier_fits_left_in_memory(tmp_path, make_classifie
     for kind in ("tokens", "vectors"):
         assert (skbert.cache_info(kind).misses, skbert.cache_info(kind).hits > 0) == (0, True)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.rows")} == written  # nothing twice
+
+
+def test_what_is_kept_depends_on_no_path_of_a_checkpoint(tmp_path, tiny_bert, make_classifier, reviews):
+    """As another user's copy, or that of another machine."""
+    texts, labels = map(list, reviews)
+    for name in ("here", "there"):
+        shutil.copytree(tiny_bert, tmp_path / name)
+        make_classifier(model=tmp_path / name, freeze=1, head_init="linear_probe").fit(texts, labels)
+    for kind in ("tokens", "vectors", "states"):
+        found = skbert.cache_info(kind)
+        assert found.hits >= found.misses == len(texts)
 
 
 def test_nothing_on_disk_unless_asked_for(tmp_path, monkeypatch, make_classifier, reviews):

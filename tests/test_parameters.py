@@ -146,9 +146,9 @@ def test_every_parameter_has_a_constraint():
 
 def test_every_parameter_is_documented_in_order():
     section = re.search(
-        r"Parameters\n\s*-+\n(.*?)\n\s*Attributes\n\s*-+\n", BertClassifier.__doc__, re.DOTALL
+        r"Parameters\n\s*-+\n(.*?)\n\s*Attributes\n\s*-+\n", inspect.getdoc(BertClassifier), re.DOTALL
     )
-    documented = re.findall(r"^ {4}(\w+) : (.+)$", section[1], re.MULTILINE)
+    documented = re.findall(r"^(\w+) : (.+)$", section[1], re.MULTILINE)
     assert [name for name, _ in documented] == PARAMETERS
     for name, description in documented:
         default = SIGNATURE[name].default

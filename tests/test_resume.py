@@ -544,14 +544,16 @@ def test_names_that_no_folder_can_have_are_refused(make_classifier, reviews, tmp
 
 
 def test_a_folder_without_access_is_refused(make_classifier, reviews, tmp_path, monkeypatch):
-    real = os.stat
+    def closed(real):
+        def refuse(path, *arguments, **keywords):
+            if str(path).startswith(str(tmp_path / "closed")):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return real(path, *arguments, **keywords)
 
-    def refuse(path, *arguments, **keywords):
-        if str(path).startswith(str(tmp_path / "closed")):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return real(path, *arguments, **keywords)
+        return refuse
 
-    monkeypatch.setattr(os, "stat", refuse)
+    for name in ("stat", "mkdir"):  # from Python 3.12 on, only the second is asked
+        monkeypatch.setattr(os, name, closed(getattr(os, name)))
     with pytest.raises(InputError, match=r"checkpoint=.*that can be written to \(.*Permission denied"):
         make_classifier(checkpoint=tmp_path / "closed" / "fit").fit(*map(list, reviews))
 

@@ -24,10 +24,10 @@ from skbert.network.attention import packed_attention
 from skbert.network.memory import is_out_of_memory
 from skbert.network.model import Architecture, Pooling, twin
 from skbert.pretrained.folders import ADAPTER
+from skbert.pretrained.hub import FILES, POOLING, VOCABULARIES
 from skbert.pretrained.library import quiet
-from skbert.pretrained.sources import FILES, VOCABULARIES, locate
+from skbert.pretrained.sources import locate
 from skbert.pretrained.traits import (
-    POOLING,
     architecture_of,
     head_dropout_of,
     max_positions,
@@ -125,6 +125,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
     with quiet() as transformers:
         forward = reads_forward(encoder, transformers)
     config._attn_implementation = _attention_of(architecture.packed)
+    config._name_or_path = ""  # the folder's path: of this machine, not of the model
     return Checkpoint(
         name=name,
         tokenizer_json=tokenizer_json,

@@ -20,11 +20,12 @@ from skbert.network.head import BarePooler
 from skbert.network.model import SequenceClassifier
 from skbert.pretrained.families import FamilyPooler
 from skbert.pretrained.folders import config_of, folder_to_write, remove_settings, tokenizer_of
+from skbert.pretrained.hub import MODULES, POOLING
 from skbert.pretrained.library import quiet
+from skbert.pretrained.traits import MODES
 from skbert.scopes import trainable
 
-_MODES = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}  # as sentence-transformers has them
-_MODULES = [("", "Transformer"), ("1_Pooling", "Pooling")]
+_PARTS = [("", "Transformer"), ("1_Pooling", "Pooling")]
 
 
 def save_encoder(estimator: Any, folder: str | os.PathLike[str]) -> None:
@@ -68,13 +69,13 @@ def _write_settings(target: Path, pooling: str, width: int, max_length: int) -> 
     """What sentence-transformers reads: its modules, how they pool, and how many tokens they take."""
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for number, (path, kind) in enumerate(_MODULES)
+        for number, (path, kind) in enumerate(_PARTS)
     ]
-    modes = {f"pooling_mode_{mode}": pooling == name for name, mode in _MODES.items()}
+    modes = {f"pooling_mode_{mode}": pooling == name for mode, name in MODES.items()}
     (target / "1_Pooling").mkdir(exist_ok=True)
     for name, content in (
         ("sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False}),
-        ("1_Pooling/config.json", {"word_embedding_dimension": width, **modes}),
-        ("modules.json", modules),  # last: it is what makes the folder one of theirs
+        (POOLING, {"word_embedding_dimension": width, **modes}),
+        (MODULES, modules),  # last: it is what makes the folder one of theirs
     ):
         (target / name).write_text(json.dumps(content, indent=2), encoding="utf-8")

@@ -13,8 +13,10 @@ import torch
 
 from skbert.exceptions import CheckpointError, InputError
 from skbert.network.model import Architecture, Pooling
+from skbert.pretrained.hub import MODULES, POOLING
 
-POOLING = "1_Pooling/config.json"  # how sentence-transformers pools
+# What sentence-transformers calls them.
+MODES: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
 _ANY = 128  # segments: more than int8 can name
 _MIN_LENGTH = 8  # of the parameter max_length
 # Families whose packed forward equals the padded one (tests/test_model.py holds them to it).
@@ -132,14 +134,13 @@ def stated_pooling(folder: Path) -> Pooling | None:
 
     Of its other modes, some are a mean of another weighting, and are read as "mean".
     """
-    if not (folder / "modules.json").is_file():
+    if not (folder / MODULES).is_file():
         return None
     stated = read_settings(folder / POOLING)
     if not stated:
         return None
     named = stated.get("pooling_mode", ())  # one, or a list, since sentence-transformers 6
-    modes: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
-    for mode, pooling in modes.items():
+    for mode, pooling in MODES.items():
         if stated.get(f"pooling_mode_{mode}") or pooling in ([named] if isinstance(named, str) else named):
             return pooling
     return "mean"

@@ -1,0 +1,168 @@
+"""The hub: what its cache has of a checkpoint, and what is downloaded.
+
+1. A snapshot in the cache is used without asking the hub if it is whole, and if all is known of it: the cache
+   has each file that decides what a checkpoint does, or a note that the hub has not. Other libraries
+   download what they read themselves; without the file on pooling, say, it would be another model.
+2. Else the hub is asked, once: what it has not got is noted in the cache, in the hub's own way.
+3. Where it cannot be reached, a whole snapshot will do; it is asked once in a process.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import errors
+from huggingface_hub.utils import tqdm
+
+from skbert.exceptions import CheckpointError
+
+FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # what is read of a checkpoint
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+)
+MODULES, POOLING = "modules.json", "1_Pooling/config.json"  # of sentence-transformers, and how it pools
+_DECIDING = (
+    *(MODULES, POOLING),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+
+
+_in_vain: set[tuple[str, str | None]] = set()  # what the hub was asked for, and did not give
+
+
+def cached(name: str, revision: str | None) -> tuple[Path | None, bool]:
+    """The snapshot in the cache, if there is a whole one; and whether the hub need not be asked about it.
+
+    Raises
+    ------
+    CheckpointError
+        If the hub could have nothing of that name.
+    """
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=FILES, local_files_only=True
+            )
+        )
+    except errors.HFValidationError as error:
+        hint = f" If it is a folder, write model={'./' + name!r}." if "/" in name else ""
+        raise CheckpointError(f"model={name!r} is not a valid hub name: {error}{hint}") from error
+    except (OSError, ValueError, RuntimeError):
+        return None, False
+    if not _is_whole(folder, name):
+        return None, False
+    was_in_vain = (name, revision) in _in_vain
+    return folder, was_in_vain or all(_is_known(folder, name, file) for file in _DECIDING)
+
+
+def download(name: str, revision: str | None, hint: str) -> Path:
+    """The snapshot that the hub has.
+
+    Parameters
+    ----------
+    name : str
+    revision : str or None
+    hint : str
+        What to say besides if it cannot be had.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be had.
+    """
+    try:  # a download would try again and again, and say so
+        huggingface_hub.model_info(name, revision=revision)
+    except Exception as error:
+        _in_vain.add((name, revision))
+        raise CheckpointError(_explained(name, revision, error, _OUT_OF_REACH) + hint) from error
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=FILES, tqdm_class=_NoBar
+            )
+        )
+        for file in _DECIDING:
+            if not _is_known(folder, name, file):
+                with suppress(errors.EntryNotFoundError):  # which is what the cache then knows
+                    huggingface_hub.hf_hub_download(name, file, revision=folder.name)
+    except Exception as error:  # the hub's own, and those of the libraries that it connects with
+        if isinstance(error, MemoryError):
+            raise
+        raise CheckpointError(_explained(name, revision, error, _BROKEN_OFF) + hint) from error
+    return folder
+
+
+_OUT_OF_REACH = (
+    "the hub could not be reached for it (or HF_HUB_OFFLINE is set). To get the weights: connect once "
+    "without HF_HUB_OFFLINE, or copy the checkpoint here and pass its folder as model='/path/to/folder'."
+)
+_BROKEN_OFF = "its download failed. Try again: what has come is kept."
+
+
+class _NoBar(tqdm):
+    """A progress bar that is not shown; to silence the hub's own would silence them for the whole process."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords | {"disable": True})
+
+
+def _is_whole(folder: Path, name: str) -> bool:
+    """Whether config, weights and tokenizer are there: a download may have been interrupted.
+
+    A checkpoint of sentence-transformers needs its pooling besides.
+    """
+    stated = all((folder / file).is_file() for file in (MODULES, POOLING))
+    return (
+        (folder / "config.json").is_file()
+        and _has_weights(folder)
+        and any((folder / file).is_file() for file in VOCABULARIES)
+        and (stated or not name.startswith("sentence-transformers/"))
+    )
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether there are weights, and all parts of them that an index names."""
+    parts: set[str] = set()
+    try:
+        for index in folder.glob("*.safetensors.index.json"):
+            parts.update(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError):  # whatever it is, it is no index
+        return False
+    return any(folder.glob("*.safetensors")) and all((folder / part).is_file() for part in parts)
+
+
+def _is_known(folder: Path, name: str, file: str) -> bool:
+    """Whether a snapshot has the file, or the cache a note that the hub has not."""
+    noted = huggingface_hub.try_to_load_from_cache(name, file, revision=folder.name)
+    return (folder / file).is_file() or noted is not None
+
+
+def _explained(name: str, revision: str | None, error: Exception, otherwise: str) -> str:
+    """What went wrong, and what to do about it."""
+    at = "" if revision is None else f" with revision={revision!r}"
+    said = f"model={name!r}{at} is not in the hub cache of this machine, {platform.node()}, and "
+    if isinstance(error, errors.GatedRepoError):
+        said += (
+            "the hub gives it only to those who have accepted its conditions. Accept them on its page, and "
+            "log in with `hf auth login`."
+        )
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        said += (
+            "the hub has no model of that name, or a private one. Check its spelling, or log in with "
+            "`hf auth login`."
+        )
+    elif isinstance(error, errors.RevisionNotFoundError):
+        said += "the hub has no such revision of it. Expected one of its branches, tags or commits."
+    else:
+        said += otherwise
+    return f"{said} The answer was: {' '.join(str(error).split())[:300]}"
