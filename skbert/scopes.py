@@ -159,10 +159,12 @@ class TorchModes:
 
 
 def _fill(stack: Any, current: Callable[[], list[Any]], modes: list[Any]) -> None:
+    held = current()  # torch 2.10 gives back modes that it has freed, if nobody else holds them
     while current():
         stack._pop_mode()
     for mode in modes:
         stack._push_mode(mode)
+    del held
 
 
 class TorchFunctions:

