@@ -10,8 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,9 +36,9 @@ from skbert.training.loop import Trainer, TrainingData, TrainingResult
 from skbert.training.lora import Adapter
 from skbert.training.optimizer import Moments
 from skbert.training.prefix import start_above
-from skbert.training.ranks import Alone, current
-from skbert.training.resume import Keeper, NoKeeper
-from skbert.training.validation import NoValidation
+from skbert.training.ranks import Ranks, current
+from skbert.training.resume import FolderKeeper, Keeper
+from skbert.training.validation import Validation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -81,8 +80,8 @@ def fit_texts(
     data: FitData,
     parameters: Mapping[str, Any],
     seed: int,
-    start: Start | None = None,
-    watch: Callable[[Finish], Watcher] = lambda _: Watcher(),
+    start: Start | None,
+    watch: Callable[[Finish], Watcher],
     *,
     going_on: bool = False,
     folder: Folder | None = None,
@@ -96,10 +95,10 @@ def fit_texts(
         The parameters of `BertClassifier`, validated.
     seed : int
         Of every random stream of the fit.
-    start : Start, default=None
+    start : Start or None
         A fitted model to go on from; None takes the checkpoint.
-    watch : callable, optional
-        Makes somebody who watches the fit, given what turns a TrainingResult into a FittedModel.
+    watch : callable
+        Given `finish` (TrainingResult → FittedModel), returns the Watcher.
     going_on : bool, default=False
         For a training that goes on with more data: the learning rate stays up, and the optimizer's state is
         part of the result.
@@ -111,21 +110,22 @@ def fit_texts(
     FittedModel
     """
     ranks = current()
-    place = resolve_runtime(parameters["device"], parameters["precision"])
-    parameters, seed = _agree(ranks, data, parameters, seed, place)
+    runtime = resolve_runtime(parameters["device"], parameters["precision"])
+    parameters, seed = _agree(ranks, data, parameters, seed, runtime)
     lora = checked_lora(parameters)
     start = start or from_checkpoint(parameters, data.labels.n_outputs)
     check_max_length(parameters["max_length"], start.max_positions, start.name)
-    found = None if folder is None else folder.find(identity.describe(data, parameters, seed, start, place))
+    found = None if folder is None else folder.find(identity.describe(data, parameters, seed, start, runtime))
     seed = seed if found is None else found.seed
-    frozen = FrozenLayers(start.encoder, place, open_cache(parameters["memory"]), parameters["verbose"])
+    frozen = FrozenLayers(start.encoder, runtime, open_cache(parameters["memory"]), parameters["verbose"])
     training, validation = encode_data(data, parameters, start, frozen, seed)
     settings = resolve_settings(parameters, len(training), start, going_on=going_on)
-    generators = Generators.from_seed(seed, place.device, ranks.rank)
-    with _own_torch_state(generators, place):
+    generators = Generators.from_seed(seed, runtime.device, ranks.rank)
+    # Gradients on, whatever the caller has set; a CUDA device's generator as it was, afterwards.
+    with torch.inference_mode(False), torch.enable_grad(), isolated_cuda(generators.seed, runtime.device):
         ranks.compare(lambda: identity.of_start(start))
         model = start.new_model()
-        head_init = _start_head(start, found, model, training, parameters, frozen, generators)
+        head_init = _start_new_head(start, found, model, training, parameters, frozen, generators)
         choose_trained(model, parameters, lora, generators)
         ranks.copy_first(list(model.parameters()))
         rows, validation.encodings = start_above(
@@ -137,7 +137,7 @@ def fit_texts(
         found = None  # its arrays are several times the model
         with Watchers([*own_watchers(model, parameters), watch(finish)]) as watcher:
             trainer = Trainer(
-                model, rows, settings, loss, place, generators, watcher, validation, start.moments, keeper
+                model, rows, settings, loss, runtime, generators, watcher, validation, start.moments, keeper
             )
             validation.check(model)
             result = trainer.fit()
@@ -145,19 +145,19 @@ def fit_texts(
         frozen.note_unchanged(fitted.model, model)
         if not going_on:
             smoothing = parameters["label_smoothing"]
-            warn_of_collapse(fitted.model, result.loss_curve[-1], training, data.labels, smoothing, place)
+            warn_of_collapse(fitted.model, result.loss_curve[-1], training, data.labels, smoothing, runtime)
     ranks.end()
     return fitted
 
 
 def _agree(
-    ranks: Alone, data: FitData, parameters: Mapping[str, Any], seed: int, place: Runtime
+    ranks: Ranks, data: FitData, parameters: Mapping[str, Any], seed: int, runtime: Runtime
 ) -> tuple[Mapping[str, Any], int]:
     """Hold what the ranks were given against that of rank 0; the parameters of this rank, the seed of all."""
     ranks.compare(
         lambda: (
             identity.of_given(data, parameters, seed)
-            | {"the device's type": place.device.type, "precision": str(place.dtype)}
+            | {"the device's type": runtime.device.type, "precision": str(runtime.dtype)}
         )
     )
     drawn = parameters["random_state"] is None
@@ -165,7 +165,7 @@ def _agree(
     return shown, ranks.first(seed) if drawn else seed
 
 
-def _start_head(
+def _start_new_head(
     start: Start,
     found: Unfinished | None,
     model: SequenceClassifier,
@@ -183,17 +183,10 @@ def _start_head(
     return current().first(how if found is None else found.head_init)
 
 
-def _keeper(folder: Folder | None, found: Unfinished | None, seed: int, head_init: str) -> NoKeeper:
+def _keeper(folder: Folder | None, found: Unfinished | None, seed: int, head_init: str) -> Keeper:
     if folder is None:
-        return NoKeeper()
-    return Keeper(partial(folder.write, seed, head_init), None if found is None else found.state)
-
-
-@contextmanager
-def _own_torch_state(generators: Generators, place: Runtime) -> Iterator[None]:
-    """Gradients on, whatever the caller has set; a CUDA device's generator as it was, afterwards."""
-    with torch.inference_mode(False), torch.enable_grad(), isolated_cuda(generators.seed, place.device):
-        yield
+        return Keeper()
+    return FolderKeeper(partial(folder.write, seed, head_init), None if found is None else found.state)
 
 
 def assemble(
@@ -201,7 +194,7 @@ def assemble(
     head_init: str,
     learning_rate: float,
     training: TrainingData,
-    validation: NoValidation,
+    validation: Validation,
     result: TrainingResult,
     moments: Moments | None = None,
 ) -> FittedModel:

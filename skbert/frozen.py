@@ -6,7 +6,7 @@
    sees of the text, the tokenizer, `max_length`, `long_text` and the sides of a pair.
 3. The space is everything else that counts: the weights themselves (`network/fingerprints.py`), config,
    pooling, precision, kind of device and versions.
-4. `run_model` predicts with vectors that are known, where the encoder is one that a fit has left as it was.
+4. `run_with_known_vectors` predicts with what is known of them, where a fit has left the encoder as it was.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class FrozenLayers:
     ----------
     encoder : nn.Module
         With the weights that are frozen; without adapters.
-    place : Runtime
+    runtime : Runtime
     cache : Cache
     verbose : int, default=0
         1 shows on stderr how far a pass over the texts has come.
     """
 
     encoder: Any
-    place: Runtime
+    runtime: Runtime
     cache: Cache
     verbose: int = 0
 
@@ -89,13 +89,13 @@ class FrozenLayers:
             [fingerprints.digest(p) for p in model.pooler.parameters()] if model.pooler is not None else None
         )
         space = self._space("vectors", model, names, [model.pooling, type(model.pooler).__name__, pooler])
-        like = np.empty((0, model.hidden_size), dtype=wide_dtype(self.place))
+        like = np.empty((0, model.hidden_size), dtype=wide_dtype(self.runtime))
         return np.concatenate(self.cache.rows(space, row_keys(encodings), compute, like))
 
     def _embed(self, model: SequenceClassifier, encodings: Encodings) -> np.ndarray:
         every_row = encodings.take(np.arange(len(encodings)))  # as a text of its own
         with Progress("embed", len(encodings), self.verbose) as progress:
-            return inference.run_model(model.eval(), every_row, self.place, "embeddings", progress)
+            return inference.run_model(model.eval(), every_row, self.runtime, "embeddings", progress)
 
     def states(
         self,
@@ -108,13 +108,13 @@ class FrozenLayers:
 
         def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             with Progress("frozen layers", len(places), self.verbose) as progress:
-                return _lower_states(plain(), encodings.take(places), self.place, n_layers, progress)
+                return _lower_states(plain(), encodings.take(places), self.runtime, n_layers, progress)
 
         lower = [*embedding_parts(self.encoder), *encoder_layers(self.encoder)[:n_layers]]
         frozen = {p for part in lower for p in part.parameters()}
         names = [name for name, p in self.encoder.named_parameters() if p in frozen]
         space = self._space("states", model, names, [n_layers])
-        like = np.empty((0, model.hidden_size), dtype=_NUMPY[self.place.dtype])
+        like = np.empty((0, model.hidden_size), dtype=_NUMPY[self.runtime.dtype])
         of_a_row = max(1, like.itemsize * model.hidden_size * len(encodings.ids) // len(encodings))
         rows_per_block = max(1, _BLOCK_BYTES // of_a_row)
         return self.cache.rows(space, row_keys(encodings), compute, like, rows_per_block)
@@ -128,9 +128,9 @@ class FrozenLayers:
             _versions(),
             json.dumps(self.encoder.config.to_dict(), sort_keys=True, default=str),
             repr(model.architecture),
-            str(self.place.dtype),
+            str(self.runtime.dtype),
             torch.get_float32_matmul_precision(),
-            self.place.device.type,
+            self.runtime.device.type,
             fingerprints.of_weights(self.encoder, names),
             more,
         ]
@@ -150,23 +150,23 @@ def row_keys(encodings: Encodings) -> list[bytes]:
 
 
 def _lower_states(
-    model: SequenceClassifier, encodings: Encodings, place: Runtime, n_layers: int, progress: Progress
+    model: SequenceClassifier, encodings: Encodings, runtime: Runtime, n_layers: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """States above the lowest layers, end to end, and the offsets between the rows."""
-    working = inference.replica(model.eval(), place).widen()  # a copy is narrow, whatever it is a copy of
-    values = np.empty((len(encodings.ids), model.hidden_size), dtype=_NUMPY[place.dtype])
+    working = inference.replica(model.eval(), runtime).widen()  # a copy is narrow, whatever it is a copy of
+    values = np.empty((len(encodings.ids), model.hidden_size), dtype=_NUMPY[runtime.dtype])
     parts = Parts()
 
     def fill(indices: np.ndarray) -> None:
         with _lowest_layers_only(working, n_layers) as caught:
-            working.embed(collate(encodings, indices).to(place.device))
+            working.embed(collate(encodings, indices).to(runtime.device))
         tokens = ragged_arange(encodings.offsets[indices], encodings.lengths[indices])
         states = caught.pop().squeeze(0)[: len(tokens)]  # (n_tokens, hidden_size), without filler
         states = states.view(torch.int16) if states.dtype == torch.bfloat16 else states
         values[tokens] = states.cpu().numpy()
 
     with torch.inference_mode():
-        for indices in longest_first(encodings.lengths, place.predict_tokens):
+        for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             parts.run(fill, indices)
             progress.move(len(indices))
     return values, encodings.offsets
@@ -195,10 +195,10 @@ def hand_on(*args: Any, **kwargs: Any) -> torch.Tensor:
 
 
 @own_settings()
-def run_model(
+def run_with_known_vectors(
     model: SequenceClassifier,
     encodings: Encodings,
-    place: Runtime,
+    runtime: Runtime,
     output: Literal["logits", "embeddings"],
     progress: Progress = SILENT,
 ) -> np.ndarray:
@@ -208,24 +208,24 @@ def run_model(
     (`network/filler.py`): it should make no difference to a prediction whether its vector was known.
     """
     known = LOOK_UPS.helps("vectors", len(encodings)) and fingerprints.knows_all(model.encoder)
-    if place.device.type != "cpu" or place.int8 or not known:
-        return inference.run_model(model, encodings, place, output, progress)
-    vectors = FrozenLayers(model.encoder, place, LOOK_UPS).vectors(model, encodings)
+    if runtime.device.type != "cpu" or runtime.int8 or not known:
+        return inference.run_model(model, encodings, runtime, output, progress)
+    vectors = FrozenLayers(model.encoder, runtime, LOOK_UPS).vectors(model, encodings)
     if output == "logits":
-        vectors = _classify(model, torch.from_numpy(vectors), encodings, place)
+        vectors = _classify(model, torch.from_numpy(vectors), encodings, runtime)
     return encodings.mean_of_texts(vectors)
 
 
 def _classify(
-    model: SequenceClassifier, vectors: torch.Tensor, encodings: Encodings, place: Runtime
+    model: SequenceClassifier, vectors: torch.Tensor, encodings: Encodings, runtime: Runtime
 ) -> np.ndarray:
     """Logits of vectors in the batches that the texts would be in: a row's place can decide its last bit."""
     # The head is as wide in bfloat16 as in float32.
-    same = place.master_dtype == model.head.weight.dtype
-    working = model if same else inference.replica(model, place)
-    logits = np.empty((len(vectors), model.head.out_features), dtype=wide_dtype(place))
+    same = runtime.master_dtype == model.head.weight.dtype
+    working = model if same else inference.replica(model, runtime)
+    logits = np.empty((len(vectors), model.head.out_features), dtype=wide_dtype(runtime))
     with torch.inference_mode():
-        for indices in longest_first(encodings.lengths, place.predict_tokens):
+        for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             logits[indices] = working.classify(vectors[indices]).numpy()
-    inference.check_finite(logits.max(axis=1), model, place)
+    inference.check_finite(logits.max(axis=1), model, runtime)
     return logits

@@ -38,7 +38,7 @@ _CHECKSUM = "sha256:"
 
 
 def describe(
-    data: FitData, parameters: Mapping[str, Any], seed: int, start: Start, place: Runtime
+    data: FitData, parameters: Mapping[str, Any], seed: int, start: Start, runtime: Runtime
 ) -> dict[str, str]:
     """All that the bits of a fit's result depend on.
 
@@ -50,13 +50,13 @@ def describe(
     seed : int
         Drawn from `random_state`; it counts unless that is None.
     start : Start
-    place : Runtime
+    runtime : Runtime
 
     Returns
     -------
     dict of str to str
     """
-    return of_given(data, parameters, seed) | of_start(start) | of_surroundings(place)
+    return of_given(data, parameters, seed) | of_start(start) | of_surroundings(runtime)
 
 
 def of_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> dict[str, str]:
@@ -84,14 +84,14 @@ def of_start(start: Start) -> dict[str, str]:
     }
 
 
-def of_surroundings(place: Runtime) -> dict[str, str]:
+def of_surroundings(runtime: Runtime) -> dict[str, str]:
     """Hardware and settings of the process that change the bits."""
     import torch
 
-    on_cuda = place.device.type == "cuda"
+    on_cuda = runtime.device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(place.device) if on_cuda else place.device.type,
-        "precision": str(place.dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(runtime.device) if on_cuda else runtime.device.type,
+        "precision": str(runtime.dtype).removeprefix("torch."),
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "torch.get_num_threads()": str(torch.get_num_threads()),
         "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),

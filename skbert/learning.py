@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
@@ -25,15 +24,11 @@ from skbert.training.distributed import on_all_ranks
 from skbert.training.ranks import current
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-    from skbert.data.labels import TargetType
     from skbert.fitting import FitData, FittedModel
-    from skbert.network.model import SequenceClassifier
 
 
 class LearningMixin(BaseEstimator):
-    """`fit` and `partial_fit`, from the parameters and into the fitted attributes named below."""
+    """`fit` and `partial_fit`."""
 
     model: str | PathLike[str]
     revision: str | None
@@ -47,11 +42,6 @@ class LearningMixin(BaseEstimator):
     random_state: Any
     max_length: int
     long_text: Literal["head", "head_tail", "windows"]
-    classes_: np.ndarray
-    target_type_: TargetType
-    n_features_in_: int
-    model_: SequenceClassifier
-    tokenizer_: Tokenizer
 
     @with_callbacks
     @on_all_ranks

@@ -176,25 +176,28 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     ) -> np.ndarray:
         """Check, encode the different texts, run the model, and give every row its result."""
         check_is_fitted(self)
-        from skbert import frozen, runtime
+        from skbert import frozen
         from skbert.caching.cache import LOOK_UPS
         from skbert.data import chunks
         from skbert.progress import Progress
+        from skbert.runtime import resolve_runtime
 
         texts = check_texts(X)
         check_same_columns(texts, self.n_features_in_)
         column_names(X, self)  # must be those of the fit
-        place = runtime.resolve_runtime(self.device, self.precision, predict=True)
+        runtime = resolve_runtime(self.device, self.precision, predict=True)
 
         what = "predict" if output == "logits" else "embed"
         with Progress(what, len(texts), self.verbose) as progress:
 
             def run(encodings: Encodings) -> np.ndarray:
-                rows = frozen.run_model(self.model_, encodings, place, output, progress)
+                rows = frozen.run_with_known_vectors(self.model_, encodings, runtime, output, progress)
                 return rows if finish is None else finish(rows, self.target_type_)
 
-            settings = self.max_length_, self.long_text_, LOOK_UPS
-            with closing(chunks.encode_in_chunks(self.tokenizer_, texts, *settings)) as parts:
+            encoded = chunks.encode_in_chunks(
+                self.tokenizer_, texts, self.max_length_, self.long_text_, LOOK_UPS
+            )
+            with closing(encoded) as parts:
                 return chunks.results_of_rows(parts, len(texts), run)
 
     @property

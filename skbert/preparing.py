@@ -20,7 +20,7 @@ from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
 from skbert.starting import Start
 from skbert.training.loop import TrainingData
-from skbert.training.validation import NoValidation, Validation, hold_out
+from skbert.training.validation import HeldOutValidation, Validation, hold_out
 
 if TYPE_CHECKING:
     from skbert.fitting import FitData
@@ -28,19 +28,21 @@ if TYPE_CHECKING:
 
 def encode_data(
     data: FitData, parameters: Mapping[str, Any], start: Start, frozen: FrozenLayers, seed: int
-) -> tuple[TrainingData, NoValidation]:
+) -> tuple[TrainingData, Validation]:
     """Encode the texts; take those to validate on from outside, or hold some out."""
-    place, max_length, long_text = frozen.place, parameters["max_length"], parameters["long_text"]
+    runtime, max_length, long_text = frozen.runtime, parameters["max_length"], parameters["long_text"]
     read = partial(encode, start.tokenizer, max_length=max_length, long_text=long_text, cache=frozen.cache)
     # Texts of weight zero teach nothing.
     rows = np.flatnonzero(data.weights.reshape(len(data.weights), -1).any(axis=1))
-    validation = NoValidation()
+    validation = Validation()
     if data.held_out is not None:
-        validation = make_validation(read(data.held_out[0]), data.held_out[1], data.labels, parameters, place)
+        validation = make_validation(
+            read(data.held_out[0]), data.held_out[1], data.labels, parameters, runtime
+        )
     elif parameters["early_stopping"]:
         rows, held = split_off_validation(rows, data.labels, parameters["validation_fraction"], seed)
         y = data.labels.values(held)
-        validation = make_validation(read(data.texts.take(held)), y, data.labels, parameters, place)
+        validation = make_validation(read(data.texts.take(held)), y, data.labels, parameters, runtime)
     encodings = read(data.texts.take(rows))
     _warn_of_truncation(float(encodings.truncated.mean()), max_length, long_text)
     # A window has the label and the weight of its text.
@@ -50,16 +52,16 @@ def encode_data(
 
 
 def make_validation(
-    encodings: Encodings, y: np.ndarray, labels: Labels, parameters: Mapping[str, Any], place: Runtime
-) -> Validation:
+    encodings: Encodings, y: np.ndarray, labels: Labels, parameters: Mapping[str, Any], runtime: Runtime
+) -> HeldOutValidation:
     """Scoring on held-out texts; with `early_stopping` it may end the fit."""
-    return Validation(
+    return HeldOutValidation(
         encodings,
         y,
         labels,
         parameters["scoring"],
         parameters["n_iter_no_change"] if parameters["early_stopping"] else None,
-        place,
+        runtime,
     )
 
 

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 class Start:
     """A model to train, and what belongs to it."""
 
-    new_model: Callable[
-        ..., SequenceClassifier
-    ]  # on the CPU; another one at every call; its parameter is `shared`
+    # On the CPU; another one at every call; its parameter is `shared`.
+    new_model: Callable[..., SequenceClassifier]
     tokenizer: Tokenizer
     name: str  # of the checkpoint, for messages
     max_positions: int
@@ -105,4 +104,4 @@ def start_head(
     seen = (embeddings, data.targets[rows], weights[rows])
     if head_init == "auto" and not probing.generalizes(*seen, model.head.out_features, generators.probe):
         return "random"
-    return "linear_probe" if probing.start_head(model, *seen) else "random"
+    return "linear_probe" if probing.start_from_probe(model, *seen) else "random"

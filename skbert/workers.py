@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Mapping, MutableMapping
 
-from skbert.exceptions import InputError, SkbertWarning, warn
+from skbert.exceptions import InputError, warn
 
 _NUMBERED = re.compile(r"(?:Loky|ForkPool|SpawnPool|ForkServerPool)\w*-(?:\d+:)*(\d+)")
 _said = False  # that workers share a GPU
@@ -74,8 +74,7 @@ def gpu_of_this_process(n_gpus: int, current: int) -> int:
         _said = True
         warn(
             f"There are more workers than GPUs here ({n_gpus}): worker {n_gpus + 1} shares cuda:{gpu} with "
-            f"worker {gpu + 1}, its memory and its time. n_jobs={n_gpus} gives each worker a GPU of its own.",
-            SkbertWarning,
+            f"worker {gpu + 1}, its memory and its time. n_jobs={n_gpus} gives each worker a GPU of its own."
         )
     return gpu
 

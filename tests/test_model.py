@@ -30,8 +30,7 @@ from transformers import (
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
-from skbert.network.attention import Packing
-from skbert.network.model import SequenceClassifier, mean_of_texts, narrow, reset_head, set_dropout
+from skbert.network.model import SequenceClassifier, narrow, reset_head, set_dropout
 from skbert.pretrained import checkpoints
 from skbert.pretrained.traits import architecture_of
 
@@ -229,22 +228,6 @@ def test_unpickling_draws_no_random_number(tiny_bert):
 def test_mean_pooling_drops_the_unused_pooler(tiny_bert):
     assert build(tiny_bert, "mean")[0].pooler is None
     assert build(tiny_bert, "cls")[0].pooler is not None
-
-
-def test_mean_of_texts_weighs_tokens_equally():
-    states = torch.arange(12.0).view(6, 2)
-    lengths = torch.tensor([1, 2, 3])
-    packing = Packing(lengths, torch.tensor([0, 0, 1, 0, 1, 2]), 3)
-    means = mean_of_texts(states, packing, lengths)
-    assert means.tolist() == [[0, 1], [3, 4], [8, 9]]
-
-
-def test_the_mean_of_many_tokens_is_no_infinity_in_float16():
-    states = torch.full((4096, 1), 20.0, dtype=torch.float16)  # their sum is beyond its largest number
-    lengths = torch.tensor([4096])
-    mean = mean_of_texts(states, Packing(lengths, torch.arange(4096), 4096), lengths)
-    assert mean.dtype == torch.float16
-    assert mean.item() == 20
 
 
 def test_narrow_keeps_head_and_rotary_frequencies_wide(tiny_checkpoints):

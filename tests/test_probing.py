@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
-from skbert.training.probing import choose_rows, generalizes, start_biases, start_head
+from skbert.training.probing import choose_rows, generalizes, start_biases, start_from_probe
 
 
 def make_model(folder, n_outputs):
@@ -31,7 +31,7 @@ def make_data(n_classes):
 def test_head_gives_the_probes_probabilities(n_classes, tiny_bert):
     embeddings, codes, weights = make_data(n_classes)
     model = make_model(tiny_bert, n_classes)
-    assert start_head(model, embeddings, codes, weights)
+    assert start_from_probe(model, embeddings, codes, weights)
     ours = probabilities(model.head(torch.from_numpy(embeddings)).numpy(), "multiclass")
     norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights)
     strength = 30 / (weights.sum() / n_classes)
@@ -42,7 +42,7 @@ def test_head_gives_the_probes_probabilities(n_classes, tiny_bert):
 def test_a_class_without_rows_is_never_the_likeliest(tiny_bert):
     embeddings, codes, weights = make_data(3)
     model = make_model(tiny_bert, 4)
-    start_head(model, embeddings, np.where(codes == 2, 3, codes), weights)  # class 2 is missing
+    start_from_probe(model, embeddings, np.where(codes == 2, 3, codes), weights)  # class 2 is missing
     predicted = model.head(torch.from_numpy(embeddings)).argmax(1)
     assert set(predicted.tolist()) == {0, 1, 3}
     assert not model.head.weight[2].any()
@@ -52,13 +52,13 @@ def test_one_class_leaves_the_random_head(tiny_bert):
     embeddings, _, weights = make_data(2)
     model = make_model(tiny_bert, 2)
     before = model.head.weight.clone()
-    assert not start_head(model, embeddings, np.zeros(90, dtype=int), weights)
+    assert not start_from_probe(model, embeddings, np.zeros(90, dtype=int), weights)
     assert torch.equal(model.head.weight, before)
 
 
 def test_no_warning_where_the_probe_does_not_converge(tiny_bert, recwarn):
     embeddings, codes, weights = make_data(5)
-    start_head(make_model(tiny_bert, 5), embeddings * [1e4] + 1e6, codes, weights)
+    start_from_probe(make_model(tiny_bert, 5), embeddings * [1e4] + 1e6, codes, weights)
     assert not recwarn.list
 
 
@@ -96,7 +96,7 @@ def make_indicator():
 def test_head_of_an_indicator_gives_each_labels_probe(tiny_bert):
     embeddings, indicator, weights = make_indicator()
     model = make_model(tiny_bert, 3)
-    start_head(model, embeddings, indicator, weights)
+    start_from_probe(model, embeddings, indicator, weights)
     ours = probabilities(model.head(torch.from_numpy(embeddings)).numpy(), "multilabel-indicator")
     norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights[:, 0])
     strength = 30 / ((weights * indicator).sum() / 3)
@@ -126,7 +126,7 @@ def test_classes_start_at_what_they_weigh(tiny_bert):
 def test_ones_that_weigh_nothing(tiny_bert):
     embeddings, indicator, weights = make_indicator()
     model = make_model(tiny_bert, 3)
-    start_head(model, embeddings, indicator, weights * (1 - indicator))
+    start_from_probe(model, embeddings, indicator, weights * (1 - indicator))
     assert model.head.weight.isfinite().all()
 
 

@@ -19,7 +19,7 @@ from skbert.runtime import Generators, Runtime
 from skbert.training import loop, optimizer, resume
 from skbert.training.callbacks import Watcher
 from skbert.training.optimizer import linear_schedule, parameter_groups
-from skbert.training.validation import NoValidation
+from skbert.training.validation import Validation
 
 CPU = torch.device("cpu")
 TEXTS = Texts(["good film", "bad cat and dog", "the rain", "a poor story", "red", "happy day", "sad"])
@@ -62,7 +62,7 @@ def trainer(model, data, generators, settings=SETTINGS, dtype=torch.float32, wat
         Runtime(CPU, dtype),
         generators,
         watcher or Watcher(),
-        NoValidation(),
+        Validation(),
         moments,
     )
 
@@ -259,7 +259,7 @@ def test_an_epoch_on_cuda_never_waits_for_the_device(tiny_bert):
         runtime,
         generators,
         Strict(),
-        NoValidation(),
+        Validation(),
     )
     try:
         cuda.fit()
@@ -311,5 +311,3 @@ def test_a_state_holds_the_scale_of_the_loss(tiny_bert, monkeypatch):
     resume.put_back(again, values, arrays)
     assert again.optimizer.scaler.state_dict() == first.optimizer.scaler.state_dict()
     assert again.optimizer.scaler.get_scale() < 2.0**30
-    del values["loss_scale"]  # as states of fits were at first
-    resume.put_back(again, values, arrays)

@@ -16,7 +16,7 @@ from skbert.runtime import Generators, Runtime
 from skbert.training import loop
 from skbert.training.callbacks import Watcher
 from skbert.training.optimizer import linear_schedule
-from skbert.training.validation import NoValidation
+from skbert.training.validation import Validation
 from skbert.training.vocabulary import FullVocabulary, compact
 
 TEXTS = Texts(["good film", "bad cat and dog", "the rain", "a poor story", "red", "happy day"])
@@ -37,7 +37,7 @@ def make(folder):
 def fit(model, data, settings):
     generators = Generators.from_seed(0, CPU32.device)
     loss, model = make_loss("binary", 0.0), model.requires_grad_()
-    trainer = loop.Trainer(model, data, settings, loss, CPU32, generators, Watcher(), NoValidation())
+    trainer = loop.Trainer(model, data, settings, loss, CPU32, generators, Watcher(), Validation())
     return trainer.fit().weights
 
 

@@ -101,7 +101,7 @@ class Cache:
         assert self.folder is not None
         found: dict[bytes, np.ndarray] = {}
         for read in self.folder.find(space, set(missing), like):
-            values, offsets = _end_to_end(list(read.values()))
+            values, offsets = end_to_end(list(read.values()))
             STORE.add(space, list(read), values, offsets)
             found |= rows_by_key(list(read), values, offsets)
         for key in found:
@@ -116,7 +116,7 @@ class Cache:
         lacking = self.folder.lacking(space, in_memory, like)
         for start in range(0, len(lacking), rows_per_block):
             chunk = lacking[start : start + rows_per_block]
-            self.folder.add(space, chunk, *_end_to_end([in_memory[key] for key in chunk]))
+            self.folder.add(space, chunk, *end_to_end([in_memory[key] for key in chunk]))
 
 
 def rows_by_key(keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) -> dict[bytes, np.ndarray]:
@@ -124,7 +124,7 @@ def rows_by_key(keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) 
     return {k: values[a:b] for k, a, b in zip(keys, offsets[:-1], offsets[1:], strict=True)}
 
 
-def _end_to_end(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def end_to_end(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rows in one array, and the offsets between them."""
     return np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])])
 

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skbert.caching.cache import Cache, digest
+from skbert.caching.cache import Cache, digest, end_to_end
 from skbert.data.splitting import longest_whole, split
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_CHUNK = 1024  # texts that are split, kept and dropped together
 _RULES = 2  # by which `splitting` makes ids; another number when they give others, for folders on disk
 _FEW = 100  # texts that are split in the time it takes to hash the tokenizer
 
@@ -52,8 +51,7 @@ def token_ids(
     made_by = f"{_RULES} {_version()} {tokenizer.encode_special_tokens} {tokenizer.to_str()}"
     space = f"tokens-{digest(made_by.encode()).hex()}"
     keys = [_text_key(text, needed) for text in texts]
-    rows = cache.rows(space, keys, compute, np.empty(0, dtype=np.int32), _CHUNK)
-    return np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    return end_to_end(cache.rows(space, keys, compute, np.empty(0, dtype=np.int32)))
 
 
 @cache

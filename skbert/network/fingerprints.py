@@ -69,7 +69,7 @@ def _known(encoder: nn.Module) -> dict[str, str]:
 
 def _state(encoder: nn.Module) -> list[tuple[int, int, int]]:
     """What changes with the weights, as far as torch knows of it."""
-    return [(id(p), p.data_ptr(), 0 if p.is_inference() else p._version) for p in encoder.parameters()]
+    return [(id(p), p.data_ptr(), p._version) for p in encoder.parameters()]
 
 
 def digest(weight: torch.Tensor) -> str:

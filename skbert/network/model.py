@@ -3,7 +3,7 @@
 1. The encoder turns (n_tokens,) ids into (n_tokens, hidden_size) states. Families whose packed forward is
    exact run packed; the others run padded, and their states are packed afterwards.
 2. Pooling turns the states of each text into one vector: the first token's, through the checkpoint's pooler
-   where it has one ("cls"), or the mean or the maximum over tokens ("mean", "max").
+   where it has one ("cls"), or the mean or the maximum over tokens ("mean", "max"; `pooling.py`).
 3. The head (`head.py`) turns vectors into logits, in float32 or wider whatever the encoder's precision.
 """
 
@@ -25,10 +25,9 @@ from skbert.network.attention import Packing
 from skbert.network.dropout import Dropout
 from skbert.network.first_tokens import narrow_last_layer, widen_last_layer
 from skbert.network.head import BarePooler, HiddenLayer
+from skbert.network.pooling import POOLS, Pooling
 from skbert.runtime import DrawsFrom
 from skbert.scopes import trainable
-
-Pooling = Literal["cls", "mean", "max"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +100,11 @@ class SequenceClassifier(nn.Module):
         self.head = nn.utils.skip_init(nn.Linear, width, n_outputs, dtype=torch.float32)
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The encoder's config, as plain values."""
+        return self.rebuild[1][0]
+
+    @property
     def hidden_size(self) -> int:
         """Width of the pooled vectors."""
         return self.head.in_features
@@ -137,8 +141,7 @@ class SequenceClassifier(nn.Module):
         else:
             states = self._encode_padded(batch, packing)
         if self.pooling != "cls":
-            pool = mean_of_texts if self.pooling == "mean" else maximum_of_texts
-            vectors = pool(states.to(self.head.weight.dtype), packing, batch.lengths)
+            vectors = POOLS[self.pooling](states.to(self.head.weight.dtype), packing)
             return vectors if self.pooler is None else self._apply_pooler(vectors.to(states.dtype))
         first = states if self.narrowed else states[packing.firsts]  # (n_texts, hidden_size)
         return self._apply_pooler(first)
@@ -209,29 +212,21 @@ def _restore(
     head_layers: int,
     weights: dict[str, Any],
 ) -> SequenceClassifier:
-    encoder = build(*arguments)
-    if not any(name.startswith("pooler.") for name in weights):
-        encoder.pooler = None  # the checkpoint had none
-    model = SequenceClassifier(encoder, *settings, rebuild=(build, arguments), head_layers=head_layers)
     tensors = {name: torch.from_numpy(values.copy()) for name, values in weights.items()}
+    return with_weights(
+        build(*arguments), tensors, *settings, rebuild=(build, arguments), head_layers=head_layers
+    )
+
+
+def with_weights(
+    encoder: Any, tensors: dict[str, torch.Tensor], *settings: Any, **keywords: Any
+) -> SequenceClassifier:
+    """A model with these weights, frozen, in eval mode; the settings are those of `SequenceClassifier`."""
+    if not any(name.startswith("pooler.") for name in tensors):
+        encoder.pooler = None  # the checkpoint had none
+    model = SequenceClassifier(encoder, *settings, **keywords)
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
-
-
-def mean_of_texts(states: torch.Tensor, packing: Packing, lengths: torch.Tensor) -> torch.Tensor:
-    """Mean over the tokens of each text: (n_tokens, hidden_size) → (n_texts, hidden_size).
-
-    Summed in the padded layout, whose gaps are zero: plain operations on every backend, no atomic additions.
-    """
-    # In float16 a sum over thousands of tokens may be too large, where their mean is not.
-    wide = torch.float32 if states.dtype == torch.float16 else states.dtype
-    return (packing.pad(states).sum(dim=1, dtype=wide) / lengths[:, None]).to(states.dtype)
-
-
-def maximum_of_texts(states: torch.Tensor, packing: Packing, lengths: torch.Tensor) -> torch.Tensor:
-    """Maximum over the tokens of each text: (n_tokens, hidden_size) → (n_texts, hidden_size)."""
-    gaps = ~packing.mask[..., None]  # (n_texts, max_length, 1)
-    return packing.pad(states).masked_fill(gaps, float("-inf")).amax(dim=1)
 
 
 def reset_head(model: SequenceClassifier, generator: torch.Generator) -> None:

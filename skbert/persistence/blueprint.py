@@ -17,7 +17,7 @@ import torch
 
 from skbert.exceptions import PersistenceError
 from skbert.network.memory import is_out_of_memory
-from skbert.network.model import Architecture, SequenceClassifier
+from skbert.network.model import Architecture, SequenceClassifier, with_weights
 from skbert.pretrained import checkpoints, families
 from skbert.scopes import trainable, without_memory
 
@@ -48,7 +48,7 @@ _MAX_BUFFERS = 2**26  # bytes of what an encoder holds besides its weights, such
 
 def is_describable(model: SequenceClassifier) -> bool:
     """Whether the encoder is of one of the `FAMILIES`."""
-    return model.rebuild[1][0]["model_type"] in FAMILIES
+    return model.config["model_type"] in FAMILIES
 
 
 def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -127,12 +127,11 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
     try:
         with without_memory():
             _check_shapes(build_encoder(*arguments), arrays)
-        encoder = build_encoder(*arguments)
-        if not any(name.startswith("pooler.") for name in arrays):
-            encoder.pooler = None  # the checkpoint had none
         settings["architecture"] = Architecture(**settings["architecture"])
-        model = SequenceClassifier(encoder, **settings, rebuild=(build_encoder, arguments))
-        model.load_state_dict({name: _as_tensor(array) for name, array in arrays.items()}, assign=True)
+        tensors = {name: _as_tensor(array) for name, array in arrays.items()}
+        return with_weights(
+            build_encoder(*arguments), tensors, **settings, rebuild=(build_encoder, arguments)
+        )
     except PersistenceError:
         raise
     except Exception as error:  # of whatever kind: transformers checks a config where it happens to use it
@@ -141,7 +140,6 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
         raise PersistenceError(
             f"its model cannot be built ({type(error).__name__}: {str(error)[:200]})."
         ) from error
-    return model.eval().requires_grad_(False)
 
 
 def _as_tensor(array: np.ndarray) -> torch.Tensor:

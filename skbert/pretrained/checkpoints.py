@@ -22,7 +22,8 @@ import torch
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
 from skbert.network.memory import is_out_of_memory
-from skbert.network.model import Architecture, Pooling, twin
+from skbert.network.model import Architecture, twin
+from skbert.network.pooling import Pooling
 from skbert.pretrained.folders import ADAPTER
 from skbert.pretrained.hub import FILES, POOLING, VOCABULARIES
 from skbert.pretrained.library import quiet

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skbert.network.model import Pooling
+from skbert.network.pooling import Pooling
 from skbert.pretrained import checkpoints
 
 _TINY = 2.0**-30  # a power of two: the scaling itself rounds nothing, in float32, float64 and bfloat16

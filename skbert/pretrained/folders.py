@@ -42,7 +42,7 @@ def remove_settings(folder: Path) -> None:
 
 def config_of(model: SequenceClassifier, **settings: Any) -> Any:
     """The encoder's config, with some settings of its own."""
-    given = {**model.rebuild[1][0], **settings}
+    given = {**model.config, **settings}
     family = given.pop("model_type")
     for name in ("_name_or_path", "architectures", "auto_map", "num_labels", "transformers_version"):
         given.pop(name, None)

@@ -75,7 +75,7 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
 @trainable()
 def _as_transformers(model: SequenceClassifier, names: list[str], target_type: str) -> Any:
     """The model in the family's own class of transformers."""
-    weights = _weights(model, dict(model.rebuild[1][0]))
+    weights = _weights(model, dict(model.config))
     kind = "multi" if target_type == "multilabel-indicator" else "single"
     with quiet() as transformers:
         config = config_of(

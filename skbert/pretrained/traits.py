@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from skbert.exceptions import CheckpointError, InputError
-from skbert.network.model import Architecture, Pooling
+from skbert.network.model import Architecture
+from skbert.network.pooling import Pooling
 from skbert.pretrained.hub import MODULES, POOLING
 
 # What sentence-transformers calls them.

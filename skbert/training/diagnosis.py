@@ -32,7 +32,7 @@ def warn_of_collapse(
     data: TrainingData,
     labels: Labels,
     label_smoothing: float,
-    place: Runtime,
+    runtime: Runtime,
 ) -> None:
     """Warn if the fitted model predicts the same for training texts whose labels differ.
 
@@ -44,7 +44,7 @@ def warn_of_collapse(
     data : TrainingData
     labels : Labels
     label_smoothing : float
-    place : Runtime
+    runtime : Runtime
     """
     constant = constant_loss(data.targets, data.weights, labels.n_outputs, label_smoothing)
     if last_loss < _SUSPICIOUS * constant:
@@ -54,7 +54,7 @@ def warn_of_collapse(
         return
 
     def predict(some: np.ndarray) -> np.ndarray:
-        logits = run_model(model, data.encodings.take(some), place)
+        logits = run_model(model, data.encodings.take(some), runtime)
         return decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
 
     try:

@@ -3,7 +3,7 @@
 1. `on_all_ranks` wraps the methods that fit. It takes the process group that there is, or makes one in a
    process that torchrun started, and takes that down again at the end.
 2. Inside, `ranks.current` is how the stages of a fit reach the other ranks.
-3. An error in the method is told to the others (`Ranks.leave`). Warnings of skbert come from rank 0 alone.
+3. An error in the method is told to the others (`SeveralRanks.leave`). Warnings of skbert are rank 0's alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from skbert.exceptions import RankError, SkbertWarning
-from skbert.training.ranks import Ranks, first_line, running
+from skbert.training.ranks import SeveralRanks, first_line, running
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,7 +67,7 @@ def _joined() -> Iterator[None]:
         )
     try:
         with _process_group() as control, warnings.catch_warnings():
-            ranks = Ranks(control)
+            ranks = SeveralRanks(control)
             if ranks.rank > 0:
                 warnings.simplefilter("ignore", SkbertWarning)
             token = running.set(ranks)

@@ -30,8 +30,8 @@ from skbert.training.callbacks import Watcher
 from skbert.training.lora import Adapter, adapters_of, merged
 from skbert.training.optimizer import MasterAdamW, Moments
 from skbert.training.ranks import current
-from skbert.training.resume import NoKeeper
-from skbert.training.validation import NoValidation
+from skbert.training.resume import Keeper
+from skbert.training.validation import Validation
 from skbert.training.vocabulary import compact
 
 if TYPE_CHECKING:
@@ -90,11 +90,11 @@ class Trainer:
     runtime : Runtime
     generators : Generators
     watcher : Watcher
-    validation : NoValidation or Validation
+    validation : Validation
         Scores each epoch, says when to stop and which epoch was best.
     moments : Moments, default=None
         Of an optimizer to go on with.
-    keeper : NoKeeper or Keeper
+    keeper : Keeper
         Keeps what the training has come to, and puts it back when an interrupted one is started again.
     """
 
@@ -107,9 +107,9 @@ class Trainer:
         runtime: Runtime,
         generators: Generators,
         watcher: Watcher,
-        validation: NoValidation,
+        validation: Validation,
         moments: Moments | None = None,
-        keeper: NoKeeper | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.model = model.to(runtime.master_dtype)
         (encodings, validation.encodings), self.vocabulary = compact(
@@ -125,7 +125,7 @@ class Trainer:
         self.generators = generators
         self.watcher = watcher
         self.validation = validation
-        self.keeper = keeper or NoKeeper()
+        self.keeper = keeper or Keeper()
         model.to(runtime.device)
         self.optimizer = MasterAdamW(
             model, runtime, settings.weight_decay, settings.layer_decay, settings.max_grad_norm

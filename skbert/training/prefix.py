@@ -89,11 +89,11 @@ def _is_worth(
     frozen: FrozenLayers,
 ) -> bool:
     if what == "encoder":
-        n_vectors, dtype = sum(len(e) for e in seen), frozen.place.master_dtype
+        n_vectors, dtype = sum(len(e) for e in seen), frozen.runtime.master_dtype
     elif isinstance(what, Integral) and int(what) > 0 and model.architecture.packed:
         if lora is not None and lora.init_lora_weights is not True:
             return False  # adapters in the frozen layers that add something from the start
-        n_vectors, dtype = sum(len(e.ids) for e in seen), frozen.place.dtype
+        n_vectors, dtype = sum(len(e.ids) for e in seen), frozen.runtime.dtype
     else:
         return False
     return n_vectors * model.hidden_size * dtype.itemsize <= STORE.limit

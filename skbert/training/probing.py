@@ -98,7 +98,7 @@ def start_biases(
         model.head.bias.copy_(torch.from_numpy(biases))
 
 
-def start_head(
+def start_from_probe(
     model: SequenceClassifier, embeddings: np.ndarray, codes: np.ndarray, weights: np.ndarray
 ) -> bool:
     """Set the head's weights to those of a logistic regression on `embeddings`.

@@ -8,7 +8,7 @@
    either is an error on the others.
 
 Data parallelism with synchronous steps: Li et al., 2020, "PyTorch Distributed", arXiv:2006.15704. Without
-ranks, `current` gives `Alone`, which does nothing.
+ranks, `current` gives `Ranks`, which does nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Alone:
+class Ranks:
     """The only process of a fit: nobody to share with, nobody to ask."""
 
     rank = 0
@@ -68,7 +68,7 @@ class Alone:
         """Hear that all ranks came this far; nothing may fail from here on."""
 
 
-class Ranks(Alone):
+class SeveralRanks(Ranks):
     """The processes of a fit, seen from one of them.
 
     Parameters
@@ -239,11 +239,11 @@ def deal(rows: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
     return [longest_first[rank::size] for rank in range(size)]
 
 
-ALONE = Alone()
-running: ContextVar[Alone] = ContextVar("skbert_ranks", default=ALONE)
+ALONE = Ranks()
+running: ContextVar[Ranks] = ContextVar("skbert_ranks", default=ALONE)
 
 
-def current() -> Alone:
+def current() -> Ranks:
     """The ranks of the fit that is running in this thread."""
     return running.get()
 

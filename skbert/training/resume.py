@@ -2,8 +2,8 @@
 
 1. `state_of` reads off a trainer all that its next step reads: weights, AdamW's state, every generator, the
    place in the epoch, losses and scores so far, the best weights so far. `put_back` is the way back.
-2. `Keeper` writes that before the first step, and again after a step whenever 20 times as long as the last
-   writing took has passed since: a twentieth of the time of a fit at most, and the first time.
+2. `FolderKeeper` writes that before the first step, and again after a step whenever 20 times as long as the
+   last writing took has passed since: a twentieth of the time of a fit at most, and the first time.
 3. What trains follows from the epoch (`adapt.GradualThawing`), the order of the texts from the generator as
    it was when the epoch began. Neither is kept.
 
@@ -33,7 +33,7 @@ _PARTS = ("weight", "first", "second")
 State = tuple[dict[str, Any], dict[str, np.ndarray]]  # values that JSON holds exactly, and arrays
 
 
-class NoKeeper:
+class Keeper:
     """Keeps nothing: a fit without `checkpoint`."""
 
     def put_back(self, trainer: Trainer) -> None:
@@ -46,7 +46,7 @@ class NoKeeper:
         """Called after each."""
 
 
-class Keeper(NoKeeper):
+class FolderKeeper(Keeper):
     """Writes the state of a training now and then.
 
     Parameters
@@ -148,7 +148,7 @@ def put_back(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndar
     }
     trainer.optimizer.load_state(weights)
     trainer.optimizer.embedding_decay = values["embedding_decay"]
-    trainer.optimizer.load_loss_scale(values.get("loss_scale", {}))  # the first states had none
+    trainer.optimizer.load_loss_scale(values["loss_scale"])
     trainer.steps = values["steps"]
     trainer.loss_curve = list(values["loss_curve"])
     trainer.validation.scores = list(values["scores"])

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _OF_ONE_LABEL = (log_loss, d2_log_loss_score)
 
 
-class NoValidation:
+class Validation:
     """Scores nothing and never stops: a fit without held-out texts."""
 
     encodings: Encodings | None = None
@@ -57,7 +57,7 @@ class NoValidation:
         """Put the weights of the best epoch back."""
 
 
-class Validation(NoValidation):
+class HeldOutValidation(Validation):
     """Scores every epoch on held-out texts.
 
     Parameters
