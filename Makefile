@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 CODE := skbert tests benchmarks docs/examples
 
-.PHONY: help demo test test-clusters test-oldest stress audit lint format bench bench-speed bench-search bench-gpu clean
+.PHONY: help demo test test-clusters test-oldest test-newest stress audit lint format bench bench-speed bench-search bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -49,6 +49,13 @@ test-oldest: ## run the tests with the oldest versions
 	--constraint $(OLDEST)/constraints.txt torch --editable '.[offline,test]'
 	$(OLDEST)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 	$(OLDEST)/bin/python -m pytest -m slow tests/test_clusters.py
+
+# And the newest ones that there are: make test-newest PYTHON=python3.14. On Linux torch is a build for CUDA, too.
+NEWEST := .venv-newest
+test-newest: ## run the tests with the newest versions
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --disable-pip-version-check --quiet --upgrade --editable '.[offline,test]'
+	$(NEWEST)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # Tests that count something, with their full counts, and those that take long.
 stress: $(VENV)/.ready ## run the long tests, and print their figures
@@ -95,5 +102,5 @@ bench-gpu: $(VENV)/.ready-bench ## compare speeds on a CUDA GPU
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py --device cuda
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find skbert tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -198,7 +198,6 @@ class BertClassifier(
        Out-of-Distribution", ICLR 2022, arXiv:2202.10054.
     .. [3] Devlin, J. et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language
        Understanding", NAACL 2019, arXiv:1810.04805.
-
     .. [4] Clark, K. et al., "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than
        Generators", ICLR 2020, arXiv:2003.10555.
     .. [5] Szegedy, C. et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016,

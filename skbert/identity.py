@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from skbert.runtime import Runtime
     from skbert.starting import Start
 
-# What does not change the result, and what is told by what it stands for: model and revision by the weights.
+# What does not change the result, or is compared by what it resolves to: model and revision by the weights,
+# device and precision by `of_surroundings`, random_state by the seed.
 _NOT_COMPARED = {
     *("checkpoint", "device", "memory", "model", "precision", "random_state", "revision", "verbose"),
 }

@@ -186,7 +186,7 @@ class LearningMixin(BaseEstimator):
                 raise InputError(f"{name}=True. Expected {expected}.")
 
     def _settings(self) -> dict[str, Any]:
-        """All parameters, also of a subclass that takes fewer; an int is one of Python where it is kept."""
+        """All parameters by name, those that a subclass fixes included; of `max_length` an int of Python is kept."""
         settings = {name: getattr(self, name) for name in self._parameter_constraints}
         return settings | {"max_length": int(self.max_length)}
 
@@ -198,7 +198,7 @@ class LearningMixin(BaseEstimator):
         names: dict[str, Any],
         earlier: Sequence[dict[str, float]] = (),
     ) -> Any:
-        """Make the watcher that tells scikit-learn's callbacks, once there is what finishes a fit."""
+        """A factory: given `finish`, it makes the watcher for scikit-learn's callbacks."""
         if not HAS_CALLBACKS:
             return lambda finish: Watcher()
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}

@@ -72,8 +72,8 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
     Raises
     ------
     InputError
-        If the device does not exist on this machine, or cannot work in `precision`; or if one of the two is
-        none, as may be after `set_params` on a fitted model.
+        If the device does not exist on this machine, or cannot work in `precision`; or if one of them is no
+        valid value, which `set_params` on a fitted model does not check.
     """
     if precision not in _PRECISIONS:
         known = ", ".join(map(repr, _PRECISIONS))

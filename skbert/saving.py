@@ -83,10 +83,9 @@ class SavingMixin:
         """Read an estimator that `save` wrote.
 
         Nothing of the file is executed, and no connection is opened, unless `checkpoint` names one on the
-        hub that is not in its cache. The estimator is exactly the one that
-        was saved, down to the bits of its predictions on the same machine, versions and threads; or an error
-        is raised. It needs no GPU if it was trained on one; only `device` must name one that is there, see
-        `set_params`.
+        hub that is not in its cache. The estimator is exactly the one that was saved, down to the bits of its
+        predictions on the same machine, versions and threads; or an error is raised. It needs no GPU if it
+        was trained on one; only `device` must name one that is there, see `set_params`.
 
         Parameters
         ----------
@@ -106,7 +105,7 @@ class SavingMixin:
         Raises
         ------
         PersistenceError
-            If the file is damaged, is none that `save` wrote, or was written by a newer version.
+            If the file is damaged, was not written by `save`, or was written by a newer version.
         CheckpointError
             If `checkpoint` cannot be found.
         OSError
@@ -197,7 +196,7 @@ class SavingMixin:
             Of the same probabilities, up to the rounding of `precision`. `classes_` are the labels' names,
             sorted; for several labels per text they are in the model's own order, which is that of the
             columns. It has none of the attributes that describe a fit. Special tokens that occur in a text
-            are plain text here, other than in transformers.
+            are plain text here, unlike in transformers.
 
         Raises
         ------

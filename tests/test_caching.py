@@ -400,7 +400,7 @@ def test_a_pipe_among_the_files_is_not_waited_for(tmp_path, is_known):
         assert folder.lacking("tokens-a", [key(3)], LIKE) == []
         file.unlink()
     os.mkfifo(file if is_known else file.with_name("0.rows"))
-    with pytest.warns(skbert.CacheWarning, match=r"no whole cache file \(it is not a file\)"):
+    with pytest.warns(skbert.CacheWarning, match=r"not an intact cache file \(it is not a file\)"):
         found = find(folder, "tokens-a", {key(3)})
     assert found.keys() == (set() if is_known else {key(3)})
 
@@ -428,7 +428,7 @@ def test_foreign_headers_are_refused(tmp_path, header):
     if isinstance(header, dict):
         header = json.dumps(json.loads(line) | header).encode()
     file.write_bytes(header + b"\n" + rest)
-    with pytest.warns(skbert.CacheWarning, match="no whole cache file"):
+    with pytest.warns(skbert.CacheWarning, match="not an intact cache file"):
         assert find(Folder(tmp_path), "tokens-a", {key(3)}) == {}
 
 

@@ -318,7 +318,7 @@ def test_an_attribute_that_no_fit_sets_is_refused(name, fitted, tmp_path):
 
     odd = copy(fitted)
     setattr(odd, name, 1)
-    with pytest.raises(PersistenceError, match=f"the attribute '{name}' is none that a fit sets"):
+    with pytest.raises(PersistenceError, match=f"the attribute '{name}' is not one that a fit sets"):
         odd.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

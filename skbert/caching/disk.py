@@ -149,8 +149,8 @@ class Folder:
         self._files[file] = None
         self._say(
             "damaged",
-            f"{str(file)!r} is no whole cache file ({error}). What it should hold is computed again; you can "
-            "delete it.",
+            f"{str(file)!r} is not an intact cache file ({error}). What it should hold is computed again; you "
+            "can delete it.",
         )
 
     def _say(self, what: str, message: str) -> None:
@@ -195,7 +195,7 @@ def _read_index(path: Path, space: str) -> _Index:
             known = header["skbert"] == _FORMAT and header["space"] == space
             sums = str(header["index"]), str(header["rows"])
             if not (shape and all(type(n) is int and n >= 0 for n in (n_rows, *shape))):
-                raise _DamagedError("its sizes are none")
+                raise _DamagedError("the sizes in its header are not valid")
             begin = len(line) + n_rows * (_KEY + 8)
             whole = begin + math.prod(shape) * dtype.itemsize == size
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -203,7 +203,7 @@ def _read_index(path: Path, space: str) -> _Index:
         if not known or dtype.hasobject:
             raise _DamagedError("it is of another kind")
         if not whole:
-            raise _DamagedError(f"its header speaks of another size than {size} bytes")
+            raise _DamagedError(f"its header does not match its size, {size} bytes")
         index = file.read(begin - len(line))
     if hashlib.sha256(index).hexdigest() != sums[0]:
         raise _DamagedError("its keys do not have their checksum")

@@ -42,7 +42,7 @@ def encode_in_chunks(
 ) -> Generator[Chunk, None, None]:
     """Yield the different texts, encoded; parameters as in `encode`.
 
-    To be closed: its thread ends with it, which may be held by the traceback of an error elsewhere.
+    Close it when done: its thread lives as long as the generator, which a traceback may keep alive.
     """
 
     def encoded(chunk: Texts, places: np.ndarray | None) -> Chunk:

@@ -152,7 +152,7 @@ def known_labels(classes: Any, y: Any) -> Labels:
 
 
 def check_same_classes(classes: Any, known: Labels) -> None:
-    """Refuse other classes than the first call of `partial_fit` named; None is none."""
+    """Refuse other classes than the first call of `partial_fit` named; None names none."""
     if classes is None:
         return
     with as_input_error():

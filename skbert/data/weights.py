@@ -70,7 +70,7 @@ def check_weights(
 
 
 def _check_each(sample_weight: Any) -> None:
-    """What scikit-learn refuses, too, but by its row; and what it does not look at, a mask."""
+    """Refuse what scikit-learn refuses too, but name the row; and masks, which it does not look at."""
     weights = np.asarray(sample_weight)
     if weights.dtype == object:
         with suppress(TypeError, ValueError):

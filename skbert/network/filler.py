@@ -44,7 +44,7 @@ def fill(values: torch.Tensor, n_filler: int) -> torch.Tensor:
 def filled(rows: torch.Tensor) -> torch.Tensor:
     """Rows of which there is one for each text, and as much filler as there should be.
 
-    In bfloat16 that is none: their number recurs, as a fit's is the size of a mini-batch.
+    None in bfloat16: the number of texts recurs, being the size of a mini-batch.
     """
     return (
         rows if rows.dtype == torch.bfloat16 else fill(rows, filler_size(len(rows), rows.device, rows.dtype))

@@ -177,7 +177,9 @@ def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
             "transformers there is from_pretrained()."
         )
     if tensorfile.checksum(metadata["skbert"]) != metadata["sha256"]:
-        raise PersistenceError("its metadata do not have their checksum; it is damaged. Get the file again.")
+        raise PersistenceError(
+            "the checksum of its metadata does not match; it is damaged. Get the file again."
+        )
     content = json.loads(metadata["skbert"])
     if content["format"] != FORMAT:
         writer = str(content.get("versions", {}).get("skbert", "a newer version"))
@@ -268,7 +270,7 @@ def _check_names(cls: type, attributes: Iterable[str]) -> None:
     """Whether attributes have the names of fitted ones, and hide nothing of the class."""
     for name in attributes:
         if name not in _PRIVATE and (not re.fullmatch(r"[a-zA-Z]\w*_", name) or hasattr(cls, name)):
-            raise PersistenceError(f"the attribute {name[:80]!r} is none that a fit sets.")
+            raise PersistenceError(f"the attribute {name[:80]!r} is not one that a fit sets.")
 
 
 def _check_attributes(attributes: dict[str, Any]) -> None:
@@ -291,7 +293,7 @@ def _build_tokenizer(content: Any) -> Tokenizer:
     try:
         return checkpoints.new_tokenizer(json.dumps(content))
     except Exception as error:  # the tokenizers package raises no narrower one
-        raise PersistenceError(f"its tokenizer is none ({str(error)[:200]}).") from error
+        raise PersistenceError(f"its tokenizer cannot be read ({str(error)[:200]}).") from error
 
 
 def _set_requests(estimator: Any, routing: dict[str, dict[str, Any]]) -> None:

@@ -239,9 +239,9 @@ def _places(entries: dict[str, Any], size: int) -> list[tuple[str, np.dtype[Any]
             raise _RefusedError(f"the entry of {name[:80]!r} is not one of an array")
         shape, offsets = entry["shape"], entry["data_offsets"]
         if not (_are_sizes(shape) and len(shape) <= _MAX_DIMENSIONS):
-            raise _RefusedError(f"the shape of {name[:80]!r} is none")
+            raise _RefusedError(f"the shape of {name[:80]!r} is not valid")
         if not (_are_sizes(offsets) and len(offsets) == 2):
-            raise _RefusedError(f"the place of {name[:80]!r} is none")
+            raise _RefusedError(f"the place of {name[:80]!r} is not valid")
         if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
             raise _RefusedError(f"the dtype of {name[:80]!r} is unknown")
         found.append((offsets, name, np.dtype(_DTYPES[entry["dtype"]]), shape))

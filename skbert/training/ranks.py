@@ -88,8 +88,8 @@ class SeveralRanks(Ranks):
     def share(self, rows: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, float]:
         """What `deal` gives this rank.
 
-        A rank that is dealt none takes a row for nothing: its mean is over infinitely many, so that its
-        gradients are zeros, of the weights that have gradients on the other ranks.
+        A rank without rows computes one, and divides its loss by infinity: so it has gradients, zeros, of the
+        same weights as the others.
         """
         mine = deal(rows, offsets[rows + 1] - offsets[rows], self.size)[self.rank]
         return (mine, len(rows)) if len(mine) else (rows[:1], math.inf)
