@@ -186,7 +186,7 @@ class LearningMixin(BaseEstimator):
                 raise InputError(f"{name}=True. Expected {expected}.")
 
     def _settings(self) -> dict[str, Any]:
-        """All parameters by name, those that a subclass fixes included; of `max_length` an int of Python is kept."""
+        """All parameters by name, those that a subclass fixes included; an int of Python for what is kept."""
         settings = {name: getattr(self, name) for name in self._parameter_constraints}
         return settings | {"max_length": int(self.max_length)}
 

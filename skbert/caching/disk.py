@@ -149,8 +149,8 @@ class Folder:
         self._files[file] = None
         self._say(
             "damaged",
-            f"{str(file)!r} is not an intact cache file ({error}). What it should hold is computed again; you "
-            "can delete it.",
+            f"{str(file)!r} is not an intact cache file ({error}). What it should hold is computed again; "
+            "you can delete it.",
         )
 
     def _say(self, what: str, message: str) -> None:

@@ -94,12 +94,10 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The estimator as JSON, and its weights."""
     state = dict(vars(estimator))  # at once: another thread may be fitting
     parameters = {name: state.pop(name) for name in estimator.get_params(deep=False)}
-    for fixed in estimator._parameter_constraints:  # by a subclass, which sets it anew when it is built
-        state.pop(fixed, None)
     model, tokenizer = state.pop("model_"), state.pop("tokenizer_")
     routing = state.pop(_ROUTING, None)
     adapters = state.pop("adapters_", {})
-    for name in _OF_THE_PROCESS:
+    for name in (*_OF_THE_PROCESS, *estimator._parameter_constraints):  # a subclass sets those it fixes anew
         state.pop(name, None)
     described, arrays = blueprint.describe(model)
     arrays |= delta.factors_of(adapters)
@@ -177,9 +175,7 @@ def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
             "transformers there is from_pretrained()."
         )
     if tensorfile.checksum(metadata["skbert"]) != metadata["sha256"]:
-        raise PersistenceError(
-            "the checksum of its metadata does not match; it is damaged. Get the file again."
-        )
+        raise PersistenceError("its metadata do not match their checksum; it is damaged. Get it again.")
     content = json.loads(metadata["skbert"])
     if content["format"] != FORMAT:
         writer = str(content.get("versions", {}).get("skbert", "a newer version"))
@@ -292,6 +288,8 @@ def _check_attributes(attributes: dict[str, Any]) -> None:
 def _build_tokenizer(content: Any) -> Tokenizer:
     try:
         return checkpoints.new_tokenizer(json.dumps(content))
+    except MemoryError:
+        raise
     except Exception as error:  # the tokenizers package raises no narrower one
         raise PersistenceError(f"its tokenizer cannot be read ({str(error)[:200]}).") from error
 

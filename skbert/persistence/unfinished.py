@@ -226,14 +226,14 @@ class Folder:
             if set(metadata) != {"skbert-fit", "sha256"}:
                 raise PersistenceError("it is not the file of a fit")
             if tensorfile.checksum(metadata["skbert-fit"]) != metadata["sha256"]:
-                raise PersistenceError("the checksum of its metadata does not match")
+                raise PersistenceError("its metadata do not match their checksum")
             content = json.loads(metadata["skbert-fit"])
             if content["format"] != FORMAT:
                 raise PersistenceError(
                     f"it has the format {content['format']!r}, of another version of skbert"
                 )
             if {name: tensorfile.describe(array) for name, array in arrays.items()} != content["arrays"]:
-                raise PersistenceError("the checksum of an array does not match")
+                raise PersistenceError("an array does not match its checksum")
         except FileNotFoundError:
             raise
         except (PersistenceError, OSError) as error:
