@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +24,11 @@ __all__ = [
     "with_callbacks",
 ]
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn import callback as _of_sklearn
+    from sklearn.callback import CallbackSupportMixin
 
     HAS_CALLBACKS = True
 except ImportError:  # scikit-learn < 1.9 has no callbacks
@@ -34,9 +37,10 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Stands in for scikit-learn's own."""
 
-    def with_callbacks(method: Any) -> Any:
-        """Return the method as it is."""
-        return method
+
+def with_callbacks(method: F) -> F:
+    """scikit-learn's own decorator where it has callbacks; for type checkers the method is as it was."""
+    return cast(F, _of_sklearn.with_callbacks(method)) if HAS_CALLBACKS else method
 
 
 class Watcher:
