@@ -19,7 +19,7 @@ from skbert.exceptions import PersistenceError
 from skbert.network.head import BarePooler
 from skbert.network.model import SequenceClassifier
 from skbert.pretrained.families import FamilyPooler
-from skbert.pretrained.folders import config_of, folder_to_write, remove_settings, tokenizer_of
+from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
 from skbert.pretrained.hub import MODULES, POOLING
 from skbert.pretrained.library import quiet
 from skbert.pretrained.traits import MODES
@@ -33,11 +33,7 @@ def save_encoder(estimator: Any, folder: str | os.PathLike[str]) -> None:
     target = folder_to_write(folder)
     model: SequenceClassifier = estimator.model_
     encoder = _as_transformers(model)
-    tokenizer = tokenizer_of(estimator)
-    remove_settings(target)
-    with quiet():
-        encoder.save_pretrained(target)
-        tokenizer.save_pretrained(target)
+    write(target, encoder, tokenizer_of(estimator))
     if model.pooler is None:
         _write_settings(target, model.pooling, encoder.config.hidden_size, estimator.max_length_)
 

@@ -34,10 +34,16 @@ def folder_to_write(folder: str | os.PathLike[str]) -> Path:
     return target
 
 
-def remove_settings(folder: Path) -> None:
-    """Remove what older content said of itself; it would be read with the new weights and tokenizer."""
+def write(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Write a model and a tokenizer of transformers.
+
+    What older content said of itself goes: it would be read with the new weights and tokenizer.
+    """
     for name in _SETTINGS:
         (folder / name).unlink(missing_ok=True)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def config_of(model: SequenceClassifier, **settings: Any) -> Any:

@@ -21,7 +21,7 @@ from skbert.network.model import SequenceClassifier
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.checkpoints import Checkpoint
 from skbert.pretrained.families import FamilyPooler, Layout
-from skbert.pretrained.folders import config_of, folder_to_write, remove_settings, tokenizer_of
+from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
 from skbert.pretrained.library import quiet
 from skbert.pretrained.sources import locate
 from skbert.pretrained.traits import check_max_length, check_side, stated_max_length
@@ -40,11 +40,7 @@ def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names:
     target = folder_to_write(folder)
     names = _label_names(estimator, label_names)
     classifier = _as_transformers(estimator.model_, names, estimator.target_type_)
-    tokenizer = tokenizer_of(estimator)
-    remove_settings(target)
-    with quiet():
-        classifier.save_pretrained(target)
-        tokenizer.save_pretrained(target)
+    write(target, classifier, tokenizer_of(estimator))
 
 
 def _label_names(estimator: Any, given: Any) -> list[str]:

@@ -180,9 +180,7 @@ class MasterAdamW:
         for name, kept in state.items():
             master = self._of_names[name]
             master.copy_(kept.weight)
-            first, second = (torch.empty_like(master).copy_(t) for t in (kept.first, kept.second))
-            step = torch.full((), float(kept.steps), device=master.device)
-            self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+            self._remember(master, (kept.first, kept.second), kept.steps)
         self._narrow_weights()
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -202,11 +200,14 @@ class MasterAdamW:
     def load_moments(self, moments: Moments) -> None:
         """Go on from what another optimizer of the same weights remembered."""
         for name, pair in moments.of_weights.items():
-            master = self._of_names[name]
-            first, second = (t.to(master, copy=True) for t in pair)
-            step = torch.full((), float(moments.steps_of[name]), device=master.device)
-            self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+            self._remember(self._of_names[name], pair, moments.steps_of[name])
         self.load_loss_scale(moments.loss_scale)
+
+    def _remember(self, master: nn.Parameter, pair: Iterable[torch.Tensor], steps: int) -> None:
+        """Copies of two moments of a weight, as AdamW keeps them."""
+        first, second = (torch.empty_like(master).copy_(moment) for moment in pair)
+        step = torch.full((), float(steps), device=master.device)
+        self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
 
     def load_loss_scale(self, state: dict[str, Any]) -> None:
         """Put back what `scaler.state_dict()` gave, unless one of the two scales nothing."""
