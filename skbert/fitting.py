@@ -28,7 +28,8 @@ from skbert.network.model import SequenceClassifier
 from skbert.preparing import encode_data
 from skbert.pretrained.traits import check_max_length
 from skbert.recipe import checked_lora, choose_trained, own_watchers, resolve_settings
-from skbert.runtime import Generators, Runtime, isolated_cuda, own_settings, resolve_runtime
+from skbert.runtime import Generators, Runtime, isolated_cuda, resolve_runtime
+from skbert.scopes import own_settings
 from skbert.starting import Start, from_checkpoint, start_head
 from skbert.training.callbacks import Watcher, Watchers
 from skbert.training.diagnosis import warn_of_collapse

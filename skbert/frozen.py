@@ -31,7 +31,8 @@ from skbert.network import fingerprints
 from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
 from skbert.progress import SILENT, Progress
-from skbert.runtime import Runtime, own_settings, wide_dtype
+from skbert.runtime import Runtime, wide_dtype
+from skbert.scopes import own_settings
 
 _BLOCK_BYTES = 2**25  # of states that are computed, kept and dropped together
 _NUMPY = {

@@ -42,7 +42,9 @@ def resolve_settings(
     return TrainingSettings(
         epochs=defaults.auto_epochs(n_texts, parameters["batch_size"]) if epochs == "auto" else epochs,
         batch_size=parameters["batch_size"],
-        learning_rate=defaults.auto_learning_rate(start.hidden_size, adapters=parameters["lora"] is not None)
+        learning_rate=defaults.auto_learning_rate(
+            start.encoder.config.hidden_size, adapters=parameters["lora"] is not None
+        )
         if rate == "auto"
         else rate,
         schedule=partial(constant_schedule, first_step=first_step, warmup=defaults.WARMUP_STEPS)

@@ -15,8 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skbert import workers
 from skbert.exceptions import InputError
-from skbert.scopes import TorchFunctions, keeping, scope, trainable
-from skbert.scopes import own_settings as own_settings  # as `building`, for all that compute
+from skbert.scopes import TorchFunctions, keeping, own_settings, scope, trainable
 
 _DTYPES = {
     "float64": torch.float64,

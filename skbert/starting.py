@@ -38,7 +38,6 @@ class Start:
     tokenizer: Tokenizer
     name: str  # of the checkpoint, for messages
     max_positions: int
-    hidden_size: int
     encoder: Any  # whose weights a new model has; never changed
     head_init: str | None = None  # how the head was started, if it was
     moments: Moments | None = None  # of an optimizer to go on with
@@ -71,7 +70,6 @@ def from_checkpoint(parameters: Mapping[str, Any], n_outputs: int) -> Start:
         checkpoints.new_tokenizer(checkpoint.tokenizer_json),
         checkpoint.name,
         checkpoint.max_positions,
-        checkpoint.hidden_size,
         checkpoint.encoder,
     )
 
@@ -82,7 +80,7 @@ def from_fitted(
     """Start from a fitted model, which is left as it is."""
     positions = max_positions(model.encoder.config, model.architecture)
     new_model = partial(twin, model)
-    return Start(new_model, tokenizer, name, positions, model.hidden_size, model.encoder, head_init, moments)
+    return Start(new_model, tokenizer, name, positions, model.encoder, head_init, moments)
 
 
 def start_head(

@@ -39,7 +39,7 @@ def test_layers_start_as_if_there_were_none(tiny_bert):
         heads.append(model)
     assert len(heads[1].hidden) == 2
     assert len(heads[0].hidden) == 0
-    x = torch.randn(4, checkpoint.hidden_size)
+    x = torch.randn(4, checkpoint.encoder.config.hidden_size)
     assert torch.equal(heads[1].hidden(x), x)
     assert heads[1].head.weight.std().item() == pytest.approx(0.02, rel=0.3)
 

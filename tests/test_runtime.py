@@ -19,10 +19,9 @@ from skbert.runtime import (
     Generators,
     Runtime,
     building,
-    own_settings,
     resolve_runtime,
 )
-from skbert.scopes import TorchModes, _close, keeping, scope, trainable, without_memory
+from skbert.scopes import TorchModes, _close, keeping, own_settings, scope, trainable, without_memory
 
 
 @pytest.mark.parametrize(

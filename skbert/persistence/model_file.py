@@ -50,7 +50,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) ->
     if only_changes:
         checkpoint = _checkpoint_of(estimator)
         content["base"] = display_name(estimator.model, estimator.revision)
-        arrays = delta.changes(arrays, delta.weights_of(checkpoint.new_encoder(shared=True)))
+        arrays = delta.changes(arrays, delta.weights_of(checkpoint.encoder))
     text = json.dumps(content, separators=(",", ":"))
     metadata = {"sha256": tensorfile.checksum(text), "skbert": text}
     tensorfile.replace_file(path, lambda file: tensorfile.write(file, arrays, metadata))
@@ -199,7 +199,7 @@ def _with_checkpoint(
             "by name or folder, as load(path, checkpoint=...), and what stands behind an @ as revision=..."
         )
     try:
-        encoder = checkpoints.load(checkpoint, revision).new_encoder(shared=True)
+        encoder = checkpoints.load(checkpoint, revision).encoder
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint={os.fspath(checkpoint)!r} cannot be used: {error}") from error
     dtypes = {name: tensorfile.dtype_of(about) for name, about in content["arrays"].items()}

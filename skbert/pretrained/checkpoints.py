@@ -57,11 +57,6 @@ class Checkpoint:
     reads_forward: bool  # each token sees only those before it
     encoder: Any  # nn.Module of transformers, which has no types; never to be changed
 
-    @property
-    def hidden_size(self) -> int:
-        """Width of the encoder's states."""
-        return self.encoder.config.hidden_size
-
     def new_encoder(self, *, shared: bool = False) -> Any:
         """A copy of the encoder; float32, on the CPU.
 
