@@ -27,7 +27,10 @@ from contextlib import contextmanager
 
 from joblib import parallel_config
 
+from skbert import forks
+
 _filters_lock = threading.RLock()
+forks.renew(globals(), _filters_lock=threading.RLock)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from skbert import forks
 from skbert.data.batching import collate, longest_first
 from skbert.data.encoding import Encodings
 from skbert.exceptions import NonFiniteOutputError
@@ -24,6 +25,7 @@ from skbert.network.model import SequenceClassifier, narrow, twin
 from skbert.network.quantized import quantize
 from skbert.progress import SILENT, Progress
 from skbert.runtime import Runtime, wide_dtype
+from skbert.scopes import trainable
 
 
 def run_model(
@@ -119,35 +121,68 @@ def check_finite(values: np.ndarray, model: SequenceClassifier, runtime: Runtime
     )
 
 
+@trainable()
 def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
     """The model on the device and in the precision of `runtime`, in eval mode.
 
-    On the CPU in the model's own dtype that is the model itself. Of other replicas the latest is kept, and
-    only while its model lives and is not changed.
+    On the CPU in the model's own dtype that is the model itself. Of other replicas each model's latest is
+    kept, while the model lives and is not changed, and while such models take no more than `_KEPT_BYTES`.
     """
     if runtime.device.type == "cpu" and runtime.dtype == model.head.weight.dtype and not runtime.int8:
         return model
     key = (runtime, tuple(p._version for p in model.parameters()))
     with _lock:
-        kept = _latest.get(model)
-        if kept is not None and kept[0] == key:
-            return kept[1]
-        _latest.clear()
-        working = twin(model).to(runtime.device, runtime.master_dtype)
-        narrow(working, runtime.dtype)
-        if runtime.int8:
-            quantize(working.encoder)
-        _latest[model] = (key, working.eval())
-        return working
+        one_at_a_time = _makers.setdefault(model, threading.Lock())
+    with one_at_a_time:  # threads that use other models do not wait
+        return _found(model, key) or _keep(model, key, _made(model, runtime))
+
+
+def _found(model: SequenceClassifier, key: Any) -> SequenceClassifier | None:
+    """The replica that is kept, if it is the one; it is the last to go now."""
+    with _lock:
+        kept = _kept.pop(model, None)
+        if kept is None or kept[0] != key:
+            return None
+        _kept[model] = kept
+        return kept[1]
+
+
+def _made(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
+    working = twin(model).to(runtime.device, runtime.master_dtype)
+    narrow(working, runtime.dtype)
+    if runtime.int8:
+        quantize(working.encoder)
+    return working.eval()
+
+
+def _keep(model: SequenceClassifier, key: Any, working: SequenceClassifier) -> SequenceClassifier:
+    """Keep a replica; others go, those that were not used for longest first, if there is no room for all."""
+    with _lock:
+        _kept[model] = (key, working)
+        while len(_kept) > 1 and sum(map(_n_bytes, _kept.keys())) > _KEPT_BYTES:
+            del _kept[next(_kept.keys())]
+    return working
+
+
+def _n_bytes(model: SequenceClassifier) -> int:
+    return sum(weight.nbytes for weight in model.parameters())
 
 
 def release(model: SequenceClassifier) -> None:
     """Drop the replica of a model, if one is kept."""
     with _lock:
-        _latest.pop(model, None)
+        _kept.pop(model, None)
 
 
-_latest: weakref.WeakKeyDictionary[SequenceClassifier, tuple[Any, SequenceClassifier]] = (
+_KEPT_BYTES = 2**32  # of the models that have one, which is half as large in bfloat16
+_kept: weakref.WeakKeyDictionary[SequenceClassifier, tuple[Any, SequenceClassifier]] = (
     weakref.WeakKeyDictionary()
 )
+_makers: weakref.WeakKeyDictionary[SequenceClassifier, threading.Lock] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
+forks.renew(
+    globals(),
+    _kept=weakref.WeakKeyDictionary,
+    _makers=weakref.WeakKeyDictionary,
+    _lock=threading.Lock,
+)

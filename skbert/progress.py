@@ -1,13 +1,52 @@
 """A bar on stderr for a pass over many texts, where `verbose` asks for it; silent where it is short.
 
-The bars of epochs are a watcher's (`training/callbacks.py`).
+The bars of epochs are a watcher's (`training/callbacks.py`). Whatever becomes of stderr, the pass goes on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 _SECONDS = 1.0  # a pass that takes no longer shows nothing
+
+
+class Bar:
+    """A bar of tqdm, until nobody reads what it writes, as behind ``| head``.
+
+    Parameters
+    ----------
+    **settings
+        tqdm's.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        from tqdm.auto import tqdm
+
+        self.n = 0  # texts so far
+        self._bar: Any = None
+        self._tell(lambda: setattr(self, "_bar", tqdm(**settings)))
+
+    def update(self, n_texts: int) -> None:
+        """Move on by so many texts."""
+        self.n += n_texts
+        self._tell(lambda: self._bar.update(n_texts))
+
+    def note(self, **shown: str) -> None:
+        """Write something behind the bar."""
+        self._tell(lambda: self._bar.set_postfix(shown))
+
+    def close(self) -> None:
+        """Leave it as it is."""
+        self._tell(lambda: self._bar.close())
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except OSError:
+            self._tell = lambda what: None  # type: ignore[method-assign]  # from now on
+            if self._bar is not None:
+                self._bar.disable = True  # it would try again as it is deleted
 
 
 class Progress:
@@ -27,11 +66,8 @@ class Progress:
         self.verbose = verbose
         self._n_texts = n_texts
         self._seen = 0.0
-        self._bar: Any = None
-        if verbose:
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=n_texts, desc=what, unit="text", delay=_SECONDS)
+        settings = {"total": n_texts, "desc": what, "unit": "text", "delay": _SECONDS}
+        self._bar = Bar(**settings) if verbose else None
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skbert import workers
+from skbert import forks, workers
 from skbert.exceptions import InputError
 from skbert.scopes import TorchFunctions, keeping, own_settings, scope, trainable
 
@@ -239,6 +239,7 @@ def building(generator: torch.Generator | None = None) -> Iterator[None]:
     generator : torch.Generator, default=None
         Source of the initial weights; None takes any, for weights that are to be overwritten.
     """
+    workers.settle()
     source = generator if generator is not None else torch.Generator().manual_seed(0)
     with _one_builder, keeping(TorchFunctions()), trainable(), own_settings(), DrawsFrom(source):
         yield
@@ -273,3 +274,4 @@ def isolated_cuda(seed: int, device: torch.device) -> Iterator[None]:
 
 
 _one_on_cuda = threading.RLock()
+forks.renew(globals(), _one_builder=threading.RLock, _one_on_cuda=threading.RLock)

@@ -1,5 +1,7 @@
 """Large inputs a part at a time."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -118,3 +120,29 @@ def test_no_thread_outlives_a_prediction(make_classifier, reviews, monkeypatch):
         classifier.predict(TEXTS.first)
     assert caught.value.__traceback__ is not None
     assert threading.active_count() == before
+
+
+LATE = """
+import sys, threading
+from skbert.data import chunks
+from skbert.data.inputs import Texts
+from skbert.pretrained import checkpoints
+
+tokenizer = checkpoints.new_tokenizer(checkpoints.load(sys.argv[1]).tokenizer_json)
+chunks._TEXTS = 5
+
+
+def job():
+    threading.main_thread().join()
+    texts = Texts([f"good {n}" for n in range(23)])
+    print(sum(len(part.encodings) for part in chunks.encode_in_chunks(tokenizer, texts, 32, "head")))
+
+
+threading.Thread(target=job).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_thread_goes_on(tiny_bert):
+    """Python begins no job in another thread then."""
+    done = subprocess.run([sys.executable, "-c", LATE, tiny_bert], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "23"

@@ -458,7 +458,7 @@ def test_nothing_of_the_pretrained_model_stays_after_fit(make_classifier, review
     from skbert import inference
 
     classifier = make_classifier(precision="bfloat16").fit(*reviews)
-    assert classifier.model_ not in inference._latest
+    assert classifier.model_ not in inference._kept
 
 
 def test_sample_weight_two_is_the_row_twice_in_a_full_batch(make_classifier, reviews):

@@ -170,4 +170,4 @@ def test_where_memory_runs_out_a_fit_is_not_lost(make_classifier, reviews):
     with at_most(0), warnings.catch_warnings():
         warnings.simplefilter("error")
         diagnosis.warn_of_collapse(fitted.model_, np.inf, data, known, 0.0, place)
-    assert fitted.model_ not in inference._latest
+    assert fitted.model_ not in inference._kept

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,10 @@ def test_what_the_hub_does_not_give_is_explained(run, hub, model, words):
     hub.folders["someone/gated"] = hub.folders[NAME]
     hub.gated.add("someone/gated")
     assert words in run(LOCATE.format(model))
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(run):
+    run(TRANSFORMERS)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert run(POOLING, HF_ENDPOINT=url, HF_HUB_ETAG_TIMEOUT="1") == "False"

@@ -3,6 +3,7 @@
 import gc
 import pickle
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.data.outputs import probabilities
-from skbert.network.model import SequenceClassifier, reset_head
+from skbert.network.model import SequenceClassifier, reset_head, twin
 from skbert.pretrained import checkpoints
 from skbert.runtime import Runtime
 
@@ -221,3 +222,24 @@ def test_a_class_may_be_switched_off_by_a_logit_of_minus_infinity(model, encodin
         model.head.bias.fill_(-float("inf"))
     with pytest.raises(NonFiniteOutputError):
         inference.run_model(model, encodings, runtime)
+
+
+def test_models_that_are_used_in_turn_keep_their_replicas(model, monkeypatch):
+    models = [model, twin(model), twin(model)]
+    runtime = Runtime(CPU, torch.bfloat16)
+    made = [inference.replica(model, runtime) for model in models]
+    assert [inference.replica(model, runtime) for model in models] == made
+    one = sum(weight.nbytes for weight in models[0].parameters())
+    monkeypatch.setattr(inference, "_KEPT_BYTES", 2 * one)
+    other = Runtime(CPU, torch.float64)
+    again = inference.replica(models[2], other)  # the last to have been used, and now of another precision
+    assert again is not made[2]
+    assert inference.replica(models[1], runtime) is made[1]
+    assert inference.replica(models[2], other) is again
+    assert inference.replica(models[0], runtime) is not made[0]  # there was room for two
+
+
+def test_threads_get_one_replica_of_a_model(model):
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: inference.replica(model, Runtime(CPU, torch.bfloat16)), range(8)))
+    assert all(one is made[0] for one in made)

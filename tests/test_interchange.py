@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -521,3 +523,41 @@ def test_only_modernbert_says_how_its_classifier_pools(tmp_path):
     np.testing.assert_allclose(
         classifier._run(TEXTS[:4], "logits"), reference(tmp_path, TEXTS[:4]), atol=1e-5
     )
+
+
+def test_what_was_read_does_not_change_with_its_folder(make_classifier, reviews, tmp_path):
+    """As when a new model is copied over the one that a service has read."""
+    for seed in (0, 1):
+        fit(make_classifier, reviews, pooling="cls", random_state=seed).save_pretrained(tmp_path / str(seed))
+    read = BertClassifier.from_pretrained(tmp_path / "0", precision="float32")
+    before = read.predict_proba(TEXTS)
+    shutil.copyfile(tmp_path / "1" / "model.safetensors", tmp_path / "0" / "model.safetensors")
+    assert not np.array_equal(
+        BertClassifier.from_pretrained(tmp_path / "0", precision="float32").predict_proba(TEXTS), before
+    )
+    np.testing.assert_array_equal(read.predict_proba(TEXTS), before)
+
+
+@pytest.mark.parametrize("blocked", ["model.safetensors", "tokenizer.json"])
+def test_a_folder_that_is_half_replaced_is_none(make_classifier, reviews, tmp_path, blocked):
+    """And never the weights of the old classifier with the labels of the new one."""
+    classifier = fit(make_classifier, reviews, pooling="cls")
+    classifier.save_pretrained(tmp_path)
+    (tmp_path / blocked).unlink()
+    (tmp_path / blocked / "in the way").mkdir(parents=True)
+    with pytest.raises(OSError, match=re.escape(blocked)):
+        classifier.save_pretrained(tmp_path, label_names=["x", "y", "z"])
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        BertClassifier.from_pretrained(tmp_path)
+    assert not list(tmp_path.glob(".skbert-*"))
+
+
+def test_weights_in_parts_that_were_there_are_not_read_with_the_new_ones(make_classifier, reviews, tmp_path):
+    classifier = fit(make_classifier, reviews, pooling="cls")
+    classifier.save_pretrained(tmp_path)
+    os.replace(tmp_path / "model.safetensors", tmp_path / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": {"classifier.bias": "model-00001-of-00001.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    classifier.save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.glob("model*")] == ["model.safetensors"]
+    assert_same_logits(classifier, tmp_path)

@@ -1,5 +1,8 @@
 """Bars of passes over texts."""
 
+import os
+import sys
+
 import pytest
 
 from skbert import progress
@@ -74,3 +77,21 @@ def test_passes_before_a_fit_are_shown(parameters, what, at_once, make_classifie
     shown = capfd.readouterr().err
     assert f"{what}: 100%" in shown
     assert "24/24" in shown
+
+
+def test_nobody_has_to_read_the_bar(at_once, monkeypatch):
+    """As where stderr goes through a pipe to a program that has ended."""
+    read, write = os.pipe()
+    os.close(read)
+    stream = open(write, "w")  # noqa: SIM115  # its end fails, and is expected to
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress("embed", 3, 1) as shown:
+        for _ in range(3):
+            shown.move(1)
+    bar = progress.Bar(total=3)
+    bar.update(2)
+    bar.note(loss="0.5")
+    bar.close()
+    assert bar.n == 2
+    with pytest.raises(BrokenPipeError):
+        stream.close()

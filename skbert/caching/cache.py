@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from skbert import forks
 from skbert.caching.disk import Folder
 from skbert.caching.store import STORE
 from skbert.exceptions import InputError, InputTypeError
@@ -27,6 +28,7 @@ ROWS_PER_BLOCK = 1024
 
 _folders: dict[Path, Folder] = {}
 _lock = threading.Lock()
+forks.renew(globals(), _folders=dict, _lock=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)

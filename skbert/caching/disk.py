@@ -127,10 +127,16 @@ class Folder:
             self._files.pop(file, None)
 
     def _blocks_of(self, space: str) -> list[Path]:
+        folder = self.path / space
         try:
-            return sorted(file for file in (self.path / space).iterdir() if file.suffix == _SUFFIX)
+            found = sorted(file for file in folder.iterdir() if file.suffix == _SUFFIX)
         except OSError:  # not there yet, or not ours to read
-            return []
+            found = []
+        there = set(found)
+        with self._lock:  # of files that somebody removed nothing is kept
+            for file in [f for f in self._files if f.parent == folder and f not in there]:
+                del self._files[file]
+        return found
 
     def _index(self, file: Path, space: str, like: np.ndarray) -> _Index | None:
         if file not in self._files:

@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skbert import forks
+
 KINDS = ("tokens", "vectors", "states")
 DEFAULT_LIMIT = 512 * 2**20  # bytes
 _BYTES_PER_KEY = 140  # of a key, its place, and their share of the dictionary (tests/test_caching.py)
@@ -174,6 +176,7 @@ def kind_of(space: str) -> str:
 
 
 STORE = Store()
+forks.renew(vars(STORE), _lock=threading.RLock, _is_changing=lambda: True)
 
 
 def set_cache_limit(n_bytes: int) -> None:

@@ -53,11 +53,19 @@ def encode_in_chunks(
         yield from (job() for job in jobs)
         return
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next(jobs))
+        coming = _begin(next(jobs), thread)
         for job in jobs:
-            ready, coming = coming.result(), thread.submit(job)
+            ready, coming = coming(), _begin(job, thread)
             yield ready
-        yield coming.result()
+        yield coming()
+
+
+def _begin(job: Callable[[], Chunk], thread: ThreadPoolExecutor) -> Callable[[], Chunk]:
+    """What waits for the job, which the thread begins; or does it, where Python ends and begins no more."""
+    try:
+        return thread.submit(job).result
+    except RuntimeError:
+        return job
 
 
 def _chunks(texts: Texts) -> Iterator[tuple[Texts, np.ndarray | None]]:

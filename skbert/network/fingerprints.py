@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from skbert import forks
+
 _Weights = tuple[list[tuple[int, int, int]], dict[str, str]]
 _hashed: weakref.WeakKeyDictionary[nn.Module, _Weights] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
+forks.renew(globals(), _lock=threading.Lock)
 
 
 def of_weights(encoder: nn.Module, names: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from skbert.exceptions import PersistenceError
 from skbert.network.memory import is_out_of_memory
 from skbert.network.model import Architecture, SequenceClassifier, with_weights
 from skbert.pretrained import checkpoints, families
+from skbert.pretrained.library import import_family
 from skbert.scopes import trainable, without_memory
 
 FAMILIES = (
@@ -121,6 +122,7 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
     arguments = (config, *described["arguments"])
     build_encoder = _BUILDERS[described["builder"]]
     _check_config(config, len(arrays))
+    import_family(config["model_type"])
     head = arrays["head.weight"]
     if not settings["n_outputs"] == n_classes == len(head):
         raise PersistenceError(f"it has {n_classes} classes, but its head gives {len(head)} logits.")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from skbert import forks
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
 from skbert.network.memory import is_out_of_memory
@@ -101,6 +102,7 @@ def load(model: str | os.PathLike[str], revision: str | None = None) -> Checkpoi
 
 _loaded: OrderedDict[tuple[str, Any], Checkpoint] = OrderedDict()
 _lock = threading.RLock()
+forks.renew(globals(), _lock=threading.RLock)
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:

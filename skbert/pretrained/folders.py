@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from skbert.data.template import Template
@@ -15,6 +17,8 @@ from skbert.network.model import SequenceClassifier
 from skbert.pretrained.library import quiet
 
 ADAPTER = "adapter_config.json"  # transformers puts the adapter that it describes into the model
+_CONFIG = "config.json"  # without which a folder is no checkpoint
+_WEIGHTS = "model*.safetensors*"  # in one file, or in several with an index
 _SETTINGS = ("modules.json", "config_sentence_transformers.json", "added_tokens.json")
 _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}
 
@@ -37,13 +41,28 @@ def folder_to_write(folder: str | os.PathLike[str]) -> Path:
 def write(folder: Path, model: Any, tokenizer: Any) -> None:
     """Write a model and a tokenizer of transformers.
 
-    What older content said of itself goes: it would be read with the new weights and tokenizer.
+    They are written beside what is there, and then replace it. Meanwhile there is no config.json: nobody
+    reads the weights of one with the labels of another, nor if this is cut off. What older content said of
+    itself goes: it would be read with the new weights and tokenizer.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; before anything has been replaced if the disk is full.
     """
-    for name in _SETTINGS:
-        (folder / name).unlink(missing_ok=True)
-    with quiet():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".skbert-", suffix=".tmp", dir=folder) as temporary:
+        try:
+            with quiet():
+                model.save_pretrained(temporary)
+                tokenizer.save_pretrained(temporary)
+        except SafetensorError as error:
+            raise OSError(f"{os.fspath(folder)!r} cannot be written: {error}") from error
+        old = [name for pattern in (*_SETTINGS, _WEIGHTS) for name in folder.glob(pattern)]
+        for file in (folder / _CONFIG, *old):
+            file.unlink(missing_ok=True)
+        for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == _CONFIG):
+            os.replace(file, folder / file.name)
 
 
 def config_of(model: SequenceClassifier, **settings: Any) -> Any:

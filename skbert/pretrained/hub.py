@@ -10,8 +10,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from contextlib import suppress
+from errno import EACCES, ENOSPC, EROFS
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,9 @@ def download(name: str, revision: str | None, hint: str) -> Path:
         If it cannot be had.
     """
     try:  # a download would try again and again, and say so
-        huggingface_hub.model_info(name, revision=revision)
+        huggingface_hub.model_info(
+            name, revision=revision, timeout=huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT
+        )
     except Exception as error:
         _in_vain.add((name, revision))
         raise CheckpointError(_explained(name, revision, error, _OUT_OF_REACH) + hint) from error
@@ -91,14 +95,15 @@ def download(name: str, revision: str | None, hint: str) -> Path:
                 name, revision=revision, allow_patterns=FILES, tqdm_class=_NoBar
             )
         )
-        for file in _DECIDING:
+        for file in _DECIDING if os.access(folder.parent.parent, os.W_OK) else ():
             if not _is_known(folder, name, file):
                 with suppress(errors.EntryNotFoundError):  # which is what the cache then knows
                     huggingface_hub.hf_hub_download(name, file, revision=folder.name)
     except Exception as error:  # the hub's own, and those of the libraries that it connects with
         if isinstance(error, MemoryError):
             raise
-        raise CheckpointError(_explained(name, revision, error, _BROKEN_OFF) + hint) from error
+        otherwise = _CANNOT_BE_WRITTEN if _errno(error) in (ENOSPC, EROFS, EACCES) else _BROKEN_OFF
+        raise CheckpointError(_explained(name, revision, error, otherwise) + hint) from error
     return folder
 
 
@@ -107,6 +112,20 @@ _OUT_OF_REACH = (
     "without HF_HUB_OFFLINE, or copy the checkpoint here and pass its folder as model='/path/to/folder'."
 )
 _BROKEN_OFF = "its download failed. Try again: what has come is kept."
+_CANNOT_BE_WRITTEN = (
+    "the cache cannot be written. Make room or give access there, or set the environment variable HF_HOME to "
+    "another folder."
+)
+
+
+def _errno(error: BaseException | None) -> int | None:
+    """The system's number of an error, or of one that it came from."""
+    while error is not None:
+        number = getattr(error, "errno", None)
+        if number is not None:
+            return int(number)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class _NoBar(tqdm):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,13 @@ def quiet() -> Iterator[Any]:
                 before.put_back()
             finally:
                 before.put_back()  # what a signal has kept from being put back
+
+
+def import_family(family: str) -> None:
+    """Import the modules of a family; what fails in that says nothing of a file that names it."""
+    name = family.replace("-", "_")
+    with quiet():
+        importlib.import_module(f"transformers.models.{name}.modeling_{name}")
 
 
 class _Loudness:

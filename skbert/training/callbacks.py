@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+from skbert.progress import Bar
+
 if TYPE_CHECKING:
     import torch
 
@@ -139,7 +141,7 @@ class ProgressBar(Watcher):
     _SECONDS_BETWEEN_LOSSES = 1.0  # reading a loss makes a GPU wait
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        self._bar: Bar | None = None
 
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
@@ -151,30 +153,30 @@ class ProgressBar(Watcher):
 
     def epoch_begin(self, epoch: int) -> None:
         """Begin a bar."""
-        from tqdm.auto import tqdm
-
-        self._bar = tqdm(total=self._n_texts, desc=f"epoch {epoch + 1}/{self._epochs}", unit="text")
+        self._bar = Bar(total=self._n_texts, desc=f"epoch {epoch + 1}/{self._epochs}", unit="text")
         self._sum: Any = 0.0
         self._read_at = time.monotonic()
 
     def skip(self, n_texts: int, loss: torch.Tensor) -> None:
         """Begin the bar where the fit was interrupted."""
+        assert self._bar is not None
         self._sum = self._sum + loss
         self._bar.update(n_texts)
 
     def step(self, n_texts: int, loss: torch.Tensor, learning_rate: float) -> None:
         """Move the bar on; now and then show the mean loss so far."""
+        assert self._bar is not None
         self._sum = self._sum + loss * n_texts
         self._bar.update(n_texts)
         if time.monotonic() - self._read_at > self._SECONDS_BETWEEN_LOSSES:
             mean = float(self._sum) / self._bar.n
-            self._bar.set_postfix(loss=f"{mean:.4f}", rate=f"{learning_rate:.1e}")
+            self._bar.note(loss=f"{mean:.4f}", rate=f"{learning_rate:.1e}")
             self._read_at = time.monotonic()
 
     def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:
         """Show what the epoch came to, and end the bar."""
-        shown = {name: f"{value:.4f}" for name, value in record.items() if name != "epoch"}
-        self._bar.set_postfix(shown)
+        assert self._bar is not None
+        self._bar.note(**{name: f"{value:.4f}" for name, value in record.items() if name != "epoch"})
         self._bar.close()
         return False
 

@@ -1,0 +1,109 @@
+"""Forked processes: nothing is held there by threads that are not in it."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+
+HELD = """
+import os, sys, threading, warnings
+warnings.simplefilter("ignore")
+from skbert import BertClassifier, exceptions, inference, runtime
+from skbert.caching import cache, store
+from skbert.network import fingerprints
+from skbert.pretrained import checkpoints
+
+texts, labels = ["good film", "bad film", "nice story", "poor story"] * 4, ["pos", "neg"] * 8
+made = BertClassifier(sys.argv[1], max_length=16, epochs=1, random_state=0, precision="bfloat16")
+expected = made.fit(texts, labels).predict_proba(texts)
+made.save(sys.argv[2])
+locks = [
+    *(inference._lock, *inference._makers.values(), runtime._one_builder, checkpoints._lock),
+    *(exceptions._filters_lock, fingerprints._lock, cache._lock, store.STORE._lock),
+]
+are_held = threading.Event()
+
+
+def hold():
+    for lock in locks:
+        lock.acquire()
+    are_held.set()
+    threading.Event().wait()
+
+
+threading.Thread(target=hold, daemon=True).start()
+are_held.wait()
+child = os.fork()
+if child == 0:
+    same = (made.predict_proba(texts) == expected).all()
+    same &= (BertClassifier.load(sys.argv[2]).predict_proba(texts) == expected).all()
+    made.set_params(freeze="encoder", memory=sys.argv[3]).fit(texts, labels)
+    os._exit(0 if same else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(0)  # another thread has what the interpreter would ask for
+"""
+
+
+def test_locks_that_threads_hold_are_free_in_a_forked_process(tiny_bert, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", HELD, tiny_bert, tmp_path / "model", tmp_path / "memory"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.strip() == "0", done.stderr
+
+
+# Torch's threads are not copied: with more than one a forked process would wait for them for ever.
+THREADS = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+import numpy as np, torch
+torch.set_num_threads(2)
+from skbert import BertClassifier
+import pickle
+
+texts = ["good film " * 20, "bad film " * 20] * 40
+loaded = BertClassifier.load(sys.argv[1])  # computes: weights are moved
+content = pickle.dumps(loaded)
+torch.ones(600, 600) @ torch.ones(600, 600)  # OpenMP's threads are there
+
+
+def load_again():
+    return BertClassifier.load(sys.argv[1]).predict_proba(texts)
+
+
+works = [
+    lambda: loaded.predict_proba(texts),
+    load_again,
+    lambda: pickle.loads(content).predict_proba(texts),
+    lambda: loaded.set_params(epochs=1).partial_fit(texts, ["pos", "neg"] * 40).predict_proba(texts),
+]
+for work in works:
+    child = os.fork()
+    if child == 0:
+        work()
+        os._exit(torch.get_num_threads())
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), torch.get_num_threads())
+"""
+
+
+def test_a_process_forked_from_one_that_has_loaded_a_model_computes_with_one_thread(
+    make_classifier, reviews, tmp_path
+):
+    make_classifier(device="cpu", precision="float32").fit(*map(list, reviews)).save(tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS, tmp_path / "model"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"},
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["1 2"] * 4, done.stderr
