@@ -126,7 +126,8 @@ class SavingMixin:
         Parameters
         ----------
         folder : str or path
-            Made if it is not there. Files of the same names are replaced, one after the other.
+            Made if it is not there. Files of the same names are replaced, `config.json` last: until then the
+            folder is no checkpoint.
         label_names : array-like of str, default=None
             Names of the labels, in the order of `classes_`. None takes the labels themselves; for an
             indicator matrix pass `MultiLabelBinarizer.classes_`.
@@ -164,7 +165,8 @@ class SavingMixin:
         Parameters
         ----------
         folder : str or path
-            Made if it is not there. Files of the same names are replaced, one after the other.
+            Made if it is not there. Files of the same names are replaced, `config.json` last: until then the
+            folder is no checkpoint.
 
         Raises
         ------
