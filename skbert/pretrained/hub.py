@@ -4,7 +4,8 @@
    has each file that decides what a checkpoint does, or a note that the hub has not. Other libraries
    download what they read themselves; without the file on pooling, say, it would be another model.
 2. Else the hub is asked, once: what it has not got is noted in the cache, in the hub's own way.
-3. Where it cannot be reached, a whole snapshot will do; it is asked once in a process.
+3. Where it cannot be reached, or the cache cannot be written, a whole snapshot will do; it is asked once in a
+   process.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def cached(name: str, revision: str | None) -> tuple[Path | None, bool]:
         return None, False
     if not _is_whole(folder, name):
         return None, False
-    was_in_vain = (name, revision) in _in_vain
-    return folder, was_in_vain or all(_is_known(folder, name, file) for file in _DECIDING)
+    can_change = (name, revision) not in _in_vain and os.access(folder, os.W_OK)
+    return folder, not can_change or all(_is_known(folder, name, file) for file in _DECIDING)
 
 
 def download(name: str, revision: str | None, hint: str) -> Path:
@@ -95,7 +96,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
                 name, revision=revision, allow_patterns=FILES, tqdm_class=_NoBar
             )
         )
-        for file in _DECIDING if os.access(folder.parent.parent, os.W_OK) else ():
+        for file in _DECIDING:
             if not _is_known(folder, name, file):
                 with suppress(errors.EntryNotFoundError):  # which is what the cache then knows
                     huggingface_hub.hf_hub_download(name, file, revision=folder.name)
