@@ -10,7 +10,6 @@ import numpy as np
 from skbert.data.inputs import Texts, check_same_columns
 from skbert.exceptions import InputError
 from skbert.pretrained.sources import display_name
-from skbert.workers import settle
 
 if TYPE_CHECKING:
     from skbert.data.labels import Labels
@@ -70,7 +69,6 @@ def start_from(estimator: Any, texts: Texts, moments: Moments | None = None) -> 
     InputError
         If texts or parameters are not those of the model.
     """
-    settle()
     check_same_columns(texts, estimator.n_features_in_)
     model = estimator.model_
     named = display_name(estimator.model, estimator.revision)

@@ -24,6 +24,7 @@ class Bar:
         from tqdm.auto import tqdm
 
         self.n = 0  # texts so far
+        self._is_read = True
         self._bar: Any = None
         self._tell(lambda: setattr(self, "_bar", tqdm(**settings)))
 
@@ -41,10 +42,12 @@ class Bar:
         self._tell(lambda: self._bar.close())
 
     def _tell(self, what: Callable[[], None]) -> None:
+        if not self._is_read:
+            return
         try:
             what()
         except OSError:
-            self._tell = lambda what: None  # type: ignore[method-assign]  # from now on
+            self._is_read = False
             if self._bar is not None:
                 self._bar.disable = True  # it would try again as it is deleted
 
