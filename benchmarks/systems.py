@@ -139,30 +139,40 @@ def run_trainer(job: Job) -> Outcome:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         job.checkpoint, num_labels=len(classes), dtype=torch.float32
     )
-    rows = tokenize(tokenizer, job.texts)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = transformers.Trainer(
-            model=model,
-            args=_trainer_arguments(job, folder),
-            train_dataset=[row | {"labels": int(code)} for row, code in zip(rows, codes, strict=True)],
-            data_collator=transformers.DataCollatorWithPadding(tokenizer),
-        )
-        trainer.remove_callback(transformers.PrinterCallback)
-        result = trainer.train()
-    logits = predict_sorted(logits_of, trainer.model, tokenizer, job.dataset.X_test, bf16=bf16_pays())
+    model, result = fine_tune(model, tokenizer, job.texts, codes.tolist(), job.settings, job.seed)
+    logits = predict_sorted(logits_of, model, tokenizer, job.dataset.X_test, bf16=bf16_pays())
     info = {"steps": result.global_step, "mean_training_loss": result.training_loss}
     return classes[logits.argmax(axis=1)], info
 
 
-def _trainer_arguments(job: Job, folder: str) -> Any:
+def fine_tune(
+    model: Any, tokenizer: Any, texts: pd.DataFrame, y: list[Any], settings: dict[str, Any], seed: int
+) -> tuple[Any, Any]:
+    """Let transformers' Trainer fine-tune a model; returns it, and what the training says of itself."""
+    import transformers
+
+    rows = tokenize(tokenizer, texts)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = transformers.Trainer(
+            model=model,
+            args=_trainer_arguments(settings, seed, folder),
+            train_dataset=[row | {"labels": label} for row, label in zip(rows, y, strict=True)],
+            data_collator=transformers.DataCollatorWithPadding(tokenizer),
+        )
+        trainer.remove_callback(transformers.PrinterCallback)
+        result = trainer.train()
+    return trainer.model, result
+
+
+def _trainer_arguments(settings: dict[str, Any], seed: int, folder: str) -> Any:
     from transformers import TrainingArguments
 
     return TrainingArguments(
         output_dir=folder,
-        num_train_epochs=job.settings["epochs"],
-        per_device_train_batch_size=job.settings["batch_size"],
-        learning_rate=job.settings["learning_rate"],
-        seed=job.seed,
+        num_train_epochs=settings["epochs"],
+        per_device_train_batch_size=settings["batch_size"],
+        learning_rate=settings["learning_rate"],
+        seed=seed,
         bf16=bf16_pays(),
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),

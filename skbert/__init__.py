@@ -1,4 +1,4 @@
-"""skbert: fine-tune a BERT on strings, as a scikit-learn classifier.
+"""skbert: fine-tune a BERT on strings, as a scikit-learn classifier or regressor.
 
 Importing this package imports neither torch nor transformers nor scikit-learn: every public name is
 loaded on first use (PEP 562).
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
         SkbertWarning,
         TruncationWarning,
     )
+    from skbert.regressor import BertRegressor
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BertClassifier",
+    "BertRegressor",
     "CacheInfo",
     "CacheWarning",
     "CheckpointError",
@@ -54,7 +56,7 @@ __all__ = [
 _MODULES = dict.fromkeys(
     ("CacheInfo", "cache_info", "clear_caches", "set_cache_limit"), "skbert.caching.store"
 )
-_MODULES["BertClassifier"] = "skbert.classifier"
+_MODULES |= {"BertClassifier": "skbert.classifier", "BertRegressor": "skbert.regressor"}
 
 
 def __getattr__(name: str) -> Any:

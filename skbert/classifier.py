@@ -1,19 +1,18 @@
-"""`BertClassifier`: its parameters and attributes. Its methods: `learning`, `prediction` and `saving`."""
+"""`BertClassifier`: its parameters and attributes. Its methods: `learning`, `classification` and `saving`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import get_scorer_names
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.base import ClassifierMixin
+from sklearn.utils._param_validation import Interval, StrOptions
 
-from skbert.learning import LearningMixin
-from skbert.prediction import PredictionMixin
+from skbert.classification import ClassificationMixin
+from skbert.parameters import ParametersMixin
 from skbert.saving import SavingMixin
 from skbert.training.callbacks import CallbackSupportMixin
 
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 
-class BertClassifier(
-    SavingMixin, LearningMixin, PredictionMixin, CallbackSupportMixin, ClassifierMixin, BaseEstimator
-):
+class BertClassifier(CallbackSupportMixin, ClassifierMixin, SavingMixin, ClassificationMixin):
     """Fine-tune a pretrained BERT on strings, behind scikit-learn's interface.
 
     Texts are tokenized inside, packed without padding, and a pretrained encoder with a new head is
@@ -221,41 +218,9 @@ class BertClassifier(
     ['good']
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "model": [str, PathLike],
-        "revision": [str, None],
-        "max_length": [Interval(Integral, 8, None, closed="left")],
-        "long_text": [StrOptions({"head", "head_tail", "windows"})],
-        "pooling": [StrOptions({"auto", "cls", "mean", "max"})],
-        "head_layers": [Interval(Integral, 0, None, closed="left")],
-        "head_init": [StrOptions({"auto", "linear_probe", "random"})],
-        "dropout": [Interval(Real, 0, 1, closed="left"), None],
-        "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "warmup_ratio": [Interval(Real, 0, 1, closed="both")],
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "freeze": [
-            Interval(Integral, 0, None, closed="left"),
-            StrOptions({"embeddings", "encoder", "gradual"}),
-        ],
-        "lora": [Interval(Integral, 1, None, closed="left"), HasMethods("to_dict"), None],
-        "gradient_checkpointing": ["boolean"],
-        "layer_decay": [Interval(Real, 0, 1, closed="right")],
+    _parameter_constraints: ClassVar[dict[str, Any]] = ParametersMixin._parameter_constraints | {
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
-        "warm_start": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "random_state": ["random_state"],
-        "device": [str],
-        "precision": [StrOptions({"auto", "bfloat16", "float16", "float32", "float64", "int8"})],
-        "memory": [str, PathLike, HasMethods("cache"), None],
-        "verbose": ["verbose"],
-        "checkpoint": [str, PathLike, None],
     }
 
     def __init__(
@@ -293,44 +258,41 @@ class BertClassifier(
         verbose: int = 0,
         checkpoint: str | PathLike[str] | None = None,
     ) -> None:
-        self.model = model
-        self.revision = revision
-        self.max_length = max_length
-        self.long_text = long_text
-        self.pooling = pooling
-        self.head_layers = head_layers
-        self.head_init = head_init
-        self.dropout = dropout
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_ratio = warmup_ratio
-        self.max_grad_norm = max_grad_norm
-        self.freeze = freeze
-        self.lora = lora
-        self.gradient_checkpointing = gradient_checkpointing
-        self.layer_decay = layer_decay
+        super().__init__(
+            model,
+            revision=revision,
+            max_length=max_length,
+            long_text=long_text,
+            pooling=pooling,
+            head_layers=head_layers,
+            head_init=head_init,
+            dropout=dropout,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_ratio=warmup_ratio,
+            max_grad_norm=max_grad_norm,
+            freeze=freeze,
+            lora=lora,
+            gradient_checkpointing=gradient_checkpointing,
+            layer_decay=layer_decay,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            scoring=scoring,
+            warm_start=warm_start,
+            random_state=random_state,
+            device=device,
+            precision=precision,
+            memory=memory,
+            verbose=verbose,
+            checkpoint=checkpoint,
+        )
         self.label_smoothing = label_smoothing
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.scoring = scoring
-        self.warm_start = warm_start
         self.class_weight = class_weight
-        self.random_state = random_state
-        self.device = device
-        self.precision = precision
-        self.memory = memory
-        self.verbose = verbose
-        self.checkpoint = checkpoint
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.one_d_array = True
-        tags.input_tags.two_d_array = False  # of numbers, which is what the tag stands for
-        tags.target_tags.required = True
         tags.classifier_tags.multi_label = True
-        tags.transformer_tags.preserves_dtype = []
         return tags

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from skbert.data.inputs import Texts, check_same_columns
 from skbert.exceptions import InputError
 from skbert.pretrained.sources import display_name
 
 if TYPE_CHECKING:
-    from skbert.data.labels import Labels
     from skbert.starting import Start
     from skbert.training.optimizer import Moments
 
@@ -33,7 +30,7 @@ def check_partial_fit(parameters: Mapping[str, Any]) -> None:
             "under which layers join from epoch to epoch of one fit. Set a number of layers",
         ),
     ):
-        if parameters[name] == bad:
+        if parameters.get(name) == bad:
             raise InputError(f"partial_fit does not support {name}={bad!r}, {why}.")
     if parameters["lora"] is not None:
         raise InputError(
@@ -45,20 +42,12 @@ def check_partial_fit(parameters: Mapping[str, Any]) -> None:
         )
 
 
-def labels_of(estimator: Any) -> Labels:
-    """The classes that a fitted estimator knows, without any text."""
-    from skbert.data.labels import Labels
-
-    shape = (0, len(estimator.classes_)) if estimator.target_type_ == "multilabel-indicator" else (0,)
-    return Labels(np.empty(shape, np.int64), estimator.classes_, estimator.target_type_)
-
-
 def start_from(estimator: Any, texts: Texts, moments: Moments | None = None) -> Start:
     """The fitted model as the start of a training, if it is what the parameters describe.
 
     Parameters
     ----------
-    estimator : BertClassifier
+    estimator : estimator
     texts : Texts
         To be trained on.
     moments : Moments, default=None
@@ -69,7 +58,7 @@ def start_from(estimator: Any, texts: Texts, moments: Moments | None = None) -> 
     InputError
         If texts or parameters are not those of the model.
     """
-    check_same_columns(texts, estimator.n_features_in_)
+    check_same_columns(texts, estimator.n_features_in_, type(estimator).__name__)
     model = estimator.model_
     named = display_name(estimator.model, estimator.revision)
     for name, wanted, found in (

@@ -20,8 +20,8 @@ import torch
 
 from skbert import identity
 from skbert.caching.cache import open_cache
+from skbert.data.held_out import Target
 from skbert.data.inputs import Texts
-from skbert.data.labels import Labels
 from skbert.data.outputs import make_loss
 from skbert.frozen import FrozenLayers
 from skbert.network.model import SequenceClassifier
@@ -67,10 +67,10 @@ class FitData:
     """What a fit is given."""
 
     texts: Texts
-    labels: Labels
-    weights: np.ndarray  # (n_samples,) or (n_samples, n_labels)
-    class_weights: np.ndarray  # (n_outputs,)
-    held_out: tuple[Texts, np.ndarray] | None = None  # texts to validate on, and their labels
+    target: Target
+    weights: np.ndarray  # (n_samples,) or (n_samples, n_labels); of numbers (n_samples, 1)
+    class_weights: np.ndarray  # (n_outputs,), of numbers all 1
+    held_out: tuple[Texts, np.ndarray] | None = None  # texts to validate on, and their targets
 
 
 Finish = Callable[[TrainingResult], FittedModel]
@@ -114,7 +114,7 @@ def fit_texts(
     runtime = resolve_runtime(parameters["device"], parameters["precision"])
     parameters, seed = _agree(ranks, data, parameters, seed, runtime)
     lora = checked_lora(parameters)
-    start = start or from_checkpoint(parameters, data.labels.n_outputs)
+    start = start or from_checkpoint(parameters, data.target.n_outputs)
     check_max_length(parameters["max_length"], start.max_positions, start.name)
     found = None if folder is None else folder.find(identity.describe(data, parameters, seed, start, runtime))
     seed = seed if found is None else found.seed
@@ -133,7 +133,8 @@ def fit_texts(
             model, parameters["freeze"], lora, (training, validation.encodings), frozen, start
         )
         finish = partial(assemble, start, head_init, settings.learning_rate, training, validation)
-        loss = make_loss(data.labels.target_type, parameters["label_smoothing"], data.class_weights)
+        smoothing = parameters.get("label_smoothing", 0.0)
+        loss = make_loss(data.target.target_type, smoothing, data.class_weights)
         keeper = _keeper(folder, found, seed, head_init)
         found = None  # its arrays are several times the model
         with Watchers([*own_watchers(model, parameters), watch(finish)]) as watcher:
@@ -145,8 +146,7 @@ def fit_texts(
         fitted = finish(result, trainer.moments() if going_on else None)
         frozen.note_unchanged(fitted.model, model)
         if not going_on:
-            smoothing = parameters["label_smoothing"]
-            warn_of_collapse(fitted.model, result.loss_curve[-1], training, data.labels, smoothing, runtime)
+            warn_of_collapse(fitted.model, result.loss_curve[-1], training, data.target, smoothing, runtime)
     ranks.end()
     return fitted
 

@@ -47,7 +47,7 @@ def describe(
     ----------
     data : FitData
     parameters : mapping
-        The parameters of `BertClassifier`.
+        The parameters of the estimator.
     seed : int
         Drawn from `random_state`; it counts unless that is None.
     start : Start
@@ -63,14 +63,13 @@ def describe(
 def of_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> dict[str, str]:
     """What a fit is given, and the versions that it runs on."""
     found = {name: canonical(value) for name, value in parameters.items() if name not in _NOT_COMPARED}
-    labels = data.labels
     held_out = "None"
     if data.held_out is not None:
         held_out = _of_parts(_of_texts(data.held_out[0]), canonical(data.held_out[1].tolist()))
     return found | {
         "random_state": "None" if parameters["random_state"] is None else f"seed {seed}",
         "X": f"{len(data.texts)} texts {_of_texts(data.texts)}",
-        "y": _of_parts(_of_array(labels.codes), canonical(labels.classes.tolist()), labels.target_type),
+        "y": _of_parts(_of_array(data.target.targets), _of_attributes(data.target.attributes())),
         "sample_weight": _of_array(data.weights),
         "X_val or y_val": held_out,
         **{f"the version of {name}": version(name) for name in _LIBRARIES},
@@ -150,6 +149,11 @@ def _of_parts(*parts: str) -> str:
     for part in parts:
         _update(digest, part)
     return _CHECKSUM + digest.hexdigest()
+
+
+def _of_attributes(attributes: Mapping[str, Any]) -> str:
+    arrays = {name: value.tolist() for name, value in attributes.items() if isinstance(value, np.ndarray)}
+    return canonical({**attributes, **arrays})
 
 
 def _of_texts(texts: Texts) -> str:

@@ -6,17 +6,17 @@ constructing and cloning an estimator cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from skbert.continuing import check_partial_fit, labels_of, start_from
+from skbert.continuing import check_partial_fit, start_from
 from skbert.data.columns import check_same_names, column_names
-from skbert.data.inputs import check_texts
+from skbert.data.held_out import check_held_out
+from skbert.data.inputs import Texts, check_texts
 from skbert.exceptions import InputError
+from skbert.parameters import ParametersMixin
 from skbert.persistence import unfinished
 from skbert.pretrained.sources import display_name, locate
 from skbert.training.callbacks import HAS_CALLBACKS, ScikitLearnCallbacks, Watcher, with_callbacks
@@ -24,53 +24,43 @@ from skbert.training.distributed import on_all_ranks
 from skbert.training.ranks import current
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from skbert.data.held_out import Target
     from skbert.fitting import FitData, FittedModel
 
 
-class LearningMixin(BaseEstimator):
-    """`fit` and `partial_fit`."""
-
-    model: str | PathLike[str]
-    revision: str | None
-    pooling: str
-    head_layers: int
-    lora: Any
-    freeze: Any
-    checkpoint: str | PathLike[str] | None
-    warm_start: bool
-    class_weight: Any
-    random_state: Any
-    max_length: int
-    long_text: Literal["head", "head_tail", "windows"]
+class LearningMixin(ParametersMixin):
+    """`fit`, and what `partial_fit` does; the two methods at the end read what is to be learned."""
 
     @with_callbacks
     @on_all_ranks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
-        """Fine-tune the checkpoint on texts and labels.
+        """Fine-tune the checkpoint on texts and what is known of them.
 
         Parameters
         ----------
         X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
             Texts (list, array, Series, one-column DataFrame, ...), or pairs of texts (two columns, or a
             list of 2-tuples).
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Class labels: str, int, bool or categorical; or an indicator matrix of 0 and 1, dense or
-            sparse, for several labels per text.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            For a classifier class labels: str, int, bool or categorical; or an indicator matrix of 0 and
+            1, dense or sparse, for several labels per text. For a regressor numbers, one per text or several.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text; a weight of two counts as the text given twice.
         X_val, y_val : array-like, default=None
-            Texts and labels to validate on after each epoch. The model ends with the weights of the epoch
+            Texts and targets to validate on after each epoch. The model ends with the weights of the epoch
             that scored best.
 
         Returns
         -------
-        self : BertClassifier
+        self : estimator
             If anything fails, the estimator is as it was before the call.
 
         Raises
         ------
         InputError, InputTypeError
-            If texts, labels or weights cannot be used, in which case the first bad row is named; or if a
+            If texts, targets or weights cannot be used, in which case the first bad row is named; or if a
             parameter does not fit them, the checkpoint, or another parameter.
         CheckpointError
             If the checkpoint cannot be found or is incomplete.
@@ -85,20 +75,13 @@ class LearningMixin(BaseEstimator):
         RankError
             On all ranks of a fit under torchrun, if one fails or was given something else.
         """
-        from skbert.data.labels import check_held_out, check_no_label, encode_known_labels, encode_labels
-        from skbert.data.weights import check_weights
-
         self._validate_params()
         texts = check_texts(X)
         going_on = self.warm_start and hasattr(self, "model_")
         names = column_names(X, self if going_on else None)
-        if going_on:
-            labels = encode_known_labels(y, len(texts), labels_of(self))
-        else:
-            labels = encode_labels(y, len(texts))
-        check_no_label(texts, labels)
-        weights = check_weights(labels, sample_weight, self.class_weight, 1 if going_on else 2)
-        held_out = check_held_out(X_val, y_val, texts, labels)
+        known = self._known_target() if going_on else None
+        target, of_texts, of_outputs = self._read_target(y, texts, sample_weight, known)
+        held_out = check_held_out(X_val, y_val, texts, target)
         if held_out is not None:
             check_same_names(X_val, names)
         if not going_on:
@@ -107,7 +90,7 @@ class LearningMixin(BaseEstimator):
         start = start_from(self, texts) if going_on else None
         from skbert.fitting import FitData, fit_texts
 
-        data = FitData(texts, labels, *weights, held_out)
+        data = FitData(texts, target, of_texts, of_outputs, held_out)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
         if self.checkpoint is not None and current().size > 1:
@@ -120,52 +103,17 @@ class LearningMixin(BaseEstimator):
             self._keep(self._attributes(fitted, data) | names)
         return self
 
-    @with_callbacks
-    @on_all_ranks
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train one more epoch, on these texts; the first call starts from the checkpoint.
-
-        The optimizer goes on from call to call (a model that was stored and loaded starts it anew), at a
-        learning rate that rises over the first 20 steps and then stays. Sample weights are relative to the
-        other texts of the call. Scores of an earlier validation stay in `history_` alone.
-
-        Parameters
-        ----------
-        X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
-            Texts, or pairs of texts.
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Labels, as in `fit`.
-        classes : array-like of shape (n_classes,), default=None
-            All classes that will ever occur. Required in the first call, unless y is an indicator matrix.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each text.
-
-        Returns
-        -------
-        self : BertClassifier
-            If anything fails, the estimator is as it was before the call.
-
-        Raises
-        ------
-        InputError
-            If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
-            here: `early_stopping`, `lora`, `class_weight` "balanced", `freeze` "gradual", `checkpoint`.
-        """
-        from skbert.data.labels import check_same_classes, encode_known_labels, known_labels
-        from skbert.data.weights import check_weights
-
+    def _fit_one_epoch(self, X: Any, y: Any, sample_weight: Any, known_target: Callable[[], Any]) -> Self:
+        """`partial_fit`; `known_target` tells what earlier calls, or this one, say of the target."""
         self._validate_params()
         check_partial_fit(self._settings())
         texts = check_texts(X)
         names = column_names(X, self if hasattr(self, "model_") else None)
-        known = labels_of(self) if hasattr(self, "model_") else known_labels(classes, y)
-        check_same_classes(classes, known)
-        labels = encode_known_labels(y, len(texts), known)
-        weights = check_weights(labels, sample_weight, self.class_weight, 1)
+        target, of_texts, of_outputs = self._read_target(y, texts, sample_weight, known_target())
         start = start_from(self, texts, getattr(self, "_moments", None)) if hasattr(self, "model_") else None
         from skbert.fitting import FitData, fit_texts
 
-        data = FitData(texts, labels, *weights)
+        data = FitData(texts, target, of_texts, of_outputs)
         steps = start.moments.steps if start and start.moments else 0
         seed = (int(check_random_state(self.random_state).randint(2**31 - 1)) + steps) % 2**31
         earlier = getattr(self, "history_", [])
@@ -214,9 +162,7 @@ class LearningMixin(BaseEstimator):
         """The fitted attributes; `earlier` is the history of epochs before this fit."""
         scores = fitted.validation_scores
         history = [*earlier, *_history(fitted.loss_curve, scores, len(earlier) + 1)]
-        return {
-            "classes_": data.labels.classes,
-            "target_type_": data.labels.target_type,
+        return data.target.attributes() | {
             "n_features_in_": data.texts.n_columns,
             "model_": fitted.model,
             "tokenizer_": fitted.tokenizer,
@@ -241,6 +187,16 @@ class LearningMixin(BaseEstimator):
         stale = ("feature_names_in_", "_moments")
         kept = {name: value for name, value in vars(self).items() if name not in stale}
         self.__dict__ = kept | attributes
+
+    def _known_target(self) -> Target:
+        """What the fit knows of its target, without any text."""
+        raise NotImplementedError
+
+    def _read_target(
+        self, y: Any, texts: Texts, sample_weight: Any, known: Any
+    ) -> tuple[Target, np.ndarray, np.ndarray]:
+        """What is to be learned, in the terms of what is `known`; the weights of texts, and of outputs."""
+        raise NotImplementedError
 
     def __getstate__(self) -> Any:
         state = super().__getstate__()

@@ -1,4 +1,4 @@
-"""The methods of a fitted estimator: check → different texts → encode → model → what the method returns.
+"""The order of a prediction: check → different texts → encode → model → what a method returns.
 
 torch and transformers take seconds to import: the stages that need them are imported where they run, so that
 constructing and cloning an estimator cost nothing.
@@ -22,16 +22,15 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from skbert.data.encoding import Encodings, LongText
-    from skbert.data.labels import TargetType
+    from skbert.data.outputs import TargetType
     from skbert.network.model import SequenceClassifier
 
     Finish = Callable[[np.ndarray, TargetType], np.ndarray]  # logits of some texts → what a method returns
 
 
 class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
-    """Predictions and embeddings from the fitted attributes named below."""
+    """What all predictions do, and embeddings, from the fitted attributes named below."""
 
-    classes_: np.ndarray
     target_type_: TargetType
     n_features_in_: int
     model_: SequenceClassifier
@@ -41,104 +40,6 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     device: str
     precision: str
     verbose: int
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Most probable class of each text, or an indicator of the labels likelier than not.
-
-        Parameters
-        ----------
-        X : array-like of str
-            Texts or pairs, as in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Of the labels' dtype; int64 for an indicator.
-
-        Raises
-        ------
-        InputError, InputTypeError
-            If texts cannot be used; the first bad row is named.
-        NonFiniteOutputError
-            If the model gives NaN or infinity for a text.
-        """
-        from skbert.data import outputs
-
-        now = self._as_of_now()
-        return outputs.decode(now.predict_proba(X), now.classes_, now.target_type_)
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability of each class, in the order of `classes_`.
-
-        Parameters
-        ----------
-        X : array-like of str
-            Texts or pairs, as in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes), float32
-            Rows sum to one, except for an indicator matrix: there each label has its own probability.
-            float64 if `precision` is "float64".
-
-        Raises
-        ------
-        InputError, InputTypeError
-            If texts cannot be used; the first bad row is named.
-        NonFiniteOutputError
-            If the model gives NaN or infinity for a text.
-        """
-        from skbert.data import outputs
-
-        return self._as_of_now()._run(X, "logits", outputs.probabilities)
-
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithm of `predict_proba`, finite also where a probability rounds to zero.
-
-        Parameters
-        ----------
-        X : array-like of str
-            Texts or pairs, as in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes), float32
-            float64 if `precision` is "float64".
-
-        Raises
-        ------
-        InputError, InputTypeError
-            If texts cannot be used; the first bad row is named.
-        NonFiniteOutputError
-            If the model gives NaN or infinity for a text.
-        """
-        from skbert.data import outputs
-
-        return self._as_of_now()._run(X, "logits", outputs.log_probabilities)
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Logits of the classes or labels; for two classes the log-odds of the second.
-
-        Parameters
-        ----------
-        X : array-like of str
-            Texts or pairs, as in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_classes), float32
-            float64 if `precision` is "float64".
-
-        Raises
-        ------
-        InputError, InputTypeError
-            If texts cannot be used; the first bad row is named.
-        NonFiniteOutputError
-            If the model gives NaN or infinity for a text.
-        """
-        from skbert.data import outputs
-
-        return self._as_of_now()._run(X, "logits", outputs.decision_values)
 
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.
@@ -183,7 +84,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         from skbert.runtime import resolve_runtime
 
         texts = check_texts(X)
-        check_same_columns(texts, self.n_features_in_)
+        check_same_columns(texts, self.n_features_in_, type(self).__name__)
         column_names(X, self)  # must be those of the fit
         runtime = resolve_runtime(self.device, self.precision, predict=True)
 
@@ -199,6 +100,11 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             )
             with closing(encoded) as parts:
                 return chunks.results_of_rows(parts, len(texts), run)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        return tags
 
     @property
     def _n_features_out(self) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skbert.data.encoding import Encodings, LongText, encode
-from skbert.data.labels import Labels
+from skbert.data.held_out import Target
 from skbert.exceptions import TruncationWarning, warn
 from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
@@ -37,28 +37,28 @@ def encode_data(
     validation = Validation()
     if data.held_out is not None:
         validation = make_validation(
-            read(data.held_out[0]), data.held_out[1], data.labels, parameters, runtime
+            read(data.held_out[0]), data.held_out[1], data.target, parameters, runtime
         )
     elif parameters["early_stopping"]:
-        rows, held = split_off_validation(rows, data.labels, parameters["validation_fraction"], seed)
-        y = data.labels.values(held)
-        validation = make_validation(read(data.texts.take(held)), y, data.labels, parameters, runtime)
+        rows, held = split_off_validation(rows, data.target, parameters["validation_fraction"], seed)
+        y = data.target.values(held)
+        validation = make_validation(read(data.texts.take(held)), y, data.target, parameters, runtime)
     encodings = read(data.texts.take(rows))
     _warn_of_truncation(float(encodings.truncated.mean()), max_length, long_text)
-    # A window has the label and the weight of its text.
+    # A window has the target and the weight of its text.
     of_rows = rows[encodings.owners]
-    codes, weights = data.labels.codes[of_rows], data.weights[of_rows]
-    return TrainingData(encodings, codes, weights, data.class_weights), validation
+    targets, weights = data.target.targets[of_rows], data.weights[of_rows]
+    return TrainingData(encodings, targets, weights, data.class_weights), validation
 
 
 def make_validation(
-    encodings: Encodings, y: np.ndarray, labels: Labels, parameters: Mapping[str, Any], runtime: Runtime
+    encodings: Encodings, y: np.ndarray, target: Target, parameters: Mapping[str, Any], runtime: Runtime
 ) -> HeldOutValidation:
     """Scoring on held-out texts; with `early_stopping` it may end the fit."""
     return HeldOutValidation(
         encodings,
         y,
-        labels,
+        target,
         parameters["scoring"],
         parameters["n_iter_no_change"] if parameters["early_stopping"] else None,
         runtime,
@@ -66,10 +66,10 @@ def make_validation(
 
 
 def split_off_validation(
-    rows: np.ndarray, labels: Labels, fraction: float, seed: int
+    rows: np.ndarray, target: Target, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a fraction of the rows off for validation; returns training and validation rows."""
-    training, held, complete = hold_out(labels.codes[rows], fraction, seed)
+    training, held, complete = hold_out(target.targets[rows], fraction, seed)
     if not complete:
         warn(
             f"The texts held out for early stopping ({len(held)}) do not hold every class. Raise "

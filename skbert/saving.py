@@ -1,7 +1,7 @@
 """The methods that write a fitted estimator and read it back.
 
-The work is done in `persistence/` (a file of skbert's own) and `pretrained/interchange.py` (folders of
-transformers).
+The work is done in `persistence/` (a file of skbert's own), and in `pretrained/to_transformers.py` and
+`from_transformers.py` (folders of transformers).
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ class SavingMixin:
         state = dict(state)
         if isinstance(state.get("model_"), dict):
             from skbert.persistence import blueprint
+            from skbert.persistence.fitted import n_outputs_of
 
-            state["model_"] = blueprint.build(**state["model_"], n_classes=len(state["classes_"]))
+            state["model_"] = blueprint.build(**state["model_"], n_outputs=n_outputs_of(state))
         if isinstance(state.get("tokenizer_"), str):
             from skbert.pretrained import checkpoints
 
@@ -99,7 +100,7 @@ class SavingMixin:
 
         Returns
         -------
-        BertClassifier
+        estimator
             Fitted.
 
         Raises
@@ -116,7 +117,7 @@ class SavingMixin:
         return model_file.load(cls, path, checkpoint, revision)
 
     def save_pretrained(self, folder: str | PathLike[str], label_names: Any = None) -> None:
-        """Write a folder that transformers reads as its own, with equal logits.
+        """Write a folder that transformers reads as its own, with equal logits, or numbers.
 
         ``pipeline("text-classification", folder)``, or `AutoModelForSequenceClassification` and
         `AutoTokenizer`. Texts longer than `max_length` tokens must be cut there with ``truncation=True``,
@@ -130,7 +131,7 @@ class SavingMixin:
             folder is no checkpoint.
         label_names : array-like of str, default=None
             Names of the labels, in the order of `classes_`. None takes the labels themselves; for an
-            indicator matrix pass `MultiLabelBinarizer.classes_`.
+            indicator matrix pass `MultiLabelBinarizer.classes_`. For a regressor names of its numbers.
 
         Raises
         ------
@@ -139,7 +140,7 @@ class SavingMixin:
             (ModernBERT's as its config says). ModernBERT's head has a norm, so that of its models only those
             that came from `from_pretrained` can be written.
         InputError
-            If there is not one different name for each label.
+            If there is not one different name for each output.
 
         Notes
         -----
@@ -150,9 +151,9 @@ class SavingMixin:
         vocabularies that hold them as pieces (XLM-R, CamemBERT, DeBERTa-v3): transformers reads the token.
         """
         check_is_fitted(self)
-        from skbert.pretrained import interchange
+        from skbert.pretrained import to_transformers
 
-        interchange.save_pretrained(self, folder, label_names)
+        to_transformers.save_pretrained(self, folder, label_names)
 
     def save_encoder(self, folder: str | PathLike[str]) -> None:
         """Write the fine-tuned encoder, without the head, as a checkpoint to fine-tune on other labels.
@@ -180,7 +181,7 @@ class SavingMixin:
 
     @classmethod
     def from_pretrained(cls, model: str | PathLike[str], *, pairs: bool = False, **parameters: Any) -> Self:
-        """Take a classifier that transformers has saved, ready to predict.
+        """Take a classifier, or a regression model, that transformers has saved, ready to predict.
 
         Parameters
         ----------
@@ -194,19 +195,20 @@ class SavingMixin:
 
         Returns
         -------
-        BertClassifier
-            Of the same probabilities, up to the rounding of `precision`. `classes_` are the labels' names,
-            sorted; for several labels per text they are in the model's own order, which is that of the
-            columns. It has none of the attributes that describe a fit. Special tokens that occur in a text
-            are plain text here, unlike in transformers.
+        estimator
+            Of the same probabilities or numbers, up to the rounding of `precision`. `classes_` are the
+            labels' names, sorted; for several labels per text they are in the model's own order, which is
+            that of the columns. It has none of the attributes that describe a fit. Special tokens that occur
+            in a text are plain text here, unlike in transformers.
 
         Raises
         ------
         CheckpointError
-            If it cannot be found or is incomplete, has no trained head, or is no classifier.
+            If it cannot be found or is incomplete, has no trained head, or is no classifier; for
+            `BertRegressor` if it is one.
         InputError
             If a parameter is not what the classifier has, such as `max_length` beyond its positions.
         """
-        from skbert.pretrained import interchange
+        from skbert.pretrained import from_transformers
 
-        return interchange.from_pretrained(cls, model, pairs, parameters)
+        return from_transformers.from_pretrained(cls, model, pairs, parameters)

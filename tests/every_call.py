@@ -32,7 +32,7 @@ from huggingface_hub import utils as hub
 from sklearn.base import clone
 from transformers.utils import logging as transformers_logging
 
-from skbert import BertClassifier
+from skbert import BertClassifier, BertRegressor
 
 # What other packages do when they are first imported is theirs.
 transformers.AutoModel, transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast  # noqa: B018
@@ -183,6 +183,7 @@ class Calls:
         yield "deepcopy", lambda: copy.deepcopy(self.fitted).predict(TEXTS)
         yield "joblib", lambda: joblib.dump(self.fitted, self.folder / "model.joblib")
         yield "joblib back", lambda: joblib.load(self.folder / "model.joblib").predict(TEXTS)
+        yield "regressor", self.regression
         yield from self.failing(fit, ask, file, pretrained)
 
     def failing(self, fit, ask, file, pretrained):
@@ -208,6 +209,16 @@ class Calls:
 
     def first_fit(self):
         self.fitted = self.make().fit(TEXTS, LABELS)
+
+    def regression(self):
+        given = self.make(early_stopping=True, n_iter_no_change=12).get_params()
+        shared = {name: given[name] for name in BertRegressor().get_params()}
+        file, folder = self.folder / "numbers.safetensors", self.folder / "numbers"
+        regressor = BertRegressor(**shared).fit(TEXTS, [float(label == "pos") for label in LABELS])
+        regressor.save(file)
+        regressor.save_pretrained(folder)
+        BertRegressor.load(file).score(TEXTS, range(20))
+        BertRegressor.from_pretrained(folder).predict(TEXTS)
 
 
 def main():

@@ -1,7 +1,7 @@
-"""The model file in tests/data, which every later version must load.
+"""The model files in tests/data, which every later version must load.
 
-`python tests/saved_model.py` made it. Run it again only for a new format, under a new name: a fixture that is
-made anew shows nothing about old files.
+`python tests/saved_model.py` made them. Run it again only for a new format, under new names: a fixture that
+is made anew shows nothing about old files.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from pathlib import Path
 DATA = Path(__file__).parent / "data"
 SAVED = DATA / "format-1.safetensors"
 EXPECTED = DATA / "format-1.json"
+SAVED_NUMBERS = DATA / "format-1-numbers.safetensors"
+EXPECTED_NUMBERS = DATA / "format-1-numbers.json"
 
 QUESTIONS = ["good nice film", "sad poor story of war", "", "Ünknown! [SEP] words"]
-"""What the saved model was asked; the answers are in `EXPECTED`."""
+"""What the saved models were asked; the answers are in `EXPECTED` and `EXPECTED_NUMBERS`."""
 
 
 def fit():
@@ -55,14 +57,53 @@ def fit():
     return classifier.set_params(model=Path("checkpoint")).set_output(transform="pandas")
 
 
+def fit_numbers():
+    """Fit a regressor of two numbers, with adapters."""
+    from checkpoints import build_checkpoint
+
+    from skbert import BertRegressor
+
+    good, bad = ("good", "great", "best", "nice"), ("bad", "poor", "dull", "sad")
+    rows = [(f"{a} {b} film", [1e6 * (a in good), -(b in good)]) for a in good + bad for b in good + bad]
+    with tempfile.TemporaryDirectory() as folder:
+        regressor = BertRegressor(
+            build_checkpoint("bert", folder),
+            max_length=24,
+            epochs=10,
+            learning_rate=5e-3,
+            lora=2,
+            head_layers=1,
+            random_state=0,
+            precision="float32",
+            device="cpu",
+        ).fit(*zip(*rows, strict=True))
+    return regressor.set_params(model="checkpoint")
+
+
 def main():
-    """Write the file and the answers."""
+    """Write the files that are not there, and the answers."""
     os.environ["HF_HUB_OFFLINE"] = "1"
+    if SAVED.exists() and SAVED_NUMBERS.exists():
+        sys.exit(f"{SAVED} and {SAVED_NUMBERS} are there. For a new format, give them new names.")
+    DATA.mkdir(exist_ok=True)
+    if not SAVED.exists():
+        write_labels()
+    if not SAVED_NUMBERS.exists():
+        write_numbers()
+
+
+def write_numbers():
+    """Write the regressor's file."""
+    regressor = fit_numbers()
+    regressor.save(SAVED_NUMBERS)
+    answers = {"numbers": regressor.predict(QUESTIONS).tolist()}
+    EXPECTED_NUMBERS.write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
+
+
+def write_labels():
+    """Write the classifier's file."""
     import pandas as pd
 
-    if SAVED.exists():
-        sys.exit(f"{SAVED} is there. For a new format, give it a new name.")
-    DATA.mkdir(exist_ok=True)
     classifier = fit()
     classifier.save(SAVED)
     X = pd.DataFrame({"review": QUESTIONS})

@@ -17,84 +17,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from rows_as_text import RowsAsText
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from skbert import BertClassifier, InputError, InputTypeError, SkbertError
+from skbert import InputError, InputTypeError, SkbertError
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
-
-
-class RowsAsText(BertClassifier):
-    """`BertClassifier` for rows of numbers: [-1.4, 3.6] is read as "f0bm3 f1bp7"."""
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.one_d_array = False
-        tags.input_tags.two_d_array = True
-        tags.input_tags.string = False
-        return tags
-
-    def fit(self, X, y, sample_weight=None):
-        X = validate_data(self, X)
-        columns, names = self.n_features_in_, getattr(self, "feature_names_in_", None)
-        super().fit(_as_texts(X), y, sample_weight=sample_weight)
-        self.n_features_in_ = columns
-        if names is not None:
-            self.feature_names_in_ = names
-        return self
-
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
-        X = validate_data(self, X, reset=not hasattr(self, "model_"))
-        columns, self.n_features_in_ = self.n_features_in_, 1
-        try:
-            return super().partial_fit(_as_texts(X), y, classes, sample_weight)
-        finally:
-            self.n_features_in_ = columns
-
-    def fit_transform(self, X, y, **fit_params):
-        return self.fit(X, y, **fit_params).transform(X)
-
-    def predict(self, X):
-        return self._on_texts("predict", X)
-
-    def predict_proba(self, X):
-        return self._on_texts("predict_proba", X)
-
-    def predict_log_proba(self, X):
-        return self._on_texts("predict_log_proba", X)
-
-    def decision_function(self, X):
-        return self._on_texts("decision_function", X)
-
-    def transform(self, X):
-        return self._on_texts("transform", X)
-
-    def score(self, X, y, sample_weight=None):
-        return self._on_texts("score", X, y, sample_weight=sample_weight)
-
-    def _on_texts(self, method, X, *args, **kwargs):
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False)
-        # A plain BertClassifier that was fitted on one column of texts, over the same attributes.
-        plain = object.__new__(BertClassifier)
-        plain.__dict__.update(self.__dict__)
-        plain.n_features_in_ = 1
-        plain.__dict__.pop("feature_names_in_", None)
-        return getattr(plain, method)(_as_texts(X), *args, **kwargs)
-
-
-def _as_texts(X):
-    """Write each value as its column and the half unit it lies in; the tiny BERT knows the words."""
-    halves = np.clip(np.round(2 * np.asarray(X, dtype=float)), -31, 31).astype(int)
-    return [
-        " ".join(f"f{column}b{'m' if v < 0 else 'p'}{abs(v)}" for column, v in enumerate(row))
-        for row in halves
-    ]
 
 
 # "tiny" stands for the checkpoint's folder, which no test knows before it runs.

@@ -42,6 +42,21 @@ def test_labels_without_weight_count_for_nothing():
     assert constant_loss(targets, weights, 2, 0.0) == pytest.approx(np.log(2))
 
 
+def test_constant_loss_of_numbers_is_their_variance():
+    targets, weights = np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 4.0]]), np.array([[1.0], [1.0], [2.0]])
+    found = _least_loss("continuous-multioutput", targets, weights / weights.mean(), 2, 0.0)
+    assert constant_loss(targets, weights, 2, 0.0) == pytest.approx(found, rel=1e-4)
+
+
+def test_numbers_are_asked_from_the_lowest_to_the_highest():
+    targets = np.random.default_rng(0).permutation(np.arange(1000.0))[:, None]
+    rows = diagnosis.texts_of_all_classes(targets, 64)
+    assert len(set(rows)) == 64
+    assert {targets[rows].min(), targets[rows].max()} == {0.0, 999.0}
+    assert targets[rows[:16]].std() > 200  # the first few, too
+    assert sorted(diagnosis.texts_of_all_classes(targets[:3], 64)) == [0, 1, 2]
+
+
 def _least_loss(target_type, targets, weights, n_outputs, smoothing):
     logits = torch.zeros(n_outputs, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=200)

@@ -73,13 +73,16 @@ def test_no_file_is_written_unless_asked(run):
     written = {name: sorted(str(p.relative_to(f)) for p in f.rglob("*")) for name, f in run[2].items()}
     asked = written.pop("asked")
     assert written == {"home": [], "temporary": [], "working": [], "cache": []}
-    assert [name for name in asked if not name.startswith(("encoder/", "pretrained/", "memory/"))] == [
+    inside = ("encoder/", "numbers/", "pretrained/", "memory/")
+    assert [name for name in asked if not name.startswith(inside)] == [
         "changes",
         "damaged",
         "encoder",
         "memory",
         "model.joblib",
         "model.safetensors",
+        "numbers",
+        "numbers.safetensors",
         "pretrained",
     ]
 

@@ -158,9 +158,9 @@ def test_sparse_is_refused():
 
 
 def test_same_columns():
-    check_same_columns(Texts(A), 1)
+    check_same_columns(Texts(A), 1, "BertClassifier")
     with pytest.raises(InputError, match="X has 2 features, but BertClassifier is expecting 1"):
-        check_same_columns(Texts(A, B), 1)
+        check_same_columns(Texts(A, B), 1, "BertClassifier")
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1), st.booleans())

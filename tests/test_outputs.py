@@ -5,7 +5,14 @@ import pytest
 import torch
 from scipy.special import expit, log_expit, log_softmax, softmax
 
-from skbert.data.outputs import decision_values, decode, log_probabilities, make_loss, probabilities
+from skbert.data.outputs import (
+    decision_values,
+    decode,
+    in_units,
+    log_probabilities,
+    make_loss,
+    probabilities,
+)
 
 
 def test_loss_of_weight_two_is_the_row_twice():
@@ -108,3 +115,19 @@ def test_decode():
     classes = np.array(["a", "b", "c"])
     assert decode(np.array([[0.2, 0.5, 0.3]]), classes, "multiclass").tolist() == ["b"]
     assert decode(np.array([[0.2, 0.5, 0.6]]), np.arange(3), "multilabel-indicator").tolist() == [[0, 0, 1]]
+
+
+def test_loss_of_numbers_is_their_squared_error():
+    outputs, targets = torch.tensor([[1.0, 2.0], [0.5, -1.0]]), torch.tensor([[0.0, 2.0], [0.5, 1.0]])
+    loss = make_loss("continuous-multioutput", 0.0)
+    torch.testing.assert_close(
+        loss(outputs, targets.double(), torch.ones(2, 1)), torch.nn.functional.mse_loss(outputs, targets)
+    )
+    weighted = loss(outputs, targets, torch.tensor([[2.0], [0.0]]))
+    torch.testing.assert_close(weighted, torch.nn.functional.mse_loss(outputs[:1], targets[:1]))
+
+
+def test_numbers_come_back_in_their_units():
+    outputs, means, scales = np.array([[0.5], [-1.0]], dtype=np.float32), np.array([1e9]), np.array([2.0])
+    assert in_units(outputs, means, scales, "continuous").tolist() == [1e9 + 1, 1e9 - 2]
+    assert in_units(outputs, means, scales, "continuous-multioutput").tolist() == [[1e9 + 1], [1e9 - 2]]

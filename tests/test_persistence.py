@@ -19,14 +19,14 @@ import transformers
 from checkpoints import FAMILIES, build_tokenizer, save_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saved_model import EXPECTED, QUESTIONS, SAVED
+from saved_model import EXPECTED, EXPECTED_NUMBERS, QUESTIONS, SAVED, SAVED_NUMBERS
 from sklearn import config_context
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.utils.metadata_routing import get_routing_for_object
 from test_codec import same
 
-from skbert import BertClassifier, PersistenceError, SkbertError
+from skbert import BertClassifier, BertRegressor, PersistenceError, SkbertError
 from skbert.network.model import SequenceClassifier
 from skbert.persistence import blueprint, tensorfile
 
@@ -277,6 +277,19 @@ def test_the_file_of_the_first_version():
     assert classifier.model == Path("checkpoint")
     assert classifier.feature_names_in_.tolist() == ["review"]
     assert classifier.n_iter_ == len(classifier.history_) == len(classifier.validation_scores_)
+
+
+def test_the_file_of_the_first_regressor():
+    expected = json.loads(EXPECTED_NUMBERS.read_text(encoding="utf-8"))
+    regressor = BertRegressor.load(SAVED_NUMBERS)
+    numbers = regressor.predict(QUESTIONS)
+    np.testing.assert_allclose(
+        numbers / regressor.target_scale_, expected["numbers"] / regressor.target_scale_, atol=1e-4
+    )
+    assert regressor.target_type_ == "continuous-multioutput"
+    assert regressor.target_mean_.tolist() == [5e5, -0.5]
+    assert regressor.target_scale_.tolist() == [5e5, 0.5]
+    assert len(regressor.adapters_) > 0
 
 
 # What cannot be saved

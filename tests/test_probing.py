@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
@@ -136,3 +136,49 @@ def test_generalizes_on_an_indicator():
     noise = np.random.default_rng(1).integers(0, 2, (300, 3))
     embeddings = np.random.default_rng(2).normal(size=(300, 64)).astype(np.float32)
     assert not generalizes(embeddings, noise, np.ones((300, 3)), 3, np.random.default_rng(0))
+
+
+# Numbers
+
+
+def make_numbers(n_outputs):
+    """Embeddings, and numbers that follow from them, standardized."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(90, 32)).astype(np.float32)
+    numbers = embeddings @ rng.normal(size=(32, n_outputs)) + rng.normal(size=(90, n_outputs))
+    return embeddings, numbers / numbers.std(axis=0), rng.uniform(0.5, 2, (90, 1)).repeat(n_outputs, axis=1)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_head_gives_what_ridge_does(n_outputs, tiny_bert):
+    embeddings, numbers, weights = make_numbers(n_outputs)
+    model = make_model(tiny_bert, n_outputs)
+    assert start_from_probe(model, embeddings, numbers, weights)
+    norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights[:, 0])
+    ridge = Ridge(alpha=weights[:, 0].sum() / 30).fit(embeddings / norm, numbers, weights[:, 0])
+    expected = ridge.predict(embeddings / norm).reshape(90, n_outputs)
+    np.testing.assert_allclose(model.head(torch.from_numpy(embeddings)).numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_a_ridge_probe_is_held_against_the_mean(n_outputs):
+    embeddings, numbers, weights = make_numbers(n_outputs)
+    draw = np.random.default_rng(0)
+    assert all(generalizes(embeddings, numbers, weights, n_outputs, draw) for _ in range(10))
+    noise = [draw.normal(size=numbers.shape) for _ in range(10)]
+    assert sum(generalizes(embeddings, targets, weights, n_outputs, draw) for targets in noise) <= 3
+
+
+def test_numbers_start_at_their_mean(tiny_bert):
+    model = make_model(tiny_bert, 2)
+    numbers, weights = np.array([[1.0, 2.0], [3.0, 8.0]]), np.array([[3.0, 3.0], [1.0, 1.0]])
+    start_biases(model, numbers, weights, np.ones(2))
+    assert model.head.bias.tolist() == [1.5, 3.5]
+
+
+def test_numbers_that_are_all_the_same_leave_the_random_head(tiny_bert):
+    embeddings, _, weights = make_numbers(1)
+    model = make_model(tiny_bert, 1)
+    before = model.head.weight.clone()
+    assert not start_from_probe(model, embeddings, np.zeros((90, 1)), weights)
+    assert torch.equal(model.head.weight, before)

@@ -83,11 +83,11 @@ def check_texts(X: Any, name: str = "X") -> Texts:
     return Texts(*columns)
 
 
-def check_same_columns(texts: Texts, n_features_in: int) -> None:
+def check_same_columns(texts: Texts, n_features_in: int, estimator: str) -> None:
     """Refuse pairs where single texts were fitted, and the reverse."""
     if texts.n_columns != n_features_in:
         raise InputError(
-            f"X has {texts.n_columns} features, but BertClassifier is expecting {n_features_in} "
+            f"X has {texts.n_columns} features, but {estimator} is expecting {n_features_in} "
             f"features as input: it was fitted on {_KINDS[n_features_in]} and is now given "
             f"{_KINDS[texts.n_columns]}."
         )

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skbert.data.inputs import Texts, check_texts
+from skbert.data.inputs import Texts
 from skbert.data.targets import (
     as_input_error,
     class_values,
@@ -26,7 +26,7 @@ from skbert.data.targets import (
 )
 from skbert.exceptions import InputError, warn
 
-TargetType = Literal["binary", "multiclass", "multilabel-indicator"]
+LabelsType = Literal["binary", "multiclass", "multilabel-indicator"]
 
 _ENOUGH_TO_TELL = 4  # texts: of fewer, one side may be the labels by chance
 
@@ -37,17 +37,30 @@ class Labels:
 
     codes: np.ndarray  # (n_samples,) int64: places in `classes`; or (n_samples, n_labels) int64: 0 and 1
     classes: np.ndarray  # (n_classes,), sorted; of an indicator matrix its columns' names, or numbers
-    target_type: TargetType
+    target_type: LabelsType
 
     @property
     def n_outputs(self) -> int:
         """Logits per text; two for binary labels, as transformers' own heads have."""
         return len(self.classes)
 
+    @property
+    def targets(self) -> np.ndarray:
+        """What the loss reads."""
+        return self.codes
+
     def values(self, rows: np.ndarray) -> np.ndarray:
         """The labels of some rows, as the user gave them."""
         chosen = self.codes[rows]
         return chosen if self.target_type == "multilabel-indicator" else self.classes[chosen]
+
+    def of_held_out(self, y: Any, n_texts: int) -> np.ndarray:
+        """Labels of texts to validate on."""
+        return check_validation_labels(y, n_texts, self)
+
+    def attributes(self) -> dict[str, Any]:
+        """What a fitted estimator keeps."""
+        return {"classes_": self.classes, "target_type_": self.target_type}
 
 
 def encode_labels(y: Any, n_texts: int) -> Labels:
@@ -86,7 +99,7 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
             f"The number of classes has to be greater than one; got {len(classes)} class: y holds only "
             f"{classes.tolist()[0]!r}. A classifier needs examples of at least two classes."
         )
-    kind: TargetType = "binary" if len(classes) == 2 else "multiclass"
+    kind: LabelsType = "binary" if len(classes) == 2 else "multiclass"
     return Labels(codes.reshape(-1).astype(np.int64), classes, kind)
 
 
@@ -227,21 +240,6 @@ def _check_columns(fits: bool, values: np.ndarray, known: Labels) -> None:
         )
 
 
-def check_held_out(X: Any, y: Any, texts: Texts, labels: Labels) -> tuple[Texts, np.ndarray] | None:
-    """Texts and labels to validate on, if there are any: of the same form as those to train on."""
-    if X is None and y is None:
-        return None
-    if X is None:
-        raise InputError("y_val was given without X_val. Pass the validation texts as X_val.")
-    held_out = check_texts(X, "X_val")
-    if held_out.n_columns != texts.n_columns:
-        raise InputError(
-            f"X_val has {held_out.n_columns} columns, but X has {texts.n_columns}. Pass both as single "
-            "texts, or both as pairs."
-        )
-    return held_out, check_validation_labels(y, len(held_out), labels)
-
-
 def check_no_label(texts: Texts, labels: Labels) -> None:
     """Refuse pairs of which one side is the label: a table was passed, and not its text column."""
     if texts.second is None or labels.codes.ndim == 2 or len(texts) < _ENOUGH_TO_TELL:
@@ -263,8 +261,6 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
     InputError
         If they are missing, of another length or form, or hold a class that y does not.
     """
-    if y is None:
-        raise InputError("X_val was given without y_val. Pass the labels of the validation texts as y_val.")
     values = _checked_values(y, n_texts, "(texts in X_val, labels in y_val)", "y_val", known=True)
     if values.shape[1:] != labels.codes.shape[1:]:
         raise InputError(

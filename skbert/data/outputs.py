@@ -1,4 +1,4 @@
-"""From logits to what is minimised, and to what users see.
+"""From what a model gives, to what is minimised and to what users see.
 
 A type of target is one branch in each of these small functions; nothing else knows the types apart.
 """
@@ -7,22 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from skbert.data.labels import TargetType
+from skbert.data.labels import LabelsType
+from skbert.data.numbers import NumbersType
 
 if TYPE_CHECKING:
     import torch
 
     LossFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
+TargetType = LabelsType | NumbersType
+
 
 def make_loss(
     target_type: TargetType, label_smoothing: float, class_weights: np.ndarray | None = None
 ) -> LossFunction:
-    """Mean weighted cross-entropy of one batch; the weights have a mean of one over the data set.
+    """Mean weighted loss of one batch; the weights have a mean of one over the data set.
 
     With weights of classes it is that of the logits less the logarithms of these: logit adjustment. The
     logits come to be those of texts in which classes are as frequent as the weights make them, which is where
@@ -31,7 +34,8 @@ def make_loss(
     Parameters
     ----------
     target_type : str
-        Softmax cross-entropy over the classes, or binary cross-entropy of each label.
+        Softmax cross-entropy over the classes, binary cross-entropy of each label, or the squared error of
+        numbers.
     label_smoothing : float
         Probability that the targets share over all classes (Szegedy et al., 2016, arXiv:1512.00567).
     class_weights : ndarray of shape (n_classes,) or (n_labels,), default=None
@@ -40,7 +44,7 @@ def make_loss(
     -------
     callable
         (logits (n, k), targets, weights) → loss, a scalar tensor. Targets and weights have the shape (n,), or
-        (n, k) for an indicator matrix.
+        (n, k) for an indicator matrix; those of numbers (n, k) and (n, 1).
     """
     import torch
     import torch.nn.functional as F
@@ -63,7 +67,20 @@ def make_loss(
         losses = F.binary_cross_entropy_with_logits(adjusted(logits), smooth, reduction="none")
         return (losses * weights).mean()
 
+    def numbers(outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return ((outputs - targets.to(outputs.dtype)) ** 2 * weights).mean()
+
+    if target_type in get_args(NumbersType):
+        return numbers
     return indicator if target_type == "multilabel-indicator" else classes
+
+
+def in_units(
+    outputs: np.ndarray, means: np.ndarray, scales: np.ndarray, target_type: TargetType
+) -> np.ndarray:
+    """Numbers in the units of y, from standardized ones (n, k): (n,) or (n, k), float64."""
+    numbers = outputs * scales + means
+    return numbers[:, 0] if target_type == "continuous" else numbers
 
 
 def probabilities(logits: np.ndarray, target_type: TargetType) -> np.ndarray:

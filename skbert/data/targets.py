@@ -59,7 +59,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     y = y.toarray() if hasattr(y, "toarray") else y
     if getattr(getattr(y, "dtype", None), "kind", "") == "T":
         y = y.astype(object)  # numpy's StringDType, which scikit-learn does not know
-    missing = _first_missing(y)
+    missing = first_missing(y)
     if missing is not None:
         raise InputError(
             f"Input {name} contains NaN (a missing label) at row {missing}. Drop the rows without a label."
@@ -218,7 +218,8 @@ def _loose_labels(y: Any) -> list[Any]:
     return column.reshape(-1).tolist() if column.dtype == object else []
 
 
-def _first_missing(y: Any) -> int | None:
+def first_missing(y: Any) -> int | None:
+    """The first row of y in which something is missing."""
     import pandas as pd
 
     if isinstance(y, list | tuple):  # whose missing ones would become the str "nan"

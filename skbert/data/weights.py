@@ -60,13 +60,28 @@ def check_weights(
                 "two classes."
             )
     of_classes = np.where(of_classes > 0, of_classes, 1.0)
-    for total in (of_rows.sum(), combine(of_rows, of_classes, labels.codes).sum()):
-        if not np.finfo(np.float32).tiny < total < np.finfo(np.float32).max:
-            raise InputError(
-                f"The weights add up to {total:g}, too large or too small to compute with. Scale them to a "
-                "mean near one."
-            )
+    _check_total(of_rows.sum())
+    _check_total(combine(of_rows, of_classes, labels.codes).sum())
     return of_rows, of_classes
+
+
+def check_text_weights(n_texts: int, sample_weight: Any) -> np.ndarray:
+    """Weight of every text of a regression, (n_samples,) float64."""
+    with as_input_error():
+        _check_each(sample_weight)
+        weights = _check_sample_weight(
+            sample_weight, np.empty((n_texts, 1)), dtype=np.float64, ensure_non_negative=True
+        )
+    _check_total(weights.sum())
+    return weights
+
+
+def _check_total(total: float) -> None:
+    if not np.finfo(np.float32).tiny < total < np.finfo(np.float32).max:
+        raise InputError(
+            f"The weights add up to {total:g}, too large or too small to compute with. Scale them to a "
+            "mean near one."
+        )
 
 
 def _check_each(sample_weight: Any) -> None:
@@ -91,7 +106,10 @@ def _check_each(sample_weight: Any) -> None:
 
 
 def combine(of_rows: np.ndarray, of_classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Weights of texts times those of their classes; of an indicator matrix, where a label is 1."""
+    """Weights of texts times those of their classes; of an indicator matrix, where a label is 1.
+
+    Numbers have no classes: their weights come out as they are, for each of a text's numbers.
+    """
     return of_rows * (of_classes[codes] if codes.ndim == 1 else np.where(codes == 1, of_classes, 1.0))
 
 

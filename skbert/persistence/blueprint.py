@@ -95,7 +95,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.nd
 
 
 @trainable()
-def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: int) -> SequenceClassifier:
+def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_outputs: int) -> SequenceClassifier:
     """The model that was described, with these weights.
 
     Parameters
@@ -103,7 +103,7 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
     described : dict
     arrays : dict of str to ndarray
         The model takes them as they are, without a copy, unless they are read-only.
-    n_classes : int
+    n_outputs : int
         What its head must give.
 
     Returns
@@ -124,8 +124,8 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_classes: i
     _check_config(config, len(arrays))
     import_family(config["model_type"])
     head = arrays["head.weight"]
-    if not settings["n_outputs"] == n_classes == len(head):
-        raise PersistenceError(f"it has {n_classes} classes, but its head gives {len(head)} logits.")
+    if not settings["n_outputs"] == n_outputs == len(head):
+        raise PersistenceError(f"it has {n_outputs} classes or numbers, but its head gives {len(head)}.")
     try:
         with without_memory():
             _check_shapes(build_encoder(*arguments), arrays)

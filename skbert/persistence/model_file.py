@@ -18,18 +18,17 @@ import platform
 import re
 from collections.abc import Iterable
 from importlib.metadata import version
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn import config_context
 from tokenizers import Tokenizer
 
 import skbert
-from skbert.data.encoding import LongText
-from skbert.data.labels import TargetType
 from skbert.exceptions import CheckpointError, PersistenceError
 from skbert.persistence import blueprint, delta, tensorfile
 from skbert.persistence.codec import Decoder, encode
+from skbert.persistence.fitted import check_attributes, n_outputs_of
 from skbert.pretrained import checkpoints
 from skbert.pretrained.sources import display_name
 
@@ -128,7 +127,7 @@ def _checkpoint_of(estimator: Any) -> checkpoints.Checkpoint:
     return checkpoints.load(estimator.model, estimator.revision)
 
 
-def _check_readable(cls: type, content: dict[str, Any]) -> None:
+def _check_readable(cls: Any, content: dict[str, Any]) -> None:
     """Whether `load` would take it: what it would not must not be written."""
     _check_names(cls, content["attributes"])
     decoder, values = Decoder(_ALLOWANCE), {}
@@ -138,7 +137,7 @@ def _check_readable(cls: type, content: dict[str, Any]) -> None:
                 values[name] = _decode(decoder, encoded)
             except PersistenceError as error:
                 raise PersistenceError(f"{name} cannot be saved: {error}") from error
-    _check_attributes(values)
+    check_attributes(values, numbers=cls._learns_numbers)
 
 
 def _versions() -> dict[str, str]:
@@ -240,10 +239,10 @@ def _put_together(
     estimator: Any = cls(**parameters)
     attributes = {name: _decode(decoder, value) for name, value in content["attributes"].items()}
     _check_names(cls, attributes)
-    _check_attributes(attributes)
+    check_attributes(attributes, numbers=estimator._learns_numbers)
     described = {name: _decode(decoder, value) for name, value in content["model"].items()}
     weights, adapters = delta.split_factors(arrays)
-    model = blueprint.build(described, weights, len(attributes["classes_"]))
+    model = blueprint.build(described, weights, n_outputs_of(attributes))
     if "loss_curve_" in attributes:  # of a fit, and not from a folder of transformers
         attributes["adapters_"] = adapters
     attributes |= {"model_": model, "tokenizer_": _build_tokenizer(content["tokenizer"])}
@@ -267,22 +266,6 @@ def _check_names(cls: type, attributes: Iterable[str]) -> None:
     for name in attributes:
         if name not in _PRIVATE and (not re.fullmatch(r"[a-zA-Z]\w*_", name) or hasattr(cls, name)):
             raise PersistenceError(f"the attribute {name[:80]!r} is not one that a fit sets.")
-
-
-def _check_attributes(attributes: dict[str, Any]) -> None:
-    """Whether what predictions read is there; all else may differ between versions."""
-    classes = attributes["classes_"]
-    sound = (
-        isinstance(classes, np.ndarray)
-        and classes.ndim == 1
-        and len(classes) > 0
-        and attributes["target_type_"] in get_args(TargetType)
-        and attributes["long_text_"] in get_args(LongText)
-        and attributes["n_features_in_"] in (1, 2)
-        and type(attributes["max_length_"]) is int
-    )
-    if not sound:
-        raise PersistenceError("its fitted attributes are not those of a fit.")
 
 
 def _build_tokenizer(content: Any) -> Tokenizer:

@@ -1,22 +1,26 @@
 """Did the fit learn anything? Some models fall into predicting one class for every text.
 
-1. `constant_loss` is the training loss of the best prediction that looks at no text: the class frequencies.
+1. `constant_loss` is the training loss of the best prediction that looks at no text: the class frequencies,
+   or the mean.
 2. Only a fit whose loss ends near it is suspected; its model then predicts some of the training texts, of
    every class as many, a few first: most models tell those apart, and the others need not be run.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skbert.data.numbers import Numbers, are_numbers
 from skbert.data.outputs import decode, probabilities
 from skbert.exceptions import CollapseWarning, warn
 from skbert.inference import release, run_model
 from skbert.network.memory import is_out_of_memory
 
 if TYPE_CHECKING:
+    from skbert.data.held_out import Target
     from skbert.data.labels import Labels
     from skbert.network.model import SequenceClassifier
     from skbert.runtime import Runtime
@@ -24,17 +28,18 @@ if TYPE_CHECKING:
 
 _SUSPICIOUS = 0.9  # of the constant prediction's loss
 _FEW, _MAX_TEXTS = 16, 64
+_SAME = 0.01  # standard deviations of y between predictions that are called the same
 
 
 def warn_of_collapse(
     model: SequenceClassifier,
     last_loss: float,
     data: TrainingData,
-    labels: Labels,
+    target: Target,
     label_smoothing: float,
     runtime: Runtime,
 ) -> None:
-    """Warn if the fitted model predicts the same for training texts whose labels differ.
+    """Warn if the fitted model predicts the same for training texts whose targets differ.
 
     Parameters
     ----------
@@ -42,11 +47,11 @@ def warn_of_collapse(
     last_loss : float
         Training loss of the last epoch.
     data : TrainingData
-    labels : Labels
+    target : Target
     label_smoothing : float
     runtime : Runtime
     """
-    constant = constant_loss(data.targets, data.weights, labels.n_outputs, label_smoothing)
+    constant = constant_loss(data.targets, data.weights, target.n_outputs, label_smoothing)
     if last_loss < _SUSPICIOUS * constant:
         return
     rows = texts_of_all_classes(data.targets, _MAX_TEXTS)
@@ -54,12 +59,13 @@ def warn_of_collapse(
         return
 
     def predict(some: np.ndarray) -> np.ndarray:
-        logits = run_model(model, data.encodings.take(some), runtime)
-        return decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
+        outputs = run_model(model, data.encodings.take(some), runtime)
+        return outputs if isinstance(target, Numbers) else _labels(outputs, target)
 
+    differ = partial(_differ, tolerance=_SAME if isinstance(target, Numbers) else None)
     try:
         predicted = predict(rows[:_FEW])
-        if not _differ(predicted) and len(rows) > _FEW:
+        if not differ(predicted) and len(rows) > _FEW:
             predicted = np.concatenate([predicted, predict(rows[_FEW:])])
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
@@ -67,23 +73,36 @@ def warn_of_collapse(
         raise
     finally:
         release(model)
-    if not _differ(predicted):
-        same, n_texts = np.asarray(predicted[0]).tolist(), len(np.unique(data.encodings.owners[rows]))
+    if not differ(predicted):
+        same, known = _described(predicted[0], target)
+        n_texts = len(np.unique(data.encodings.owners[rows]))
         warn(
-            f"The model predicts {same!r} for all of {n_texts} training texts; its loss ended at "
-            f"{last_loss:.3f}, where class frequencies alone give {constant:.3f}. It has learned "
-            f"nothing yet: try more epochs or another learning_rate{_or_weights(data, labels)}.",
+            f"The model predicts {same} for all of {n_texts} training texts; its loss ended at "
+            f"{last_loss:.3f}, where {known} {constant:.3f}. It has learned "
+            f"nothing yet: try more epochs or another learning_rate{_or_weights(data, target)}.",
             CollapseWarning,
         )
 
 
-def _or_weights(data: TrainingData, labels: Labels) -> str:
+def _labels(logits: np.ndarray, labels: Labels) -> np.ndarray:
+    return decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
+
+
+def _described(predicted: np.ndarray, target: Target) -> tuple[str, str]:
+    """What is predicted for all texts, and what knows as much without looking at any."""
+    if isinstance(target, Numbers):
+        numbers = predicted * target.scales + target.means
+        return f"about {', '.join(f'{number:.3g}' for number in numbers)}", "the mean alone gives"
+    return repr(np.asarray(predicted).tolist()), "class frequencies alone give"
+
+
+def _or_weights(data: TrainingData, target: Target) -> str:
     """What else may help, where some classes are more frequent than others."""
-    if (data.class_weights != 1.0).any():
+    if (data.class_weights != 1.0).any() or are_numbers(data.targets):
         return ""
     weights = data.weights.sum(axis=0)
     if data.targets.ndim == 1:
-        weights = np.bincount(data.targets, weights=data.weights, minlength=labels.n_outputs)
+        weights = np.bincount(data.targets, weights=data.weights, minlength=target.n_outputs)
         uneven = weights.max() > 1.5 * weights.min()
     else:
         ones = (data.weights * data.targets).sum(axis=0)
@@ -94,6 +113,8 @@ def _or_weights(data: TrainingData, labels: Labels) -> str:
 def texts_of_all_classes(targets: np.ndarray, n_texts: int) -> np.ndarray:
     """Rows of so many texts at most: one of each class, or set of labels, then a second one of each, ...
 
+    Of numbers: from the lowest to the highest, at equal distances in their order.
+
     Parameters
     ----------
     targets : ndarray of shape (n_samples,) or (n_samples, n_outputs)
@@ -103,6 +124,9 @@ def texts_of_all_classes(targets: np.ndarray, n_texts: int) -> np.ndarray:
     -------
     ndarray of int
     """
+    if are_numbers(targets):
+        chosen = np.linspace(0, len(targets) - 1, min(n_texts, len(targets)), dtype=int)
+        return np.argsort(targets[:, 0], kind="stable")[np.random.default_rng(0).permutation(chosen)]
     codes = np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
     by_class = np.argsort(codes, kind="stable")
     counts = np.bincount(codes)
@@ -113,12 +137,17 @@ def texts_of_all_classes(targets: np.ndarray, n_texts: int) -> np.ndarray:
 def constant_loss(targets: np.ndarray, weights: np.ndarray, n_outputs: int, label_smoothing: float) -> float:
     """Mean weighted cross-entropy of the class frequencies, or of each label's, smoothed as the targets are.
 
+    Of numbers: their variance.
+
     Parameters
     ----------
     targets, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     n_outputs : int
     label_smoothing : float
     """
+    if are_numbers(targets):
+        means = np.average(targets, axis=0, weights=weights[:, 0])
+        return float(np.average((targets - means) ** 2, axis=0, weights=weights[:, 0]).mean())
     if targets.ndim == 2:
         of_labels = weights.sum(axis=0)
         counted = of_labels > 0
@@ -134,5 +163,7 @@ def _entropy_terms(p: np.ndarray) -> np.ndarray:
     return -p * np.log(np.maximum(p, np.finfo(float).tiny))
 
 
-def _differ(rows: np.ndarray) -> bool:
+def _differ(rows: np.ndarray, tolerance: float | None = None) -> bool:
+    if tolerance is not None:
+        return bool((np.ptp(rows, axis=0) > tolerance).any())
     return bool((rows != rows[0]).any())

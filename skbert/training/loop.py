@@ -21,6 +21,7 @@ import torch
 
 from skbert.data.batching import collate, shuffled_minibatches
 from skbert.data.encoding import Encodings
+from skbert.data.numbers import are_numbers
 from skbert.exceptions import NonFiniteLossError
 from skbert.inference import check_finite
 from skbert.network.memory import Parts
@@ -43,8 +44,9 @@ class TrainingData:
     """What the loop reads: tokens, targets and weights of every row, a text or a window of one."""
 
     encodings: Encodings
-    targets: np.ndarray  # (n_rows,) int64 class codes; or (n_rows, n_labels) int64, 0 and 1
-    weights: np.ndarray  # of their shape, float64; of no row all zero
+    # (n_rows,) int64: class codes; (n_rows, n_labels) int64: 0 and 1; (n_rows, n_outputs) float64: numbers
+    targets: np.ndarray
+    weights: np.ndarray  # of their shape, of numbers (n_rows, 1), float64; of no row all zero
     class_weights: np.ndarray  # (n_outputs,) float64, above zero; for the head's start and the loss
 
     def __len__(self) -> int:
@@ -118,7 +120,8 @@ class Trainer:
         # Scaled over the data set, not over each mini-batch: a row of weight two counts as the row given
         # twice, whatever it meets in its mini-batch.
         weights = (data.weights / data.weights.mean()).astype(wide_dtype(runtime))
-        self.data = replace(data, encodings=encodings, weights=weights)
+        targets = data.targets.astype(wide_dtype(runtime)) if are_numbers(data.targets) else data.targets
+        self.data = replace(data, encodings=encodings, targets=targets, weights=weights)
         self.settings = settings
         self.loss = loss
         self.runtime = runtime

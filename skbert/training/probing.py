@@ -6,12 +6,14 @@ rows, a fine-tuned model ends far below logistic regression on the frozen embedd
 
 1. The frozen encoder embeds the training texts (without dropout), or 20,000 of them.
 2. `generalizes` asks whether scikit-learn's LogisticRegression on a part of them predicts the rest better
-   than the class frequencies do. Where it does not, since the embeddings tell nothing about the labels, its
-   large weights would fit noise, and a small random head is the better start.
-3. `start_head` fits it on all of them, and its coefficients become the head's weights.
+   than the class frequencies do (where numbers are learned: Ridge, than their mean). Where it does not, since
+   the embeddings tell nothing about the labels, its large weights would fit noise, and a small random head is
+   the better start.
+3. `start_from_probe` fits it on all of them, and its coefficients become the head's weights.
 
 The probe is a start and no solution: one that fits its texts leaves the encoder nothing to learn from them.
-So its L2 penalty grows with the rows, as if there were 30 of each class (docs/defaults.md).
+So its L2 penalty grows with the rows, as if there were 30 of each class (docs/defaults.md); of numbers, 30 in
+all.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
+from skbert.data.numbers import are_numbers
 from skbert.data.outputs import log_probabilities
 from skbert.exceptions import holding_warning_filters
 from skbert.network.model import SequenceClassifier
@@ -45,15 +48,16 @@ def generalizes(
     n_outputs: int,
     generator: np.random.Generator,
 ) -> bool:
-    """Whether a probe on two thirds of the rows predicts the others better than class frequencies do.
+    """Whether a probe on two thirds of the rows predicts the others better than what looks at no text.
 
-    Compared by log loss, on rows of classes that both parts have. With too few rows to tell, the answer is
-    yes.
+    Compared by log loss (numbers by their squared error), on rows of classes that both parts have. With too
+    few rows to tell, the answer is yes.
 
     Parameters
     ----------
     embeddings : ndarray of shape (n_samples, hidden_size)
     codes, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        Class codes, an indicator matrix, or numbers; weights of the same shape.
     n_outputs : int
     generator : numpy.random.Generator
         Draws the parts.
@@ -71,7 +75,7 @@ def generalizes(
     coefficients, intercepts = fit_probe(embeddings[fit], codes[fit], weights[fit], n_outputs)
     probe = _log_likelihood(embeddings[held] @ coefficients.T + intercepts, codes[held])
     constant = _log_likelihood(
-        np.broadcast_to(_frequencies(codes[fit], weights[fit], n_outputs), (len(held), n_outputs)),
+        np.broadcast_to(_constant(codes[fit], weights[fit], n_outputs), (len(held), n_outputs)),
         codes[held],
     )
     return bool(np.average(probe - constant, weights=weights[held]) > 0)
@@ -82,9 +86,9 @@ def start_biases(
 ) -> None:
     """Let a new head begin where few steps would not bring it.
 
-    Classes begin at what they weigh, where the loss sees all of them alike; labels of an indicator matrix at
-    their smoothed log-odds (Lin et al., 2017, arXiv:1708.02002). Most labels are rare, and from even odds a
-    short training gets no further than to find that out.
+    Classes begin at what they weigh, where the loss sees all of them alike; numbers at their mean; labels of
+    an indicator matrix at their smoothed log-odds (Lin et al., 2017, arXiv:1708.02002). Most labels are rare,
+    and from even odds a short training gets no further than to find that out.
 
     Parameters
     ----------
@@ -93,7 +97,7 @@ def start_biases(
         Weights with those of the classes in them.
     class_weights : ndarray of shape (n_outputs,)
     """
-    biases = np.log(class_weights) if codes.ndim == 1 else _frequencies(codes, weights, codes.shape[1])
+    biases = np.log(class_weights) if codes.ndim == 1 else _constant(codes, weights, codes.shape[1])
     with torch.no_grad():
         model.head.bias.copy_(torch.from_numpy(biases))
 
@@ -101,7 +105,7 @@ def start_biases(
 def start_from_probe(
     model: SequenceClassifier, embeddings: np.ndarray, codes: np.ndarray, weights: np.ndarray
 ) -> bool:
-    """Set the head's weights to those of a logistic regression on `embeddings`.
+    """Set the head's weights to those of a logistic, or ridge, regression on `embeddings`.
 
     Parameters
     ----------
@@ -109,12 +113,13 @@ def start_from_probe(
     embeddings : ndarray of shape (n_samples, hidden_size)
         Pooled vectors of the frozen encoder.
     codes, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        Class codes, or an indicator matrix.
+        Class codes, an indicator matrix, or numbers.
 
     Returns
     -------
     bool
-        False if the rows hold one class, so that there is nothing to separate: the head is as it was.
+        False if the rows hold one class or number, so that there is nothing to tell apart: the head is as it
+        was.
     """
     if len(np.unique(codes)) < 2:
         return False
@@ -128,17 +133,20 @@ def start_from_probe(
 def fit_probe(
     embeddings: np.ndarray, codes: np.ndarray, weights: np.ndarray, n_outputs: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logistic regression as a linear layer: coefficients (n_outputs, hidden_size), intercepts (n_outputs,).
+    """The probe as a linear layer: coefficients (n_outputs, hidden_size), intercepts (n_outputs,).
 
     Classes without a row get coefficients of zero and an intercept below the others'; a label that is the
     same in all rows gets its smoothed log-odds.
     """
     of_rows = weights if weights.ndim == 1 else weights.mean(axis=1)
     norm = float(np.average(np.linalg.norm(embeddings, axis=1), weights=of_rows))
+    if are_numbers(codes):
+        ridge = Ridge(alpha=float(of_rows.sum()) / _ROWS_PER_CLASS).fit(embeddings / norm, codes, of_rows)
+        return np.atleast_2d(ridge.coef_) / norm, np.atleast_1d(ridge.intercept_)
     strength = _inverse_penalty(codes, weights, n_outputs)
     if codes.ndim == 2:
         coefficients = np.zeros((n_outputs, embeddings.shape[1]))
-        intercepts = _frequencies(codes, weights, n_outputs)
+        intercepts = _constant(codes, weights, n_outputs)
         for label in np.flatnonzero(codes.min(axis=0) < codes.max(axis=0)):
             probe = _logistic_regression(embeddings / norm, codes[:, label], weights[:, label], strength)
             coefficients[label], intercepts[label] = probe.coef_[0] / norm, probe.intercept_[0]
@@ -170,8 +178,10 @@ def _logistic_regression(
         return LogisticRegression(C=strength, max_iter=200).fit(X, y, sample_weight=weights)
 
 
-def _frequencies(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:
-    """Logits that give the frequencies of the classes, or of each label (smoothed); (n_outputs,)."""
+def _constant(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:
+    """Logits of the frequencies of the classes, or of each label (smoothed); or means; (n_outputs,)."""
+    if are_numbers(codes):
+        return np.average(codes, axis=0, weights=weights)
     if codes.ndim == 2:
         ones = (weights * codes).sum(axis=0)
         return np.log((ones + 1) / (weights.sum(axis=0) - ones + 1))
@@ -180,7 +190,9 @@ def _frequencies(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.n
 
 
 def _log_likelihood(logits: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Log-probability of each code, (n_samples,) or (n_samples, n_outputs)."""
+    """Log-probability of each code, or less squared error; (n_samples,) or (n_samples, n_outputs)."""
+    if are_numbers(codes):
+        return -((logits - codes) ** 2)
     if codes.ndim == 2:
         return log_probabilities(np.where(codes == 1, logits, -logits), "multilabel-indicator")
     return log_probabilities(logits, "multiclass")[np.arange(len(codes)), codes]

@@ -1,6 +1,7 @@
 """Scores on held-out texts after each epoch, early stopping, and the best epoch's weights.
 
-1. `hold_out` splits rows off the training texts, stratified by class; of an indicator matrix at random.
+1. `hold_out` splits rows off the training texts, stratified by class; of an indicator matrix, or of numbers,
+   at random.
 2. After each epoch the model in training predicts the held-out texts, and a scikit-learn scorer judges.
    Higher is better, whatever the scorer.
 3. The best epoch's weights are kept in memory, and put back at the end. `should_stop` tells when no epoch out
@@ -14,13 +15,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import d2_log_loss_score, get_scorer, log_loss
 from sklearn.model_selection import train_test_split
 
 from skbert.data import outputs
 from skbert.data.encoding import Encodings
 from skbert.data.labels import Labels
+from skbert.data.numbers import Numbers, are_numbers
 from skbert.exceptions import InputError, holding_warning_filters
 from skbert.inference import run_working_model
 from skbert.runtime import Runtime
@@ -64,12 +66,12 @@ class HeldOutValidation(Validation):
     ----------
     encodings : Encodings
         Of the held-out texts.
-    y : ndarray of shape (n_samples,) or (n_samples, n_labels)
-        Their labels.
-    labels : Labels
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        Their labels or numbers, as they were given.
+    target : Labels or Numbers
         Of the training texts.
     scoring : str, callable or None
-        As scikit-learn takes it; None is accuracy.
+        As scikit-learn takes it; None is accuracy, and R² of numbers.
     patience : int or None
         Epochs without a better score before `should_stop`; None never stops.
     runtime : Runtime
@@ -79,16 +81,17 @@ class HeldOutValidation(Validation):
         self,
         encodings: Encodings,
         y: np.ndarray,
-        labels: Labels,
+        target: Labels | Numbers,
         scoring: str | Callable[..., float] | None,
         patience: int | None,
         runtime: Runtime,
     ) -> None:
         super().__init__()
-        self.scoring = "accuracy" if scoring is None else scoring
+        default = "r2" if isinstance(target, Numbers) else "accuracy"
+        self.scoring = default if scoring is None else scoring
         self._scorer = get_scorer(self.scoring)
         of_one_label = getattr(self._scorer, "_score_func", None) in _OF_ONE_LABEL
-        if of_one_label and labels.target_type == "multilabel-indicator":
+        if of_one_label and target.target_type == "multilabel-indicator":
             raise InputError(
                 f"scoring={scoring!r} counts the labels that a text has, and not those that it has not: to "
                 "predict all of them would score best. For an indicator matrix take another scorer, such as "
@@ -96,7 +99,7 @@ class HeldOutValidation(Validation):
             )
         self.encodings = encodings
         self.y = y
-        self.labels = labels
+        self.target = target
         self.patience = patience
         self.runtime = runtime
 
@@ -124,9 +127,14 @@ class HeldOutValidation(Validation):
     def _score(self, model: SequenceClassifier) -> float:
         assert self.encodings is not None
         logits = run_working_model(model.eval(), self.encodings, self.runtime)
+        predictions = (
+            HeldOutNumbers(self.target, logits)
+            if isinstance(self.target, Numbers)
+            else HeldOutPredictions(self.target, logits)
+        )
         try:
             with holding_warning_filters():
-                score = float(self._scorer(HeldOutPredictions(self.labels, logits), None, self.y))
+                score = float(self._scorer(predictions, None, self.y))
         except (MemoryError, RecursionError):  # say nothing of the scorer
             raise
         except Exception as error:
@@ -143,13 +151,17 @@ class HeldOutValidation(Validation):
 
     def _remedy(self, said: str) -> str:
         """What to do about a scorer that fails, from what it says."""
+        if isinstance(self.target, Numbers) and isinstance(self.scoring, str):
+            return "Take a scorer of numbers, such as 'r2' or 'neg_mean_absolute_error'."
         if "average=" in said:
             return "Take a scorer of all classes, such as 'f1_macro', or make_scorer with another average."
         if "multi_class" in said:
             return "Take a scorer of all classes, such as 'roc_auc_ovr'."
         if "pos_label" in said:
             return "Take a scorer of both classes, such as 'f1_macro', or make_scorer with a pos_label."
-        lacking = np.setdiff1d(self.labels.classes, self.y).tolist() if self.y.ndim == 1 else []
+        lacking: list[Any] = []
+        if isinstance(self.target, Labels) and self.y.ndim == 1:
+            lacking = np.setdiff1d(self.target.classes, self.y).tolist()
         if lacking and hasattr(self._scorer, "_score_func"):  # one of scikit-learn's
             return (
                 f"They have no text of {', '.join(map(repr, lacking[:3]))}, which it may need: raise "
@@ -196,6 +208,26 @@ class HeldOutPredictions(ClassifierMixin, BaseEstimator):
         return outputs.decision_values(self.logits, self.labels.target_type)
 
 
+class HeldOutNumbers(RegressorMixin, BaseEstimator):
+    """The same of a regression.
+
+    Parameters
+    ----------
+    numbers : Numbers
+        Of the training texts.
+    outputs : ndarray of shape (n_samples, n_outputs)
+    """
+
+    def __init__(self, numbers: Numbers, outputs: np.ndarray) -> None:
+        self.numbers = numbers
+        self.outputs = outputs
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Numbers of the held-out texts."""
+        known = self.numbers
+        return outputs.in_units(self.outputs, known.means, known.scales, known.target_type)
+
+
 def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
     """Split rows into training and validation, stratified by class.
 
@@ -206,7 +238,7 @@ def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray,
     ----------
     codes : ndarray of shape (n_samples,) or (n_samples, n_labels)
         An indicator matrix is split at random, less one text of each label, which stays in training if that
-        leaves enough.
+        leaves enough; numbers altogether at random.
     fraction : float
         Of the rows for validation.
     seed : int
@@ -218,7 +250,7 @@ def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray,
         Whether the validation rows hold every class.
     """
     if codes.ndim == 2:
-        return _hold_out_of_indicator(codes, fraction, seed)
+        return _hold_out_at_random(codes, fraction, seed)
     n_rows, classes, counts = len(codes), *np.unique(codes, return_counts=True)
     n_validation = round(fraction * n_rows)
     if not 0 < n_validation <= n_rows - len(classes):
@@ -242,9 +274,7 @@ def hold_out(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray,
     return np.sort(training), np.sort(validation), complete
 
 
-def _hold_out_of_indicator(
-    codes: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray, bool]:
+def _hold_out_at_random(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
     n_validation = round(fraction * len(codes))
     if not 0 < n_validation < len(codes):
         raise InputError(
@@ -252,6 +282,8 @@ def _hold_out_of_indicator(
             "one side would be empty. Use another fraction, more texts, or early_stopping=False."
         )
     order = np.random.default_rng(seed).permutation(len(codes))
+    if are_numbers(codes):
+        return np.sort(order[n_validation:]), np.sort(order[:n_validation]), True
     # One text of each label goes to the end of the queue: training should see what validation asks for.
     occurring = np.flatnonzero(codes.any(axis=0))
     last = np.isin(order, order[codes[order][:, occurring].argmax(axis=0)])

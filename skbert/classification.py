@@ -1,0 +1,188 @@
+"""What classifiers do of their own: labels → codes on the way in, logits → probabilities on the way out.
+
+torch and transformers take seconds to import: the stages that need them are imported where they run, so that
+constructing and cloning an estimator cost nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from skbert.learning import LearningMixin
+from skbert.prediction import PredictionMixin
+from skbert.training.callbacks import with_callbacks
+from skbert.training.distributed import on_all_ranks
+
+if TYPE_CHECKING:
+    from skbert.data.inputs import Texts
+    from skbert.data.labels import Labels, LabelsType
+
+
+class ClassificationMixin(PredictionMixin, LearningMixin):
+    """Classes and labels: `partial_fit`, predictions, probabilities."""
+
+    _learns_numbers: ClassVar = False
+    class_weight: Any
+    classes_: np.ndarray
+    target_type_: LabelsType
+
+    @with_callbacks
+    @on_all_ranks
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train one more epoch, on these texts; the first call starts from the checkpoint.
+
+        The optimizer goes on from call to call (a model that was stored and loaded starts it anew), at a
+        learning rate that rises over the first 20 steps and then stays. Sample weights are relative to the
+        other texts of the call. Scores of an earlier validation stay in `history_` alone.
+
+        Parameters
+        ----------
+        X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
+            Texts, or pairs of texts.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels, as in `fit`.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will ever occur. Required in the first call, unless y is an indicator matrix.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each text.
+
+        Returns
+        -------
+        self : BertClassifier
+            If anything fails, the estimator is as it was before the call.
+
+        Raises
+        ------
+        InputError
+            If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
+            here: `early_stopping`, `lora`, `class_weight` "balanced", `freeze` "gradual", `checkpoint`.
+        """
+        return self._fit_one_epoch(X, y, sample_weight, lambda: self._known_to_partial_fit(y, classes))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable class of each text, or an indicator of the labels likelier than not.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Of the labels' dtype; int64 for an indicator.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts cannot be used; the first bad row is named.
+        NonFiniteOutputError
+            If the model gives NaN or infinity for a text.
+        """
+        from skbert.data import outputs
+
+        now = self._as_of_now()
+        return outputs.decode(now.predict_proba(X), now.classes_, now.target_type_)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class, in the order of `classes_`.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+            Rows sum to one, except for an indicator matrix: there each label has its own probability.
+            float64 if `precision` is "float64".
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts cannot be used; the first bad row is named.
+        NonFiniteOutputError
+            If the model gives NaN or infinity for a text.
+        """
+        from skbert.data import outputs
+
+        return self._as_of_now()._run(X, "logits", outputs.probabilities)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithm of `predict_proba`, finite also where a probability rounds to zero.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+            float64 if `precision` is "float64".
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts cannot be used; the first bad row is named.
+        NonFiniteOutputError
+            If the model gives NaN or infinity for a text.
+        """
+        from skbert.data import outputs
+
+        return self._as_of_now()._run(X, "logits", outputs.log_probabilities)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Logits of the classes or labels; for two classes the log-odds of the second.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes), float32
+            float64 if `precision` is "float64".
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts cannot be used; the first bad row is named.
+        NonFiniteOutputError
+            If the model gives NaN or infinity for a text.
+        """
+        from skbert.data import outputs
+
+        return self._as_of_now()._run(X, "logits", outputs.decision_values)
+
+    def _known_to_partial_fit(self, y: Any, classes: Any) -> Labels:
+        from skbert.data.labels import check_same_classes, known_labels
+
+        known = self._known_target() if hasattr(self, "model_") else known_labels(classes, y)
+        check_same_classes(classes, known)
+        return known
+
+    def _known_target(self) -> Labels:
+        """The classes of the fit, without any text."""
+        from skbert.data.labels import Labels
+
+        shape = (0, len(self.classes_)) if self.target_type_ == "multilabel-indicator" else (0,)
+        return Labels(np.empty(shape, np.int64), self.classes_, self.target_type_)
+
+    def _read_target(
+        self, y: Any, texts: Texts, sample_weight: Any, known: Any
+    ) -> tuple[Labels, np.ndarray, np.ndarray]:
+        """Labels, what each text weighs, and what each class."""
+        from skbert.data.labels import check_no_label, encode_known_labels, encode_labels
+        from skbert.data.weights import check_weights
+
+        if known is None:
+            labels, min_classes = encode_labels(y, len(texts)), 2
+        else:
+            labels, min_classes = encode_known_labels(y, len(texts), known), 1
+        check_no_label(texts, labels)
+        return labels, *check_weights(labels, sample_weight, self.class_weight, min_classes)

@@ -1,0 +1,171 @@
+"""From the numbers in y to what a regression trains on.
+
+1. y is one number per text ("continuous"), or several ("continuous-multioutput"), in the words of
+   scikit-learn's `type_of_target`.
+2. They are standardized: so that one learning rate is right in whatever unit they are, and the head need not
+   travel to where they lie.
+3. A model that goes on training keeps the mean and the scale that it has.
+
+The way back is in `outputs.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+
+from skbert.data.targets import as_input_error, first_missing
+from skbert.exceptions import InputError
+
+NumbersType = Literal["continuous", "continuous-multioutput"]
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Numbers of every text, as they were given and as they are learned."""
+
+    given: np.ndarray  # (n_samples,) or (n_samples, n_outputs) float64
+    targets: np.ndarray  # (n_samples, n_outputs) float64: standardized
+    means: np.ndarray  # (n_outputs,) float64
+    scales: np.ndarray  # (n_outputs,) float64: standard deviations; 1 of numbers that are all the same
+
+    @property
+    def target_type(self) -> NumbersType:
+        """In the words of scikit-learn."""
+        return "continuous" if self.given.ndim == 1 else "continuous-multioutput"
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers per text."""
+        return len(self.means)
+
+    def values(self, rows: np.ndarray) -> np.ndarray:
+        """The numbers of some rows, as the user gave them."""
+        return self.given[rows]
+
+    def of_held_out(self, y: Any, n_texts: int) -> np.ndarray:
+        """Numbers of texts to validate on."""
+        return _like(number_values(y, n_texts, "y_val"), self, "y_val")
+
+    def attributes(self) -> dict[str, Any]:
+        """What a fitted estimator keeps."""
+        return {"target_type_": self.target_type, "target_mean_": self.means, "target_scale_": self.scales}
+
+
+def are_numbers(targets: np.ndarray) -> bool:
+    """Whether targets are those of a regression, and no codes."""
+    return targets.dtype.kind == "f"
+
+
+def known_numbers(target_type: NumbersType, means: np.ndarray, scales: np.ndarray) -> Numbers:
+    """What a fitted estimator knows of its target, without any text."""
+    none = np.empty((0, len(means)))
+    return Numbers(none[:, 0] if target_type == "continuous" else none, none, means, scales)
+
+
+def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Numbers:
+    """Check y and standardize it.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Numbers.
+    weights : ndarray of shape (n_samples,)
+        Texts count as much as they weigh.
+    known : Numbers, default=None
+        Of a model that goes on training: its mean and scale are taken.
+
+    Returns
+    -------
+    Numbers
+
+    Raises
+    ------
+    InputError
+        If y is missing, of another length or form, or holds anything but finite numbers.
+    """
+    given = number_values(y, len(weights), "y")
+    columns = given.reshape(len(given), -1)
+    if known is None:
+        means, scales = _moments(columns[weights > 0], weights[weights > 0])
+    else:
+        _like(given, known, "y")
+        means, scales = known.means, known.scales
+    with np.errstate(over="ignore"):
+        targets = (columns - means) / scales
+    if not np.isfinite(targets).all():
+        row = int(np.flatnonzero(~np.isfinite(targets).all(axis=1))[0])
+        raise InputError(
+            f"y is {given[row].tolist()!r} at row {row}, too far from the other numbers to compute with. "
+            "Leave such rows out, or learn logarithms."
+        )
+    return Numbers(given, targets, means, scales)
+
+
+def _moments(columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted means and standard deviations, also of numbers whose squares would overflow."""
+    peaks = np.abs(columns).max(axis=0)
+    peaks[peaks == 0] = 1.0
+    shares, relative = weights / weights.sum(), columns / peaks
+    means = shares @ relative
+    scales = np.sqrt(shares @ (relative - means) ** 2) * peaks
+    same = (columns == columns[0]).all(axis=0) | (scales == 0)
+    return np.where(same, columns[0], means * peaks), np.where(same, 1.0, scales)
+
+
+def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
+    """The numbers in y, (n_samples,) or (n_samples, n_outputs) float64, or what is wrong with them."""
+    if y is None or isinstance(y, str | bytes):
+        raise InputError(
+            f"BertRegressor requires y to be passed, but the target {name} is {y!r}. Pass one number per "
+            "text."
+        )
+    if hasattr(y, "toarray"):
+        raise InputError(f"Sparse data was passed for {name}, but dense data is required. Use .toarray().")
+    if isinstance(y, np.ma.MaskedArray):
+        y = np.ma.filled(y.astype(object), np.nan)
+    with as_input_error():
+        missing, values = first_missing(y), np.asarray(y)
+    if missing is not None:
+        raise InputError(
+            f"Input {name} contains NaN (a missing number) at row {missing}. Drop the rows without one."
+        )
+    if values.ndim not in (1, 2) or values.shape[1:] == (0,):
+        raise InputError(
+            f"{name} has the shape {values.shape}. Expected one number per text, or rows of them."
+        )
+    if len(values) != n_texts:
+        raise InputError(
+            f"Found input variables with inconsistent numbers of samples: [{n_texts}, {len(values)}] (texts, "
+            f"numbers in {name})."
+        )
+    if values.dtype.kind not in "biuf":
+        _check_cells(values, name)
+    numbers = values.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        row = int(np.flatnonzero(~np.isfinite(numbers).reshape(n_texts, -1).all(axis=1))[0])
+        raise InputError(f"Input {name} contains infinity at row {row}. Numbers must be finite.")
+    return numbers
+
+
+def _check_cells(values: np.ndarray, name: str) -> None:
+    """Refuse what is no number, though it might be read as one: dates, and str of digits."""
+    for row, cell in enumerate(values.reshape(len(values), -1).astype(object)):
+        odd = [value for value in cell if not isinstance(value, Real | Decimal | np.bool_)]
+        if odd:
+            raise InputError(
+                f"{name} has {str(odd[0])[:60]!r} (type {type(odd[0]).__name__}) at row {row}, where a "
+                "number is expected. Convert it, for example with pd.to_numeric; to learn classes, use "
+                "BertClassifier."
+            )
+
+
+def _like(values: np.ndarray, known: Numbers, name: str) -> np.ndarray:
+    if values.shape[1:] != known.given.shape[1:]:
+        expected = "one number per text" if known.given.ndim == 1 else f"{known.n_outputs} numbers per text"
+        raise InputError(f"{name} has the shape {values.shape}. Expected {expected}, as in the fit.")
+    return values

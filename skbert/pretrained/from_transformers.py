@@ -1,0 +1,156 @@
+"""From a folder of one of transformers' classifiers to a fitted estimator.
+
+What is read of it are the encoder, the layers of its head, and the names of its labels.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from skbert.data.targets import label_values
+from skbert.exceptions import CheckpointError, InputError
+from skbert.network.model import SequenceClassifier
+from skbert.pretrained import checkpoints, families
+from skbert.pretrained.checkpoints import Checkpoint
+from skbert.pretrained.families import FamilyPooler
+from skbert.pretrained.sources import locate
+from skbert.pretrained.traits import check_max_length, check_side, stated_max_length
+from skbert.scopes import trainable
+
+Estimator = TypeVar("Estimator")
+
+
+@trainable()
+def from_pretrained(
+    cls: type[Estimator],
+    model: str | os.PathLike[str],
+    pairs: bool,
+    parameters: dict[str, Any],
+) -> Estimator:
+    """Read a folder of transformers; see `BertClassifier.from_pretrained`."""
+    estimator: Any = cls(model, **parameters)  # type: ignore[call-arg]  # it is one of skbert's
+    estimator._validate_params()
+    folder = locate(model, estimator.revision)
+    dtype = torch.float64 if estimator.precision == "float64" else torch.float32
+    classifier = _read_classifier(folder, dtype)
+    _check_parameters(estimator, classifier.config)
+    names = _stated_labels(folder, classifier.config)
+    attributes, order = _stated_target(cls, folder, names, classifier.config.problem_type)
+    checkpoint = checkpoints.as_checkpoint(classifier.base_model, folder, str(model))
+    if "long_text" not in parameters:
+        check_side(folder)
+    if "max_length" not in parameters:
+        estimator.max_length = stated_max_length(folder, checkpoint.max_positions)
+    check_max_length(estimator.max_length, checkpoint.max_positions, checkpoint.name)
+    vars(estimator).update(
+        attributes,
+        n_features_in_=2 if pairs else 1,
+        model_=_as_skbert(classifier, checkpoint, order),
+        tokenizer_=checkpoints.new_tokenizer(checkpoint.tokenizer_json),
+        max_length_=int(estimator.max_length),
+        long_text_=estimator.long_text,
+    )
+    return estimator
+
+
+def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
+    classifier, report = checkpoints.read_model("AutoModelForSequenceClassification", folder, dtype)
+    family, prefix = classifier.config.model_type, classifier.base_model_prefix
+    layout = families.LAYOUTS.get(family)
+    if layout is None or not families.is_known(layout.activation_of(classifier.config.to_dict())):
+        raise CheckpointError(
+            f"{folder} is of the family {family!r}, whose classifiers are not read; those of "
+            f"{', '.join(families.LAYOUTS)} are. To fine-tune its encoder, use BertClassifier(model).fit(X, "
+            "y)."
+        )
+    missing = set(report["missing_keys"]) | {str(key[0]) for key in report.get("mismatched_keys", ())}
+    if missing and not any(key.startswith(f"{prefix}.") and ".pooler." not in key for key in missing):
+        raise CheckpointError(
+            f"{folder} has no trained classification head (it lacks {sorted(missing)[:3]}). Expected a "
+            "folder as AutoModelForSequenceClassification saves it. To train a head, use "
+            "BertClassifier(model).fit(X, y)."
+        )
+    checkpoints.refuse_other_weights(folder, missing, report["unexpected_keys"], classifier.base_model)
+    return classifier.eval().requires_grad_(False)
+
+
+def _check_parameters(estimator: Any, config: Any) -> None:
+    """Refuse another pooling or head than the classifier has: the model would not be what they say."""
+    pooling = families.pooling_of(config.to_dict())
+    for name, given, own in (
+        ("pooling", estimator.pooling, pooling),
+        ("head_layers", estimator.head_layers, 0),
+    ):
+        if given not in ("auto", own):
+            raise InputError(
+                f"{name}={given!r}, but the classifier has {own!r}. Leave {name} out; to fit a new head on "
+                "its encoder, use BertClassifier(model).fit(X, y)."
+            )
+
+
+def _stated_labels(folder: Path, config: Any) -> list[str]:
+    """Names of the labels in the order of the logits."""
+    stated = config.id2label
+    names = [str(stated[number]) for number in range(len(stated)) if number in stated]
+    if len(names) != len(stated) or len(set(names)) != len(names):
+        raise CheckpointError(
+            f"config.json in {folder} names the labels {stated}. Expected a different name for each."
+        )
+    return names
+
+
+def _stated_target(
+    cls: Any, folder: Path, names: list[str], problem: str | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Fitted attributes of the target, and which logits they take in which order."""
+    n_outputs, order = len(names), np.arange(len(names))
+    is_regression = problem == "regression" or n_outputs == 1
+    if is_regression != cls._learns_numbers:
+        expected, other = (
+            ("a regression model", "BertClassifier")
+            if cls._learns_numbers
+            else ("a classifier with a logit for each of two or more labels", "BertRegressor")
+        )
+        raise CheckpointError(
+            f"The model in {folder} gives {n_outputs} number(s) (problem_type={problem!r}). Expected "
+            f"{expected}; this one is read by {other}.from_pretrained()."
+        )
+    if is_regression:
+        kind = "continuous" if n_outputs == 1 else "continuous-multioutput"
+        none, one = np.zeros(n_outputs), np.ones(n_outputs)  # its head gives numbers in their units
+        return {"target_type_": kind, "target_mean_": none, "target_scale_": one}, order
+    if problem == "multi_label_classification":  # the columns of an indicator matrix keep their order
+        return {"classes_": label_values(names), "target_type_": "multilabel-indicator"}, order
+    order = np.argsort(names)  # labels are sorted, as those of a fit are
+    kind = "binary" if n_outputs == 2 else "multiclass"
+    return {"classes_": label_values(names)[order], "target_type_": kind}, order
+
+
+def _as_skbert(classifier: Any, checkpoint: Checkpoint, order: np.ndarray) -> SequenceClassifier:
+    """The classifier as skbert's model, its logits in another order."""
+    config = classifier.config.to_dict()
+    layout = families.LAYOUTS[config["model_type"]]
+    norm = None if layout.norm is None else classifier.get_submodule(layout.norm)
+    pooler = FamilyPooler(classifier.get_submodule(layout.dense), layout.activation_of(config), norm)
+    encoder = classifier.base_model
+    encoder.pooler = pooler
+    packed = checkpoint.architecture.packed
+    model = SequenceClassifier(
+        encoder,
+        checkpoint.architecture,
+        families.pooling_of(config),
+        len(order),
+        checkpoint.head_dropout,
+        rebuild=(families.build_encoder, (config, packed)),
+    )
+    output = classifier.get_submodule(layout.output)
+    rows = torch.from_numpy(order)
+    model.head.load_state_dict({name: w[rows] for name, w in output.state_dict().items()}, assign=True)
+    # transformers maps the file: whoever wrote over it would change the model, or end the process.
+    model.load_state_dict({name: w.clone() for name, w in model.state_dict().items()}, assign=True)
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,162 @@
+"""From a fitted estimator to a folder that transformers reads as its own classifier.
+
+The weights are laid out as the family's classifier of transformers has them (`families.py`), and put into
+that very class, which writes the folder. What has no equal there is refused before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from skbert.exceptions import InputError, PersistenceError
+from skbert.network.model import SequenceClassifier
+from skbert.persistence.fitted import n_outputs_of
+from skbert.pretrained import families
+from skbert.pretrained.families import Layout
+from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
+from skbert.pretrained.library import quiet
+from skbert.scopes import trainable
+
+# What transformers calls the types of targets; "regression" where it gives what the head gives.
+_PROBLEMS = dict.fromkeys(("binary", "multiclass"), "single_label_classification") | {
+    "multilabel-indicator": "multi_label_classification",
+    "continuous": "regression",
+    "continuous-multioutput": "regression",
+}
+_INSTEAD = "What save() writes and load() reads has no such limits."
+
+
+def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names: Any) -> None:
+    """Write a folder that transformers reads; see `BertClassifier.save_pretrained`."""
+    target = folder_to_write(folder)
+    names = _label_names(estimator, label_names)
+    head = _head_in_units(estimator) if estimator._learns_numbers else estimator.model_.head
+    classifier = _as_transformers(estimator.model_, head, names, _PROBLEMS[estimator.target_type_])
+    write(target, classifier, tokenizer_of(estimator))
+
+
+def _head_in_units(estimator: Any) -> nn.Linear:
+    """The head of a regression that gives numbers in the units of y."""
+    head, scales = estimator.model_.head, torch.from_numpy(estimator.target_scale_)
+    whole = nn.utils.skip_init(nn.Linear, head.in_features, head.out_features, dtype=head.weight.dtype)
+    weight, bias = head.weight.double() * scales[:, None], head.bias.double() * scales
+    whole.load_state_dict({"weight": weight, "bias": bias + torch.from_numpy(estimator.target_mean_)})
+    return whole
+
+
+def _label_names(estimator: Any, given: Any) -> list[str]:
+    classes = np.arange(n_outputs_of(vars(estimator))) if estimator._learns_numbers else estimator.classes_
+    if isinstance(given, str | bytes | set | frozenset | Mapping):
+        raise InputError(
+            f"label_names is a {type(given).__name__}. Expected a name for each label, in the order of "
+            f"classes_: {classes.tolist()[:10]}."
+        )
+    if given is not None:
+        names = [str(name) for name in given]
+    elif estimator.target_type_ not in ("binary", "multiclass") and classes.dtype.kind != "U":
+        names = [f"LABEL_{column}" for column in range(len(classes))]  # as transformers names the nameless
+    else:
+        names = [
+            str(label) for label in (classes.astype(str) if classes.dtype.kind == "M" else classes).tolist()
+        ]
+    if len(names) != len(classes):
+        raise InputError(
+            f"label_names has {len(names)} names. Expected one for each of {len(classes)} labels."
+        )
+    if len(set(names)) < len(names):
+        remedy = "Pass label_names." if given is None else "Pass a different name for each."
+        raise InputError(f"Labels of transformers are str, and {names[:10]} are not all different. {remedy}")
+    return names
+
+
+@trainable()
+def _as_transformers(model: SequenceClassifier, head: nn.Linear, names: list[str], problem: str) -> Any:
+    """The model in the family's own class of transformers."""
+    weights = _weights(model, head, dict(model.config))
+    with quiet() as transformers:
+        config = config_of(
+            model,
+            id2label=dict(enumerate(names)),
+            label2id={name: number for number, name in enumerate(names)},
+            problem_type=problem,
+        )
+        auto = transformers.AutoModelForSequenceClassification
+        classifier = auto.from_config(config, dtype=model.head.weight.dtype)
+    prefix = classifier.base_model_prefix
+    classifier.load_state_dict(
+        {f"{prefix}.{name}": weight for name, weight in model.encoder.state_dict().items()} | weights,
+        assign=True,
+    )
+    return classifier.eval()
+
+
+def _weights(model: SequenceClassifier, head: nn.Linear, config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Weights of the head by the names of the family, or an error that says why there are none."""
+    family = config["model_type"]
+    layout = families.LAYOUTS.get(family)
+    if layout is None:
+        raise PersistenceError(
+            f"Classifiers of the family {family!r} are not written; those of {', '.join(families.LAYOUTS)} "
+            "are. " + _INSTEAD
+        )
+    _check_expressible(model, config)
+    activation = layout.activation_of(config)
+    if model.pooler is None:
+        return _weights_without_pooler(model, head, layout, activation, family)
+    pooler: Any = model.pooler
+    if families.activation_of_pooler(pooler) != activation:
+        raise PersistenceError(
+            f"The pooler's activation is not {activation}, as {family!r} has it. {_INSTEAD}"
+        )
+    layers = {layout.dense: pooler.dense, layout.output: head}
+    if layout.norm is not None:
+        layers[layout.norm] = pooler.norm
+    return {
+        f"{place}.{n}": weight for place, layer in layers.items() for n, weight in layer.state_dict().items()
+    }
+
+
+def _weights_without_pooler(
+    model: SequenceClassifier, head: nn.Linear, layout: Layout, activation: str, family: str
+) -> dict[str, torch.Tensor]:
+    if layout.norm is not None or not families.is_known(activation):
+        obstacle = "a norm" if layout.norm is not None else f"the activation {activation!r}"
+        raise PersistenceError(
+            f"Before its last layer, the head that {family!r} has in transformers has {obstacle}, which no "
+            f"weights can undo; this model's head is one linear layer. {_INSTEAD}"
+        )
+    layers = families.head_of(head.weight, head.bias, activation)
+    if layers is None:
+        raise PersistenceError(
+            f"The head that {family!r} has in transformers can hold {model.hidden_size // 2} classes of this "
+            f"model, which has {model.head.out_features}. {_INSTEAD}"
+        )
+    places = (layout.dense, layout.output)
+    parts = ("weight", "bias")
+    return {
+        f"{place}.{part}": tensor
+        for place, layer in zip(places, layers, strict=True)
+        for part, tensor in zip(parts, layer, strict=True)
+    }
+
+
+def _check_expressible(model: SequenceClassifier, config: dict[str, Any]) -> None:
+    family = config["model_type"]
+    has = families.pooling_of(config)
+    if model.pooling != has:
+        raise PersistenceError(
+            f"The model pools by {model.pooling!r}, and classifiers of the family {family!r} in transformers "
+            f"by {has!r}. Fit with pooling={has!r}. {_INSTEAD}"
+        )
+    odd = [n for n in model.state_dict() if n.partition(".")[0] not in ("encoder", "pooler", "head")]
+    if odd:
+        raise PersistenceError(
+            f"The model has the weights {odd[:3]}, for which classifiers of transformers have no place. Fit "
+            f"without hidden layers in the head, or keep the model in skbert: {_INSTEAD}"
+        )

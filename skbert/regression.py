@@ -1,0 +1,106 @@
+"""What regressors do of their own: numbers → standardized ones, on the way in; and back, on the way out.
+
+torch and transformers take seconds to import: the stages that need them are imported where they run, so that
+constructing and cloning an estimator cost nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from skbert.learning import LearningMixin
+from skbert.prediction import PredictionMixin
+from skbert.training.callbacks import with_callbacks
+from skbert.training.distributed import on_all_ranks
+
+if TYPE_CHECKING:
+    from skbert.data.inputs import Texts
+    from skbert.data.numbers import Numbers, NumbersType
+
+
+class RegressionMixin(PredictionMixin, LearningMixin):
+    """Numbers: `partial_fit` and `predict`."""
+
+    _learns_numbers: ClassVar = True
+    target_type_: NumbersType
+    target_mean_: np.ndarray
+    target_scale_: np.ndarray
+
+    @with_callbacks
+    @on_all_ranks
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train one more epoch, on these texts; the first call starts from the checkpoint.
+
+        The optimizer goes on from call to call (a model that was stored and loaded starts it anew), at a
+        learning rate that rises over the first 20 steps and then stays. The mean and the scale of the numbers
+        stay those of the first call, whose numbers should be such as will come. Sample weights are relative
+        to the other texts of the call. Scores of an earlier validation stay in `history_` alone.
+
+        Parameters
+        ----------
+        X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
+            Texts, or pairs of texts.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Numbers, as in `fit`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each text.
+
+        Returns
+        -------
+        self : BertRegressor
+            If anything fails, the estimator is as it was before the call.
+
+        Raises
+        ------
+        InputError
+            If y has another form than in earlier calls, or a parameter cannot work here: `early_stopping`,
+            `lora`, `freeze` "gradual", `checkpoint`.
+        """
+        known = self._known_target if hasattr(self, "model_") else lambda: None
+        return self._fit_one_epoch(X, y, sample_weight, known)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Number, or numbers, of each text.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
+            As y was in `fit`. Computed in the arithmetic of `precision`.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If texts cannot be used; the first bad row is named.
+        NonFiniteOutputError
+            If the model gives NaN or infinity for a text.
+        """
+        from skbert.data.outputs import in_units
+
+        now = self._as_of_now()
+        return now._run(
+            X, "logits", lambda rows, kind: in_units(rows, now.target_mean_, now.target_scale_, kind)
+        )
+
+    def _known_target(self) -> Numbers:
+        """Mean and scale of the fit, without any text."""
+        from skbert.data.numbers import known_numbers
+
+        return known_numbers(self.target_type_, self.target_mean_, self.target_scale_)
+
+    def _read_target(
+        self, y: Any, texts: Texts, sample_weight: Any, known: Any
+    ) -> tuple[Numbers, np.ndarray, np.ndarray]:
+        """Numbers, what each text weighs, and what each of its numbers."""
+        from skbert.data.numbers import standardize
+        from skbert.data.weights import check_text_weights
+
+        weights = check_text_weights(len(texts), sample_weight)
+        numbers = standardize(y, weights, known)
+        return numbers, weights[:, None], np.ones(numbers.n_outputs)

@@ -1,0 +1,141 @@
+"""`BertRegressor`: its parameters and attributes. Its methods: `learning`, `regression` and `saving`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import RegressorMixin
+
+from skbert.regression import RegressionMixin
+from skbert.saving import SavingMixin
+from skbert.training.callbacks import CallbackSupportMixin
+
+
+class BertRegressor(CallbackSupportMixin, RegressorMixin, SavingMixin, RegressionMixin):
+    """Fine-tune a pretrained BERT to read numbers off strings, behind scikit-learn's interface.
+
+    `BertClassifier` for numbers in place of labels: ratings, prices, how alike two texts are. One number per
+    text, or several. The loss is the squared error of the numbers, standardized by their mean and standard
+    deviation over the training texts.
+
+    Parameters
+    ----------
+    model : str or path, default="sentence-transformers/all-MiniLM-L6-v2"
+        Pretrained checkpoint: a name on the hub, or a folder as `save_pretrained` writes it.
+    revision : str, default=None
+        Branch, tag or commit on the hub; None is the main branch.
+    max_length : int, default=256
+        Tokens per text or pair, special tokens included.
+    long_text : {"head", "head_tail", "windows"}, default="head"
+        What is read of longer texts: their beginning, both ends, or all of them in windows that overlap by
+        half, whose numbers are averaged.
+    pooling : {"auto", "cls", "mean", "max"}, default="auto"
+        How the states of a text's tokens become one vector; "auto" follows the checkpoint.
+    head_layers : int, default=0
+        Hidden layers of the head.
+    head_init : {"auto", "linear_probe", "random"}, default="auto"
+        Start of the head: a ridge regression on the frozen encoder's embeddings (of 20,000 texts at most), or
+        random. "auto" takes the first where it predicts held-out training texts better than their mean does;
+        `head_init_` tells.
+    dropout : float, default=None
+        Probability of every dropout, in [0, 1); None keeps the checkpoint's own.
+    epochs : int or "auto", default="auto"
+        Passes over the training texts. "auto" is 3, or as many as make 200 optimizer steps, up to 15.
+    batch_size : int, default=16
+        Texts, or windows of them, that one optimizer step sees.
+    learning_rate : float or "auto", default="auto"
+        Peak learning rate. "auto" is 1e-4 for encoders up to a width of 384 and falls in proportion to the
+        width; with `lora` it is ten times that.
+    weight_decay : float, default=0.01
+        Decoupled weight decay of all weights but biases and norms.
+    warmup_ratio : float, default=0.1
+        Fraction of the optimizer steps over which the rate rises from zero; it then falls linearly to zero.
+    max_grad_norm : float, default=1.0
+        Gradients are scaled down to this Euclidean norm; None turns clipping off.
+    freeze : int, "embeddings", "encoder" or "gradual", default=0
+        What does not train: the embeddings and that many of the lowest layers, the embeddings alone, or all
+        but the head; "gradual" lets the layers join from the top.
+    lora : int or peft.LoraConfig, default=None
+        Train low-rank adapters in place of the encoder's own weights: a rank, or a configuration.
+    gradient_checkpointing : bool, default=False
+        Less memory, more time, the same result.
+    layer_decay : float, default=1.0
+        Factor of the learning rate per layer of distance from the head, in (0, 1].
+    early_stopping : bool, default=False
+        Whether to end the fit when the validation score has not improved for `n_iter_no_change` epochs.
+        Without `X_val` in `fit`, a random `validation_fraction` of the texts is held out of training.
+    validation_fraction : float, default=0.1
+        Fraction of the texts held out for early stopping, in (0, 1).
+    n_iter_no_change : int, default=2
+        Epochs without a better validation score before the fit ends.
+    scoring : str or callable, default=None
+        Validation score, higher is better: a name of scikit-learn's scorers, or a callable
+        ``(estimator, None, y)``; None is R².
+    warm_start : bool, default=False
+        Whether `fit` on a fitted estimator goes on from its weights; mean and scale stay, too.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
+        number of threads gives the same model.
+    device : str, default="auto"
+        "auto" takes a CUDA GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1".
+    precision : {"auto", "bfloat16", "float16", "float32", "float64", "int8"}, default="auto"
+        Arithmetic of the encoder, in fit and predict.
+    memory : str, path or joblib.Memory, default=None
+        Folder in which what fits share is kept on disk.
+    verbose : int, default=0
+        1 shows progress bars on stderr.
+    checkpoint : str or path, default=None
+        Folder in which `fit` keeps its state while it runs, to go on from there if it is killed.
+
+    Attributes
+    ----------
+    target_type_ : {"continuous", "continuous-multioutput"}
+        One number per text, or rows of them.
+    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
+        Mean and standard deviation of y over the training texts, as weighted. The model gives
+        standardized numbers.
+    n_features_in_ : int
+        Text columns seen in `fit`: 1, or 2 for pairs.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the text columns, if `X` was a DataFrame with str column names.
+    checkpoint_ : str
+        The checkpoint that was fitted.
+    n_iter_ : int
+        Epochs run; calls of `partial_fit` add one each.
+    head_init_ : {"linear_probe", "random", "pretrained"}
+        How the head was started.
+    learning_rate_ : float
+        Peak learning rate used.
+    max_length_, long_text_ : int, str
+        As fitted; predictions use them too.
+    loss_curve_ : list of float
+        Mean training loss of each epoch. 1 is what the mean of y has for all texts.
+    validation_scores_, best_validation_score_, history_ : list of float, float, list of dict
+        Validation score of each epoch of the last fit, the highest of them, and both losses and scores as
+        rows of a DataFrame.
+    truncated_fraction_ : float
+        Fraction of the training texts of which some tokens were not read.
+    model_ : SequenceClassifier
+        The fine-tuned torch module, on the CPU.
+    tokenizer_ : tokenizers.Tokenizer
+        The checkpoint's tokenizer.
+    adapters_ : dict of str to tuple of ndarray
+        What `lora` added.
+
+    See Also
+    --------
+    BertClassifier : The same parameters and attributes, described in full; their sources.
+
+    Examples
+    --------
+    >>> from skbert import BertRegressor
+    >>> texts = ["a warm and funny film", "dull from start to end", "I loved it", "a waste of time"]
+    >>> regressor = BertRegressor(random_state=0).fit(texts, [4.5, 1.5, 5.0, 1.0])
+    >>> bool(regressor.predict(["lovely and funny"])[0] > regressor.predict(["dull"])[0])
+    True
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
