@@ -6,6 +6,7 @@ constructing and cloning an estimator cost nothing.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -188,15 +189,15 @@ class LearningMixin(ParametersMixin):
         kept = {name: value for name, value in vars(self).items() if name not in stale}
         self.__dict__ = kept | attributes
 
+    @abstractmethod
     def _known_target(self) -> Target:
         """What the fit knows of its target, without any text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _read_target(
         self, y: Any, texts: Texts, sample_weight: Any, known: Any
     ) -> tuple[Target, np.ndarray, np.ndarray]:
         """What is to be learned, in the terms of what is `known`; the weights of texts, and of outputs."""
-        raise NotImplementedError
 
     def __getstate__(self) -> Any:
         state = super().__getstate__()
