@@ -55,6 +55,8 @@ def run_model(
     Raises
     ------
     NonFiniteOutputError
+    CheckpointError
+        If a token id is none of the encoder's.
     """
     return run_working_model(replica(model, runtime), encodings, runtime, output, progress, model)
 
@@ -71,6 +73,7 @@ def run_working_model(
 
     `wide` is the model that it is a replica of, if it is one.
     """
+    encodings.check_ids(model.encoder.get_input_embeddings().num_embeddings)
     function = model.forward if output == "logits" else model.embed
     width = model.head.out_features if output == "logits" else model.hidden_size
     rows = np.empty((len(encodings), width), dtype=wide_dtype(runtime))

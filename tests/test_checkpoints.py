@@ -332,3 +332,21 @@ def test_what_is_no_encoder_of_token_ids(family, settings, folder, reviews):
     drop_tensors(folder, "pooler")
     with pytest.raises(CheckpointError, match=f"{folder}.*(family|lacks|could not be read)"):
         BertClassifier(folder).fit(*map(list, reviews))
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])  # packed and padded
+def test_tokens_that_the_encoder_does_not_know(family, tmp_path, reviews):
+    texts, labels = map(list, reviews)
+    folder = build_checkpoint(family, tmp_path / "folder")
+    settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    added = settings["added_tokens"][-1] | {"id": 100_000, "content": "qwerty", "special": False}
+    settings["added_tokens"].append(added)
+    (folder / "tokenizer.json").write_text(json.dumps(settings), encoding="utf-8")
+    classifier = BertClassifier(folder, epochs=1, max_length=32, head_init="random").fit(texts, labels)
+    unknown = r"gives the token id \d+, but the encoder has embeddings for \d+ ids"
+    with pytest.raises(CheckpointError, match=unknown):
+        classifier.predict(["a qwerty film"])
+    with pytest.raises(CheckpointError, match=unknown):
+        classifier.fit([*texts, "a qwerty film"], [*labels, "pos"])
+    with pytest.raises(CheckpointError, match=unknown):
+        classifier.fit(texts, labels, X_val=["qwerty"], y_val=["pos"])

@@ -20,7 +20,7 @@ from skbert.caching.cache import Cache
 from skbert.data.inputs import Texts
 from skbert.data.template import Template
 from skbert.data.tokens import token_ids
-from skbert.exceptions import InputError
+from skbert.exceptions import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -49,6 +49,15 @@ class Encodings:
     def lengths(self) -> np.ndarray:
         """Tokens per row, special ones included; shape (n_rows,), int64."""
         return np.diff(self.offsets)
+
+    def check_ids(self, n_ids: int) -> None:
+        """Refuse ids beyond an encoder's table of `n_ids` rows, which a GPU would not survive."""
+        if len(self.ids) and int(self.ids.max()) >= n_ids:
+            raise CheckpointError(
+                f"The tokenizer gives the token id {self.ids.max()}, but the encoder has embeddings for "
+                f"{n_ids} ids: tokens were added to the tokenizer and not to the model. In transformers, "
+                "model.resize_token_embeddings(len(tokenizer)) gives it them; save both again."
+            )
 
     def take(self, rows: np.ndarray) -> Encodings:
         """The given rows, in that order, each as a text of its own."""

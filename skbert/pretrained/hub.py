@@ -88,6 +88,8 @@ def download(name: str, revision: str | None, hint: str) -> Path:
             name, revision=revision, timeout=huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT
         )
     except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
         _in_vain.add((name, revision))
         raise CheckpointError(_explained(name, revision, error, _OUT_OF_REACH) + hint) from error
     try:

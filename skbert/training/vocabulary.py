@@ -67,6 +67,9 @@ def compact(
         Of an optimizer that goes on: the rows that it moved before move on, whether they occur or not.
     """
     full = model.encoder.get_input_embeddings()
+    for some in encodings:
+        if some is not None:
+            some.check_ids(full.num_embeddings)
     name = next(n for n, p in model.named_parameters() if p is full.weight)
     if not model.architecture.packed:
         return list(encodings), FullVocabulary(full.weight.detach(), torch.arange(full.num_embeddings), name)
