@@ -350,3 +350,22 @@ def test_tokens_that_the_encoder_does_not_know(family, tmp_path, reviews):
         classifier.fit([*texts, "a qwerty film"], [*labels, "pos"])
     with pytest.raises(CheckpointError, match=unknown):
         classifier.fit(texts, labels, X_val=["qwerty"], y_val=["pos"])
+
+
+@pytest.mark.parametrize("name", ["<s>", "</s>", "<pad>"])
+def test_positions_where_the_padding_token_frames_texts(name, tmp_path, reviews):
+    """RoBERTa's positions are counted without the padding id, and the ends of a text may be of that id."""
+    folder = build_checkpoint("roberta", tmp_path / "folder")
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    config["pad_token_id"] = tokenizer.convert_tokens_to_ids(name)
+    (folder / "config.json").write_text(json.dumps(config))
+    texts, labels = map(list, reviews)
+    classifier = BertClassifier(folder, epochs=1, max_length=64, pooling="mean", precision="float32")
+    classifier.fit(texts, labels).save_encoder(tmp_path / "encoder")
+    assert classifier.model_.architecture.packed == (name == "<pad>")
+    encoder = transformers.AutoModel.from_pretrained(tmp_path / "encoder")
+    for text in texts[:3]:
+        with torch.no_grad():
+            states = encoder(**tokenizer(text, return_tensors="pt")).last_hidden_state
+        np.testing.assert_allclose(classifier.transform([text])[0], states[0].mean(dim=0), atol=1e-5)

@@ -118,8 +118,8 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
     """An encoder that was read from a folder, and all that skbert needs to know of it."""
     config = encoder.config
     _check_it_runs(encoder, folder)
-    tokenizer_json, input_names = _read_tokenizer(folder)
-    architecture = architecture_of(encoder, input_names)
+    tokenizer_json, input_names, frame = _read_tokenizer(folder)
+    architecture = architecture_of(encoder, input_names, frame)
     with quiet() as transformers:
         forward = reads_forward(encoder, transformers)
     config._attn_implementation = _attention_of(architecture.packed)
@@ -242,8 +242,8 @@ def _attention_of(packed: bool) -> str:
     return _ATTENTION
 
 
-def _read_tokenizer(folder: Path) -> tuple[str, list[str]]:
-    """The raw tokenizer as JSON, truncation and padding reset; and the inputs that it gives transformers."""
+def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
+    """The raw tokenizer as JSON, truncation and padding reset; what it gives transformers; its frame's ids."""
     # transformers would make up an empty tokenizer, in which every word is unknown.
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise CheckpointError(
@@ -262,7 +262,7 @@ def _read_tokenizer(folder: Path) -> tuple[str, list[str]]:
         )
     backend.no_truncation()
     backend.no_padding()
-    return backend.to_str(), list(tokenizer.model_input_names)
+    return backend.to_str(), list(tokenizer.model_input_names), backend.encode("").ids
 
 
 def new_tokenizer(tokenizer_json: str) -> Tokenizer:

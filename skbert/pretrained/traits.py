@@ -24,7 +24,7 @@ _MIN_LENGTH = 8  # of the parameter max_length
 _PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
 
 
-def architecture_of(encoder: Any, input_names: Sequence[str]) -> Architecture:
+def architecture_of(encoder: Any, input_names: Sequence[str], frame: Sequence[int] = ()) -> Architecture:
     """How an encoder wants its input.
 
     Parameters
@@ -32,17 +32,22 @@ def architecture_of(encoder: Any, input_names: Sequence[str]) -> Architecture:
     encoder : nn.Module
     input_names : sequence of str
         What its tokenizer gives it in transformers: without "token_type_ids" all segments are 0 there.
+    frame : sequence of int
+        Ids of the special tokens around each text.
     """
     config = encoder.config
     accepted = inspect.signature(encoder.forward).parameters
     family = config.model_type
     absolute = getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
-    packed = family in _PACKED_FAMILIES and absolute and not getattr(config, "is_decoder", False)
+    offset = _position_offset(encoder)
+    # Where positions depend on the padding id and that stands in texts, too, transformers must count them.
+    counts = offset == 0 or offset - 1 not in frame
+    packed = family in _PACKED_FAMILIES and absolute and counts and not getattr(config, "is_decoder", False)
     # Families without that entry take any number for a segment, such as XLNet.
     n_segments = getattr(config, "type_vocab_size", _ANY) or 0
     return Architecture(
         packed=packed,
-        position_offset=_position_offset(encoder),
+        position_offset=offset,
         takes_positions=packed and "position_ids" in accepted,
         takes_segments="token_type_ids" in accepted and "token_type_ids" in input_names and n_segments > 0,
         pad_id=getattr(config, "pad_token_id", None) or 0,
