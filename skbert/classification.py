@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
 
 from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin
@@ -20,13 +22,14 @@ if TYPE_CHECKING:
     from skbert.data.labels import Labels, LabelsType
 
 
-class ClassificationMixin(PredictionMixin, LearningMixin):
+class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
     """Classes and labels: `partial_fit`, predictions, probabilities."""
 
     _learns_numbers: ClassVar = False
-    class_weight: Any
-    classes_: np.ndarray
-    target_type_: LabelsType
+    if TYPE_CHECKING:
+        class_weight: Any
+        classes_: np.ndarray
+        target_type_: LabelsType
 
     @with_callbacks
     @on_all_ranks
@@ -158,6 +161,29 @@ class ClassificationMixin(PredictionMixin, LearningMixin):
         from skbert.data import outputs
 
         return self._as_of_now()._run(X, "logits", outputs.decision_values)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy: the share of texts whose label is predicted, or all of whose labels are.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Labels, in any form that `fit` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each text.
+
+        Returns
+        -------
+        float
+        """
+        from skbert.data.targets import as_input_error, knowing_classes, label_values
+
+        check_is_fitted(self)
+        with as_input_error(), knowing_classes():
+            labels = label_values(y)
+        return super().score(X, labels, sample_weight)
 
     def _known_to_partial_fit(self, y: Any, classes: Any) -> Labels:
         from skbert.data.labels import check_same_classes, known_labels

@@ -8,7 +8,6 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from sklearn.base import ClassifierMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skbert.classification import ClassificationMixin
@@ -18,9 +17,11 @@ from skbert.training.callbacks import CallbackSupportMixin
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+else:
+    LoraConfig = Any  # for those who resolve type hints, such as makers of command lines
 
 
-class BertClassifier(CallbackSupportMixin, ClassifierMixin, SavingMixin, ClassificationMixin):
+class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     """Fine-tune a pretrained BERT on strings, behind scikit-learn's interface.
 
     Texts are tokenized inside, packed without padding, and a pretrained encoder with a new head is

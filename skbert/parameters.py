@@ -14,6 +14,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+else:
+    LoraConfig = Any  # for those who resolve type hints, such as makers of command lines
 
 
 class ParametersMixin(BaseEstimator):

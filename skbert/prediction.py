@@ -31,15 +31,16 @@ if TYPE_CHECKING:
 class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """What all predictions do, and embeddings, from the fitted attributes named below."""
 
-    target_type_: TargetType
-    n_features_in_: int
-    model_: SequenceClassifier
-    tokenizer_: Tokenizer
-    max_length_: int
-    long_text_: LongText
-    device: str
-    precision: str
-    verbose: int
+    if TYPE_CHECKING:  # these types are not there when somebody resolves the class's hints
+        target_type_: TargetType
+        n_features_in_: int
+        model_: SequenceClassifier
+        tokenizer_: Tokenizer
+        max_length_: int
+        long_text_: LongText
+        device: str
+        precision: str
+        verbose: int
 
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from sklearn.base import RegressorMixin
 
 from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from skbert.data.numbers import Numbers, NumbersType
 
 
-class RegressionMixin(PredictionMixin, LearningMixin):
+class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
     """Numbers: `partial_fit` and `predict`."""
 
     _learns_numbers: ClassVar = True
-    target_type_: NumbersType
-    target_mean_: np.ndarray
-    target_scale_: np.ndarray
+    if TYPE_CHECKING:
+        target_type_: NumbersType
+        target_mean_: np.ndarray
+        target_scale_: np.ndarray
 
     @with_callbacks
     @on_all_ranks

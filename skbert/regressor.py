@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.base import RegressorMixin
-
 from skbert.regression import RegressionMixin
 from skbert.saving import SavingMixin
 from skbert.training.callbacks import CallbackSupportMixin
 
 
-class BertRegressor(CallbackSupportMixin, RegressorMixin, SavingMixin, RegressionMixin):
+class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
     """Fine-tune a pretrained BERT to read numbers off strings, behind scikit-learn's interface.
 
     `BertClassifier` for numbers in place of labels: ratings, prices, how alike two texts are. One number per

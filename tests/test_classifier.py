@@ -530,3 +530,15 @@ def test_trained_on_cuda_pickles_for_a_cpu(tiny_bert, reviews, tmp_path):
     joblib.dump(classifier, tmp_path / "model.joblib")
     again = joblib.load(tmp_path / "model.joblib").set_params(device="cpu", precision="float32")
     np.testing.assert_allclose(again.predict_proba(texts), classifier.predict_proba(texts), atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "bool[pyarrow]", "int8[pyarrow]", object, bool])
+def test_score_takes_labels_in_any_form_that_fit_does(dtype, make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    plain = pd.DataFrame({"good": [label == "pos" for label in labels], "film": ["film" in t for t in texts]})
+    Y = plain.astype(dtype)
+    classifier = make_classifier().fit(texts, Y)
+    expected = float((classifier.predict(texts) == plain.to_numpy()).all(axis=1).mean())
+    assert classifier.score(texts, Y) == expected
+    with pytest.raises(InputError, match="missing label"):
+        classifier.score(texts, [*labels[:-1], None])

@@ -1,5 +1,7 @@
 """Every container becomes the same texts; every bad cell is named."""
 
+import collections.abc
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -135,6 +137,34 @@ def test_empty(X):
 def test_more_than_two_columns(X):
     with pytest.raises(InputError, match=r"[34] columns"):
         check_texts(X)
+
+
+class Lazy(collections.abc.Sequence):
+    """Reads its rows from somewhere, as a column of Hugging Face's datasets does."""
+
+    def __init__(self, rows):
+        self.rows, self.reads = rows, 0
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, place):
+        self.reads += 1
+        return self.rows[place]
+
+
+def test_a_sequence_is_read_in_one_slice():
+    lazy = Lazy(["a", "b", "c"])
+    assert check_texts(lazy).first == ["a", "b", "c"]
+    assert lazy.reads == 1
+    assert check_texts(collections.deque(["a", "b"])).first == ["a", "b"]
+
+
+def test_frames_that_are_not_pandas_own():
+    frames = pytest.importorskip("dask.dataframe")
+    table = pd.DataFrame({"question": ["a", "b", "c"], "answer": ["d", "e", "f"]})
+    for X in (table, table["question"]):
+        assert check_texts(frames.from_pandas(X, npartitions=2)) == check_texts(X)
 
 
 def test_other_dimensions():

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array, csr_matrix
 from sklearn.exceptions import DataConversionWarning
@@ -291,6 +292,14 @@ def test_other_sequences_are_read_as_lists(wrap):
     assert encode_labels(wrap(["b", "a", "b"]), 3).codes.tolist() == [1, 0, 1]
     with pytest.raises(InputError, match=r"missing label.*row 1"):
         encode_labels(wrap(["b", float("nan"), "a"]), 3)
+
+
+def test_tables_of_arrow():
+    table = pa.table({"refund": [1, 0, 1], "card": [0, 1, 1]})
+    for y in (table, table.to_batches()[0]):
+        labels = encode_labels(y, 3)
+        assert labels.classes.tolist() == ["refund", "card"]
+        assert labels.codes.tolist() == [[1, 0], [0, 1], [1, 1]]
 
 
 @pytest.mark.parametrize("labels", [["b", "a", "b"], [2, 1, 2]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.utils._param_validation import InvalidParameterError
 
-from skbert import BertClassifier, SkbertError
+from skbert import BertClassifier, BertRegressor, SkbertError
 
 WRONG_TYPE = {
     "model": [3, None, ["a"], b"bytes"],
@@ -144,16 +145,36 @@ def test_every_parameter_has_a_constraint():
     assert set(BertClassifier._parameter_constraints) == set(PARAMETERS)
 
 
-def test_every_parameter_is_documented_in_order():
+@pytest.mark.parametrize("estimator", [BertClassifier, BertRegressor])
+def test_every_parameter_is_documented_in_order(estimator):
     section = re.search(
-        r"Parameters\n\s*-+\n(.*?)\n\s*Attributes\n\s*-+\n", inspect.getdoc(BertClassifier), re.DOTALL
+        r"Parameters\n\s*-+\n(.*?)\n\s*Attributes\n\s*-+\n", inspect.getdoc(estimator), re.DOTALL
     )
     documented = re.findall(r"^(\w+) : (.+)$", section[1], re.MULTILINE)
-    assert [name for name, _ in documented] == PARAMETERS
+    signature = inspect.signature(estimator).parameters
+    assert [name for name, _ in documented] == list(signature)
     for name, description in documented:
-        default = SIGNATURE[name].default
+        default = signature[name].default
         shown = f'"{default}"' if isinstance(default, str) else str(default)
         assert description.endswith(f"default={shown}"), f"{name}: {description}"
+
+
+def test_a_regressor_has_all_parameters_but_those_of_classes():
+    own = inspect.signature(BertRegressor).parameters
+    assert [name for name in PARAMETERS if name not in own] == ["label_smoothing", "class_weight"]
+    assert all(own[name] == SIGNATURE[name] for name in own)
+    assert set(BertRegressor._parameter_constraints) == set(own)
+    with pytest.raises(InvalidParameterError, match="The 'epochs' parameter of BertRegressor"):
+        BertRegressor(epochs=0).fit(["a", "b"], [1, 2])
+
+
+@pytest.mark.parametrize("estimator", [BertClassifier, BertRegressor])
+def test_type_hints_can_be_resolved(estimator):
+    """By makers of command lines and of configurations."""
+    typing.get_type_hints(estimator)
+    assert {*typing.get_type_hints(estimator.__init__)} > {*inspect.signature(estimator).parameters}
+    for method in ("fit", "partial_fit", "predict", "score", "save", "load", "from_pretrained"):
+        inspect.signature(getattr(estimator, method), eval_str=True)
 
 
 def test_only_the_model_is_positional():

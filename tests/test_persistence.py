@@ -812,3 +812,30 @@ def test_pickles_of_other_families(fitted):
     fitted.model_.rebuild = (build, (config | {"model_type": "ernie"}, packed))  # a BERT by another name
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.decision_function(TEXTS), fitted.decision_function(TEXTS))
+
+
+def test_weights_that_are_none_any_more(fitted, tmp_path):
+    import pickle
+    from copy import deepcopy
+
+    from torch.nn.utils import parametrizations, parametrize, prune
+
+    for change, back in (
+        (
+            lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5),
+            lambda layer: prune.remove(layer, "weight"),
+        ),
+        (
+            parametrizations.weight_norm,
+            lambda layer: parametrize.remove_parametrizations(layer, "weight"),
+        ),
+    ):
+        changed = deepcopy(fitted)
+        change(changed.model_.head)
+        for keep in (pickle.dumps, lambda c: c.save(tmp_path / "model")):
+            with pytest.raises(PersistenceError, match=r"head\.weight of model_ is no plain weight any more"):
+                keep(changed)
+        assert not (tmp_path / "model").exists()
+        back(changed.model_.head)
+        saved(changed, tmp_path / "model")
+        (tmp_path / "model").unlink()

@@ -1,10 +1,13 @@
 """The head's start against scikit-learn's logistic regression."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from skbert import BertRegressor
 from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
@@ -182,3 +185,25 @@ def test_numbers_that_are_all_the_same_leave_the_random_head(tiny_bert):
     before = model.head.weight.clone()
     assert not start_from_probe(model, embeddings, np.zeros((90, 1)), weights)
     assert torch.equal(model.head.weight, before)
+
+
+@pytest.mark.parametrize("probe", [LogisticRegression, Ridge])
+def test_who_watches_scikit_learns_fits_sees_no_probe(probe, make_classifier, reviews, monkeypatch):
+    """As mlflow's autologging does, which would store the probe as a model of the user's."""
+    seen = []
+
+    @functools.wraps(probe.fit)
+    def watched(estimator, *args, real=probe.fit, **kwargs):
+        seen.append(estimator)
+        return real(estimator, *args, **kwargs)
+
+    texts, labels = map(list, reviews)
+    estimator = make_classifier() if probe is LogisticRegression else BertRegressor(make_classifier().model)
+    y = labels if probe is LogisticRegression else range(24)
+    expected = estimator.set_params(epochs=1, max_length=32, random_state=0).fit(texts, y).transform(texts)
+    monkeypatch.setattr(probe, "fit", watched)
+    assert estimator.fit(texts, y).head_init_ == "linear_probe"
+    np.testing.assert_array_equal(estimator.transform(texts), expected)
+    assert not seen
+    probe().fit([[0.0], [1.0]], [0, 1])
+    assert len(seen) == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,16 +134,30 @@ def _columns(X: Any, name: str) -> list[list[Any]]:
         cells[np.ma.getmaskarray(X)] = None
         X = cells
     if hasattr(X, "iloc") and hasattr(X, "columns"):
-        return [X.iloc[:, i].astype(object).tolist() for i in range(X.shape[1])]
+        return [np.asarray(X.iloc[:, i].astype(object)).tolist() for i in range(len(X.columns))]
     if hasattr(X, "iloc"):
-        return [X.astype(object).tolist()]
+        return [np.asarray(X.astype(object)).tolist()]
     if isinstance(X, list | tuple):
         return _columns_of_rows(X, name)
     if hasattr(X, "__array__") or hasattr(X, "__array_interface__"):
         return _columns_of_array(np.asarray(X), name)
     if isinstance(X, Sequence):
-        return _columns_of_rows(list(X), name)
-    raise InputTypeError(f"{name} is a {type(X).__name__}. {_EXPECTED}; for an iterator pass list(X).")
+        return _columns_of_rows(rows_of(X), name)
+    remedy = (
+        "of a table pass a column, such as X['text']"
+        if hasattr(X, "column_names")
+        else "for an iterator pass list(X)"
+    )
+    raise InputTypeError(f"{name} is a {type(X).__name__}. {_EXPECTED}; {remedy}.")
+
+
+def rows_of(sequence: Sequence[Any]) -> list[Any]:
+    """A sequence as a list; in one slice, if that is one: some read each row from a file."""
+    with suppress(TypeError):  # a deque has no slices
+        rows = sequence[:]
+        if isinstance(rows, list) and len(rows) == len(sequence):
+            return rows
+    return list(sequence)
 
 
 def _columns_of_array(array: np.ndarray, name: str) -> list[list[Any]]:

@@ -14,6 +14,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from skbert.data.inputs import rows_of
 from skbert.exceptions import InputError, holding_warning_filters, warn
 
 
@@ -93,7 +94,8 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
 
 def names_of_columns(y: Any) -> np.ndarray | None:
     """What a DataFrame calls the columns of an indicator matrix, if it has another str for each."""
-    names = list(getattr(y, "columns", ()))
+    # Arrow's tables have names where those of others have columns.
+    names = list(getattr(y, "column_names", getattr(y, "columns", ())))
     if not names or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
         return None
     return label_values([str(name) for name in names])
@@ -122,7 +124,7 @@ def _unwrapped(y: Any, name: str) -> Any:
         cells[np.ma.getmaskarray(y)] = None
         return cells
     if isinstance(y, Sequence) and not isinstance(y, list | tuple | memoryview | array):
-        y = y if hasattr(y, "__array__") else list(y)
+        y = y if hasattr(y, "__array__") else rows_of(y)
     if isinstance(y, list | tuple) and y and all(isinstance(r, list | tuple) and len(r) == 1 for r in y):
         _warn_of_column((len(y), 1), name)
         return [row[0] for row in y]

@@ -67,7 +67,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.nd
     Raises
     ------
     PersistenceError
-        If its encoder is of none of the `FAMILIES`.
+        If its encoder is of none of the `FAMILIES`, or a weight has become something else.
     """
     builders = {function: name for name, function in _BUILDERS.items()}
     build, (config, *arguments) = model.rebuild
@@ -77,6 +77,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.nd
             f"holds {', '.join(FAMILIES)}. Keep this estimator with joblib.dump, whose files can run code "
             "when they are loaded."
         )
+    _check_weights_are_plain(model)
     config = {k: v for k, v in config.items() if k not in _NOT_OF_AN_ENCODER and not k.startswith("_")}
     settings = {
         "architecture": {n: getattr(model.architecture, n) for n in Architecture.__slots__},
@@ -92,6 +93,19 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.nd
         "arguments": arguments,
         "settings": settings,
     }, arrays
+
+
+def _check_weights_are_plain(model: SequenceClassifier) -> None:
+    """Refuse weights that somebody has pruned, parametrized or quantized: a new model would not find them."""
+    for place, module in model.named_modules():
+        for name in ("weight", "bias"):
+            now = getattr(module, name, None)
+            if name not in module._parameters and (torch.is_tensor(now) or callable(now)):
+                raise PersistenceError(
+                    f"{place}.{name} of model_ is no plain weight any more: it was pruned, parametrized or "
+                    "quantized. Make it one first, for example with torch.nn.utils.prune.remove or "
+                    "torch.nn.utils.parametrize.remove_parametrizations."
+                )
 
 
 @trainable()

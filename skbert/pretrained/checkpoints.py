@@ -243,7 +243,7 @@ def _attention_of(packed: bool) -> str:
 
 
 def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
-    """The tokenizer as JSON, truncation and padding reset; what it gives transformers; ids around each text."""
+    """The tokenizer as JSON, without truncation or padding; what it gives transformers; ids around a text."""
     # transformers would make up an empty tokenizer, in which every word is unknown.
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise CheckpointError(

@@ -18,7 +18,9 @@ all.
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,7 +143,8 @@ def fit_probe(
     of_rows = weights if weights.ndim == 1 else weights.mean(axis=1)
     norm = float(np.average(np.linalg.norm(embeddings, axis=1), weights=of_rows))
     if are_numbers(codes):
-        ridge = Ridge(alpha=float(of_rows.sum()) / _ROWS_PER_CLASS).fit(embeddings / norm, codes, of_rows)
+        ridge = Ridge(alpha=float(of_rows.sum()) / _ROWS_PER_CLASS)
+        _fit_unseen(ridge, embeddings / norm, codes, of_rows)
         return np.atleast_2d(ridge.coef_) / norm, np.atleast_1d(ridge.intercept_)
     strength = _inverse_penalty(codes, weights, n_outputs)
     if codes.ndim == 2:
@@ -175,7 +178,15 @@ def _logistic_regression(
         # A start that has not converged is still a start: training goes on from it. And whether there are
         # many classes for so few texts was said, if at all, when y was checked.
         warnings.simplefilter("ignore", UserWarning)
-        return LogisticRegression(C=strength, max_iter=200).fit(X, y, sample_weight=weights)
+        return _fit_unseen(LogisticRegression(C=strength, max_iter=200), X, y, weights)
+
+
+def _fit_unseen(probe: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Any:
+    """Fit past what may be wrapped around the method.
+
+    mlflow's autologging would take the probe for a model of the user's, and log and store it.
+    """
+    return inspect.unwrap(type(probe).fit)(probe, X, y, sample_weight=weights)
 
 
 def _constant(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:
