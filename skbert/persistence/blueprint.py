@@ -99,8 +99,8 @@ def _check_weights_are_plain(model: SequenceClassifier) -> None:
     """Refuse weights that somebody has pruned, parametrized or quantized: a new model would not find them."""
     for place, module in model.named_modules():
         for name in ("weight", "bias"):
-            now = getattr(module, name, None)
-            if name not in module._parameters and (torch.is_tensor(now) or callable(now)):
+            now, stored = getattr(module, name, None), {**module._parameters, **module._buffers}
+            if name not in stored and (torch.is_tensor(now) or callable(now)):
                 raise PersistenceError(
                     f"{place}.{name} of model_ is no plain weight any more: it was pruned, parametrized or "
                     "quantized. Make it one first, for example with torch.nn.utils.prune.remove or "
