@@ -62,7 +62,11 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
             If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
             here: `early_stopping`, `lora`, `class_weight` "balanced", `freeze` "gradual", `checkpoint`.
         """
-        return self._fit_one_epoch(X, y, sample_weight, lambda: self._known_to_partial_fit(y, classes))
+
+        def read(texts: Texts) -> tuple[Labels, np.ndarray, np.ndarray]:
+            return self._read_target(y, texts, sample_weight, self._known_to_partial_fit(y, classes))
+
+        return self._fit_one_epoch(X, y, sample_weight, read)
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class of each text, or an indicator of the labels likelier than not.

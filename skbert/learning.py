@@ -104,13 +104,15 @@ class LearningMixin(ParametersMixin):
             self._keep(self._attributes(fitted, data) | names)
         return self
 
-    def _fit_one_epoch(self, X: Any, y: Any, sample_weight: Any, known_target: Callable[[], Any]) -> Self:
-        """`partial_fit`; `known_target` tells what earlier calls, or this one, say of the target."""
+    def _fit_one_epoch(
+        self, X: Any, y: Any, sample_weight: Any, read: Callable[[Texts], tuple[Any, np.ndarray, np.ndarray]]
+    ) -> Self:
+        """`partial_fit`; `read` gives what `_read_target` does."""
         self._validate_params()
         check_partial_fit(self._settings())
         texts = check_texts(X)
         names = column_names(X, self if hasattr(self, "model_") else None)
-        target, of_texts, of_outputs = self._read_target(y, texts, sample_weight, known_target())
+        target, of_texts, of_outputs = read(texts)
         start = start_from(self, texts, getattr(self, "_moments", None)) if hasattr(self, "model_") else None
         from skbert.fitting import FitData, fit_texts
 

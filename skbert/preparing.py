@@ -20,6 +20,7 @@ from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
 from skbert.starting import Start
 from skbert.training.loop import TrainingData
+from skbert.training.scoring import Judge
 from skbert.training.validation import HeldOutValidation, Validation, hold_out
 
 if TYPE_CHECKING:
@@ -55,14 +56,8 @@ def make_validation(
     encodings: Encodings, y: np.ndarray, target: Target, parameters: Mapping[str, Any], runtime: Runtime
 ) -> HeldOutValidation:
     """Scoring on held-out texts; with `early_stopping` it may end the fit."""
-    return HeldOutValidation(
-        encodings,
-        y,
-        target,
-        parameters["scoring"],
-        parameters["n_iter_no_change"] if parameters["early_stopping"] else None,
-        runtime,
-    )
+    patience = parameters["n_iter_no_change"] if parameters["early_stopping"] else None
+    return HeldOutValidation(encodings, Judge(parameters["scoring"], target, y), patience, runtime)
 
 
 def split_off_validation(

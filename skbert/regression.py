@@ -19,6 +19,7 @@ from skbert.training.distributed import on_all_ranks
 if TYPE_CHECKING:
     from skbert.data.inputs import Texts
     from skbert.data.numbers import Numbers, NumbersType
+    from skbert.data.outputs import TargetType
 
 
 class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
@@ -57,11 +58,20 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         Raises
         ------
         InputError
-            If y has another form than in earlier calls, or a parameter cannot work here: `early_stopping`,
-            `lora`, `freeze` "gradual", `checkpoint`.
+            If y has another form than in earlier calls, or in the first one is the same for all texts; or if
+            a parameter cannot work here: `early_stopping`, `lora`, `freeze` "gradual", `checkpoint`.
         """
-        known = self._known_target if hasattr(self, "model_") else lambda: None
-        return self._fit_one_epoch(X, y, sample_weight, known)
+
+        def read(texts: Texts) -> tuple[Numbers, np.ndarray, np.ndarray]:
+            if hasattr(self, "model_"):
+                return self._read_target(y, texts, sample_weight, self._known_target())
+            found = self._read_target(y, texts, sample_weight, None)
+            check_spread(found[0])
+            return found
+
+        from skbert.data.numbers import check_spread
+
+        return self._fit_one_epoch(X, y, sample_weight, read)
 
     def predict(self, X: Any) -> np.ndarray:
         """Number, or numbers, of each text.
@@ -86,9 +96,11 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         from skbert.data.outputs import in_units
 
         now = self._as_of_now()
-        return now._run(
-            X, "logits", lambda rows, kind: in_units(rows, now.target_mean_, now.target_scale_, kind)
-        )
+
+        def finish(rows: np.ndarray, kind: TargetType) -> np.ndarray:
+            return in_units(rows, now.target_mean_, now.target_scale_, kind)
+
+        return now._run(X, "logits", finish)
 
     def _known_target(self) -> Numbers:
         """Mean and scale of the fit, without any text."""

@@ -107,7 +107,8 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
     max_length_, long_text_ : int, str
         As fitted; predictions use them too.
     loss_curve_ : list of float
-        Mean training loss of each epoch. 1 is what the mean of y has for all texts.
+        Mean training loss of each epoch: squared error in variances of y, of which a model that knows their
+        mean alone has 1.
     validation_scores_, best_validation_score_, history_ : list of float, float, list of dict
         Validation score of each epoch of the last fit, the highest of them, and both losses and scores as
         rows of a DataFrame.

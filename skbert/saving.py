@@ -136,9 +136,10 @@ class SavingMixin:
         Raises
         ------
         PersistenceError
-            If the family's classifier in transformers computes something else. They pool by "cls"
-            (ModernBERT's as its config says). ModernBERT's head has a norm, so that of its models only those
-            that came from `from_pretrained` can be written.
+            If the family's classifier in transformers computes something else, or numbers are too large, or
+            too close together, for its head. They pool by "cls" (ModernBERT's as its config says).
+            ModernBERT's head has a norm, so that of its models only those that came from `from_pretrained`
+            can be written.
         InputError
             If there is not one different name for each output.
 
@@ -198,8 +199,9 @@ class SavingMixin:
         estimator
             Of the same probabilities or numbers, up to the rounding of `precision`. `classes_` are the
             labels' names, sorted; for several labels per text they are in the model's own order, which is
-            that of the columns. It has none of the attributes that describe a fit. Special tokens that occur
-            in a text are plain text here, unlike in transformers.
+            that of the columns. Numbers are those of the model itself, before any function that a pipeline or
+            a CrossEncoder may put behind it; one number per text is 1-D. It has none of the attributes that
+            describe a fit. Special tokens that occur in a text are plain text here, unlike in transformers.
 
         Raises
         ------

@@ -117,6 +117,7 @@ NEVER = {
     "training.probing": {"tokenizers"},
     "training.resume": {"sklearn", "pickle", "skbert.training.loop"},
     "training.ranks": {"sklearn", "skbert.network", "skbert.training.loop"},
+    "training.scoring": {"torch", "skbert.training.loop"},
     "training.validation": {"torch", "skbert.training.loop"},
     "training.vocabulary": {"sklearn", "tokenizers"},
 }

@@ -178,7 +178,7 @@ def test_columns_of_a_dataframe_name_the_labels():
     with pytest.warns(SkbertWarning, match=r"columns \['card'\] of y never occur"):
         encode_labels(y * [1, 0, 1], 4)
     for other in (y[["card", "refund", "hello"]], y.rename(columns={"hello": "bye"})):
-        with pytest.raises(InputError, match=r"y has the columns .* but the labels are \['refund', 'card'"):
+        with pytest.raises(InputError, match=r"y has the columns .* those of the fit are \['refund', 'card'"):
             encode_known_labels(other, 4, labels)
         with pytest.raises(
             InputError, match=r"y_val has the columns .* Pass the same columns in the same order"

@@ -101,13 +101,29 @@ REFUSED = {
         ["1.5", "2", "3", "4"],
         r"y has '1.5' \(type str\) at row 0.*to learn classes, use BertClassifier",
     ),
-    "one str": ([1.0, "two", 3, 4], "y has 'two' .type str. at row 1|y has '1.0'"),
+    "one str": ([1.0, "two", 3, 4], r"y has 'two' \(type str\) at row 1"),
+    "one str in rows": ([[1.0, 2], [2, "two"], [3, 4], [4, 5]], r"y has 'two' \(type str\) at row 1"),
     "one str among objects": (
         np.array([1.0, "two", 3, 4], dtype=object),
         r"y has 'two' \(type str\) at row 1",
     ),
     "categories": (pd.Series(["a", "b", "a", "b"], dtype="category"), "at row 0"),
-    "dates": (np.array(["2020-01-01"] * 4, dtype="M8[D]"), r"2020-01-01.*at row 0"),
+    "days": (np.array(["2020-01-01"] * 4, dtype="M8[D]"), r"2020-01-01.*at row 0"),
+    "nanoseconds": (
+        pd.Series(pd.to_datetime(["2020-01-01"] * 4)).astype("M8[ns]"),
+        r"at row 0, where a number",
+    ),
+    "durations": (np.array([1, 2, 3, 4], dtype="m8[ns]"), r"timedelta64\) at row 0, where a number"),
+    "objects of durations": (
+        np.array([1.0, np.timedelta64(3), 2, 3], dtype=object),
+        r"timedelta64\) at row 1",
+    ),
+    "dates of Arrow": (
+        pd.Series(pd.to_datetime(["2020-01-01"] * 4)).astype("timestamp[ns][pyarrow]"),
+        "row 0",
+    ),
+    "too large": ([1, 2, 10**400, 3], "at row 2 is too large for float64"),
+    "signalling": (np.array([1, Decimal("sNaN"), 2, 3], dtype=object), "cannot be read as numbers|at row 1"),
     "complex": (np.ones(4, dtype=complex), "complex"),
     "nan": ([1.0, 2.0, np.nan, 4.0], r"NaN \(a missing number\) at row 2"),
     "None inside": ([1.0, None, 3.0, 4.0], "at row 1"),
@@ -134,6 +150,26 @@ def test_numbers_that_the_known_scale_cannot_hold():
     known = known_numbers("continuous", np.array([0.0]), np.array([1e-300]))
     with pytest.raises(InputError, match=r"y is 1e\+300 at row 2"):
         standardize([0.0, 0.0, 1e300, 0.0], ONE, known)
+
+
+def test_numbers_too_far_for_float32():
+    known = known_numbers("continuous", np.array([0.0]), np.array([1.0]))
+    with pytest.raises(InputError, match=r"y is 1e\+16 at row 1, too far from the mean to compute with"):
+        standardize([0.0, 1e16, 1.0, 2.0], ONE, known)
+
+
+def test_the_same_up_to_rounding_is_the_same():
+    numbers = standardize([0.3, 0.1 + 0.2, 0.3, 0.3], ONE)
+    assert numbers.scales.tolist() == [1.0]
+    assert abs(numbers.targets).max() < 1e-9
+
+
+def test_columns_of_a_table_keep_their_places():
+    frame = pd.DataFrame({"price": [1.0, 2, 3, 4], "stars": [5.0, 4, 1, 2]})
+    numbers = standardize(frame, ONE)
+    assert numbers.of_held_out(frame.to_numpy()[:2], 2).tolist() == [[1, 5], [2, 4]]
+    with pytest.raises(InputError, match=r"y_val has the columns \['stars', 'price'\], but those of the fit"):
+        numbers.of_held_out(frame[["stars", "price"]], 4)
 
 
 def test_another_form_than_in_the_fit():

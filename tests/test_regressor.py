@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import unittest
 
@@ -26,8 +27,10 @@ from skbert import (
     CheckpointError,
     CollapseWarning,
     InputError,
+    NonFiniteOutputError,
     PersistenceError,
     SkbertError,
+    SkbertWarning,
 )
 
 STRICT = RowsAsTextRegressor(
@@ -225,6 +228,14 @@ def test_a_fit_that_learns_nothing_says_so(make, stars):
         make(learning_rate=1e-9, head_init="random", dropout=0.0, freeze="encoder").fit(*stars)
 
 
+def test_a_fit_that_diverges_says_so(make, stars):
+    """Its predictions differ, and lie far from all numbers that it has seen."""
+    with pytest.warns(
+        SkbertWarning, match="it predicts them worse than their mean does. Lower learning_rate"
+    ):
+        make(learning_rate=30.0, freeze="encoder", epochs=3, weight_decay=0.0, warmup_ratio=0.0).fit(*stars)
+
+
 def test_the_probe_is_a_ridge_regression(make, stars):
     """With a rate of nothing the fit ends where it starts: with Ridge on the frozen embeddings."""
     texts, y = stars
@@ -261,6 +272,17 @@ def test_partial_fit(make, stars):
     assert regressor.n_iter_ == 15
     with pytest.raises(InputError, match="does not support early_stopping"):
         make(early_stopping=True).partial_fit(texts, y)
+
+
+def test_the_first_call_of_partial_fit_fixes_the_scale(make, stars):
+    texts, y = stars
+    for some, numbers in ((texts[:1], y[:1]), (texts, np.full(24, 7.0))):
+        with pytest.raises(InputError, match=r"y is \S+ for all \d+ texts of the first call to partial_fit"):
+            make().partial_fit(some, numbers)
+    with pytest.raises(InputError, match="in column 1 for all 24 texts"):
+        make().partial_fit(texts, np.column_stack([y, np.ones(24)]))
+    regressor = make().partial_fit(texts, y)
+    assert regressor.partial_fit(texts[:1], y[:1]).target_scale_ == pytest.approx(y.std())
 
 
 def test_an_interrupted_fit_goes_on_with_the_same_bits(make, stars, tmp_path):
@@ -309,6 +331,31 @@ def test_scorers_see_the_units_of_y(make, stars):
     assert regressor.best_validation_score_ == pytest.approx(best)
     with pytest.raises(InputError, match="Take a scorer of numbers"):
         make(scoring="f1_macro").fit(texts, y, X_val=texts, y_val=y)
+
+
+def test_validation_numbers_that_are_all_the_same(make, stars):
+    texts, y = stars
+    with pytest.warns(SkbertWarning, match="The numbers of 3 validation texts are all the same"):
+        regressor = make(epochs=4).fit(texts, y, X_val=texts[:3], y_val=[2.0, 2.0, 2.0])
+    best = -((regressor.predict(texts[:3]) - 2) ** 2).mean()
+    assert regressor.best_validation_score_ == pytest.approx(best, rel=1e-4)
+    with pytest.raises(InputError, match="scoring='r2' tells nothing of numbers that are all the same"):
+        make(scoring="r2").fit(texts, y, X_val=texts[:3], y_val=[2.0, 2.0, 2.0])
+    with pytest.raises(InputError, match=r"There is 1 validation text, and R² needs two. Raise"):
+        make(early_stopping=True).fit(texts[:10], y[:10])
+
+
+@pytest.mark.parametrize(
+    ("scoring", "match"),
+    [
+        ("v_measure_score", "compares groups, not numbers. Take a scorer of numbers, such as 'r2'"),
+        ("neg_mean_poisson_deviance", "undefined where a prediction is negative"),
+        ("roc_auc", "Take a scorer of numbers"),
+    ],
+)
+def test_scorers_that_tell_nothing_of_numbers(make, stars, scoring, match):
+    with pytest.raises(InputError, match=match):
+        make(scoring=scoring, early_stopping=True, validation_fraction=0.5).fit(*stars)
 
 
 def test_validation_numbers_are_checked(make, stars):
@@ -371,6 +418,43 @@ def test_files(make, stars, tmp_path, columns):
         assert again.target_type_ == regressor.target_type_
     with pytest.raises(PersistenceError, match="it holds a 'BertRegressor', not a BertClassifier"):
         BertClassifier.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["target_mean_", "target_scale_"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none(fitted, stars, tmp_path, name, value):
+    odd = pickle.loads(pickle.dumps(fitted))
+    setattr(odd, name, np.array([value]))
+    with pytest.raises(PersistenceError, match="its fitted attributes are not those of a fit"):
+        odd.save(tmp_path / "model")
+    with pytest.raises(NonFiniteOutputError, match="is not finite in the units of y"):
+        odd.predict(stars[0])
+
+
+@pytest.mark.parametrize(("unit", "zero"), [(1.0, 1.7e9), (1e39, 0.0), (1e-46, 0.0)])
+def test_numbers_that_a_head_of_transformers_cannot_hold(make, stars, tmp_path, unit, zero):
+    texts, y = stars
+    regressor = make(epochs=1, pooling="cls").fit(texts, y * unit + zero)
+    with pytest.raises(PersistenceError, match="have no room in the head of transformers, in float32"):
+        regressor.save_pretrained(tmp_path / "folder")
+    assert not (tmp_path / "folder" / "config.json").exists()
+    regressor.save(tmp_path / "model")
+    np.testing.assert_array_equal(
+        BertRegressor.load(tmp_path / "model").predict(texts), regressor.predict(texts)
+    )
+
+
+def test_one_label_that_a_text_may_have_is_no_number(make, stars, tmp_path):
+    make(pooling="cls", epochs=1).fit(*stars).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for problem, taken in ((None, True), ("multi_label_classification", False)):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"problem_type": problem}))
+        if taken:
+            assert BertRegressor.from_pretrained(tmp_path).target_type_ == "continuous"
+            continue
+        for estimator in (BertRegressor, BertClassifier):
+            with pytest.raises(CheckpointError, match=r"gives one logit \(problem_type='multi_label"):
+                estimator.from_pretrained(tmp_path)
 
 
 def test_skops(fitted, stars, tmp_path):

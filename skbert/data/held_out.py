@@ -27,5 +27,7 @@ def check_held_out(X: Any, y: Any, texts: Texts, target: Target) -> tuple[Texts,
             "texts, or both as pairs."
         )
     if y is None:
-        raise InputError("X_val was given without y_val. Pass what is known of the validation texts.")
+        raise InputError(
+            "X_val was given without y_val. Pass the labels, or numbers, of the validation texts as y_val."
+        )
     return held_out, target.of_held_out(y, len(held_out))

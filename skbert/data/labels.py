@@ -19,6 +19,7 @@ import numpy as np
 from skbert.data.inputs import Texts
 from skbert.data.targets import (
     as_input_error,
+    check_same_columns,
     class_values,
     knowing_classes,
     label_values,
@@ -43,6 +44,11 @@ class Labels:
     def n_outputs(self) -> int:
         """Logits per text; two for binary labels, as transformers' own heads have."""
         return len(self.classes)
+
+    @property
+    def names(self) -> np.ndarray | None:
+        """Names of the label columns, if they have some."""
+        return self.classes if self.codes.ndim == 2 and self.classes.dtype.kind != "i" else None
 
     @property
     def targets(self) -> np.ndarray:
@@ -107,16 +113,6 @@ def _columns(y: Any, indicator: np.ndarray) -> np.ndarray:
     """What the labels of an indicator matrix are called: as its columns are, or by their numbers."""
     names = names_of_columns(y)
     return np.arange(indicator.shape[1]) if names is None else names
-
-
-def _check_same_columns(y: Any, known: np.ndarray, name: str = "y") -> None:
-    """Refuse an indicator matrix whose columns are called otherwise, or stand in another order."""
-    names = names_of_columns(y)
-    if names is not None and known.dtype.kind != "i" and names.tolist() != known.tolist():
-        raise InputError(
-            f"{name} has the columns {names.tolist()[:10]}, but the labels are {known.tolist()[:10]}. Pass "
-            "the same columns in the same order."
-        )
 
 
 def _check_there_is_something_to_learn(indicator: np.ndarray, columns: np.ndarray) -> None:
@@ -189,7 +185,7 @@ def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
     values = _checked_values(y, n_texts, "(texts in X, labels in y)", known=True)
     if values.ndim == 2:
         _check_columns(values.shape[1] == len(known.classes) and known.codes.ndim == 2, values, known)
-        _check_same_columns(y, known.classes)
+        check_same_columns(y, known.names)
         return Labels(values, known.classes, known.target_type)
     _check_columns(known.codes.ndim == 1, values, known)
     with as_input_error():
@@ -268,7 +264,7 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
             "text, or have the same label columns."
         )
     if values.ndim == 2:
-        _check_same_columns(y, labels.classes, "y_val")
+        check_same_columns(y, labels.names, "y_val")
         return values
     with as_input_error():
         unseen = np.unique(values[codes_in(values, labels.classes) < 0])

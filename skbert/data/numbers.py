@@ -18,10 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skbert.data.targets import as_input_error, first_missing
+from skbert.data.targets import check_same_columns, first_missing, names_of_columns
 from skbert.exceptions import InputError
 
 NumbersType = Literal["continuous", "continuous-multioutput"]
+
+_FARTHEST = 1e15  # standard deviations from the mean; squared, it must fit into float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Numbers:
     targets: np.ndarray  # (n_samples, n_outputs) float64: standardized
     means: np.ndarray  # (n_outputs,) float64
     scales: np.ndarray  # (n_outputs,) float64: standard deviations; 1 of numbers that are all the same
+    names: np.ndarray | None = None  # of the columns, if y was a table
 
     @property
     def target_type(self) -> NumbersType:
@@ -44,12 +47,15 @@ class Numbers:
         return len(self.means)
 
     def values(self, rows: np.ndarray) -> np.ndarray:
-        """The numbers of some rows, as the user gave them."""
+        """The numbers of some rows, in the units that the user gave."""
         return self.given[rows]
 
     def of_held_out(self, y: Any, n_texts: int) -> np.ndarray:
         """Numbers of texts to validate on."""
-        return _like(number_values(y, n_texts, "y_val"), self, "y_val")
+        values = number_values(y, n_texts, "y_val")
+        _check_like(values, self, "y_val")
+        check_same_columns(y, self.names, "y_val")
+        return values
 
     def attributes(self) -> dict[str, Any]:
         """What a fitted estimator keeps."""
@@ -86,24 +92,38 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
     Raises
     ------
     InputError
-        If y is missing, of another length or form, or holds anything but finite numbers.
+        If y is missing, of another length or form, or holds anything but finite numbers; or such as lie too
+        far from the mean to compute with.
     """
     given = number_values(y, len(weights), "y")
     columns = given.reshape(len(given), -1)
     if known is None:
         means, scales = _moments(columns[weights > 0], weights[weights > 0])
     else:
-        _like(given, known, "y")
+        _check_like(given, known, "y")
         means, scales = known.means, known.scales
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         targets = (columns - means) / scales
-    if not np.isfinite(targets).all():
-        row = int(np.flatnonzero(~np.isfinite(targets).all(axis=1))[0])
+    far = np.flatnonzero(~(np.abs(targets) < _FARTHEST).all(axis=1))
+    if len(far):
         raise InputError(
-            f"y is {given[row].tolist()!r} at row {row}, too far from the other numbers to compute with. "
-            "Leave such rows out, or learn logarithms."
+            f"y is {given[far[0]].tolist()!r} at row {far[0]}, too far from the mean to compute with "
+            f"({means.tolist()}; the standard deviation is {scales.tolist()}). Leave such rows out, or learn "
+            "logarithms; a model that goes on training keeps its mean and scale."
         )
-    return Numbers(given, targets, means, scales)
+    return Numbers(given, targets, means, scales, names_of_columns(y))
+
+
+def check_spread(numbers: Numbers) -> None:
+    """Refuse numbers that are all the same where they fix the scale of all that will come."""
+    same = np.flatnonzero((numbers.targets == numbers.targets[0]).all(axis=0))
+    if len(same):
+        where = "" if numbers.given.ndim == 1 else f"in column {same[0]} "
+        raise InputError(
+            f"y is {numbers.means[same[0]]:g} {where}for all {len(numbers.given)} texts of the first call to "
+            "partial_fit, which fixes the mean and the scale. Begin with texts whose numbers differ as much "
+            "as those to come."
+        )
 
 
 def _moments(columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +133,8 @@ def _moments(columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
     shares, relative = weights / weights.sum(), columns / peaks
     means = shares @ relative
     scales = np.sqrt(shares @ (relative - means) ** 2) * peaks
-    same = (columns == columns[0]).all(axis=0) | (scales == 0)
+    # Up to rounding, as 0.3 and 0.1 + 0.2 are.
+    same = (columns == columns[0]).all(axis=0) | (scales <= 10 * np.finfo(float).eps * np.abs(means * peaks))
     return np.where(same, columns[0], means * peaks), np.where(same, 1.0, scales)
 
 
@@ -128,8 +149,10 @@ def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
         raise InputError(f"Sparse data was passed for {name}, but dense data is required. Use .toarray().")
     if isinstance(y, np.ma.MaskedArray):
         y = np.ma.filled(y.astype(object), np.nan)
-    with as_input_error():
+    try:
         missing, values = first_missing(y), np.asarray(y)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # ragged lists, tensors, ...
+        raise InputError(f"{name} cannot be read as numbers ({error}). Pass one number per text.") from error
     if missing is not None:
         raise InputError(
             f"Input {name} contains NaN (a missing number) at row {missing}. Drop the rows without one."
@@ -144,8 +167,10 @@ def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
             f"numbers in {name})."
         )
     if values.dtype.kind not in "biuf":
-        _check_cells(values, name)
-    numbers = values.astype(np.float64)
+        # A list with one str in it has become str as a whole.
+        _check_cells(np.array(y, dtype=object) if isinstance(y, list | tuple) else values, name)
+    with np.errstate(over="ignore"):
+        numbers = values.astype(np.float64)
     if not np.isfinite(numbers).all():
         row = int(np.flatnonzero(~np.isfinite(numbers).reshape(n_texts, -1).all(axis=1))[0])
         raise InputError(f"Input {name} contains infinity at row {row}. Numbers must be finite.")
@@ -154,18 +179,21 @@ def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
 
 def _check_cells(values: np.ndarray, name: str) -> None:
     """Refuse what is no number, though it might be read as one: dates, and str of digits."""
-    for row, cell in enumerate(values.reshape(len(values), -1).astype(object)):
-        odd = [value for value in cell if not isinstance(value, Real | Decimal | np.bool_)]
-        if odd:
-            raise InputError(
-                f"{name} has {str(odd[0])[:60]!r} (type {type(odd[0]).__name__}) at row {row}, where a "
-                "number is expected. Convert it, for example with pd.to_numeric; to learn classes, use "
-                "BertClassifier."
-            )
+    for row, cells in enumerate(values.reshape(len(values), -1)):
+        for cell in cells:
+            if not isinstance(cell, Real | Decimal | np.bool_) or isinstance(cell, np.timedelta64):
+                raise InputError(
+                    f"{name} has {str(cell)[:60]!r} (type {type(cell).__name__}) at row {row}, where a "
+                    "number is expected. Convert it, for example with pd.to_numeric; to learn classes, use "
+                    "BertClassifier."
+                )
+            try:
+                float(cell)
+            except ArithmeticError as error:
+                raise InputError(f"{name} at row {row} is too large for float64 ({error}).") from error
 
 
-def _like(values: np.ndarray, known: Numbers, name: str) -> np.ndarray:
+def _check_like(values: np.ndarray, known: Numbers, name: str) -> None:
     if values.shape[1:] != known.given.shape[1:]:
         expected = "one number per text" if known.given.ndim == 1 else f"{known.n_outputs} numbers per text"
         raise InputError(f"{name} has the shape {values.shape}. Expected {expected}, as in the fit.")
-    return values

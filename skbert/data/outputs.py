@@ -13,6 +13,7 @@ import numpy as np
 
 from skbert.data.labels import LabelsType
 from skbert.data.numbers import NumbersType
+from skbert.exceptions import NonFiniteOutputError
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +79,20 @@ def make_loss(
 def in_units(
     outputs: np.ndarray, means: np.ndarray, scales: np.ndarray, target_type: TargetType
 ) -> np.ndarray:
-    """Numbers in the units of y, from standardized ones (n, k): (n,) or (n, k), float64."""
-    numbers = outputs * scales + means
+    """Numbers in the units of y, from standardized ones (n, k): (n,) or (n, k), float64.
+
+    Raises
+    ------
+    NonFiniteOutputError
+        If one is too large for float64, or mean or scale are no numbers.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = outputs * scales + means
+    if not np.isfinite(numbers).all():
+        raise NonFiniteOutputError(
+            f"A predicted number is not finite in the units of y: their mean is {means.tolist()}, their "
+            f"scale {scales.tolist()}. Fit the model anew, on numbers in a smaller unit."
+        )
     return numbers[:, 0] if target_type == "continuous" else numbers
 
 

@@ -101,6 +101,16 @@ def names_of_columns(y: Any) -> np.ndarray | None:
     return label_values([str(name) for name in names])
 
 
+def check_same_columns(y: Any, known: np.ndarray | None, name: str = "y") -> None:
+    """Refuse a table whose columns are called otherwise, or stand in another order, than they are known."""
+    names = names_of_columns(y)
+    if names is not None and known is not None and names.tolist() != known.tolist():
+        raise InputError(
+            f"{name} has the columns {names.tolist()[:10]}, but those of the fit are {known.tolist()[:10]}. "
+            "Pass the same columns in the same order."
+        )
+
+
 def class_values(classes: Any) -> np.ndarray:
     """The classes that a call names, sorted."""
     with knowing_classes():

@@ -51,6 +51,8 @@ def _are_of_numbers(attributes: Mapping[str, Any]) -> bool:
     for column in (mean, scale):
         if not (isinstance(column, np.ndarray) and column.dtype == np.float64 and column.ndim == 1):
             return False
-    if not len(mean) == len(scale) > 0 or "classes_" in attributes:
+        if not np.isfinite(column).all():
+            return False
+    if not len(mean) == len(scale) > 0 or not (scale > 0).all() or "classes_" in attributes:
         return False
     return kind == "continuous-multioutput" or (kind == "continuous" and len(mean) == 1)

@@ -45,7 +45,7 @@ def _as_transformers(model: SequenceClassifier) -> Any:
     if isinstance(pooler, FamilyPooler):
         raise PersistenceError(
             "The model came from from_pretrained, with the layers of a classifier of transformers, for which "
-            "an encoder has no place. save_pretrained() writes them, and BertClassifier(folder) then starts "
+            "an encoder has no place. save_pretrained() writes them, and a fit with model=folder then starts "
             "from that folder's encoder."
         )
     with quiet() as transformers:

@@ -65,15 +65,15 @@ def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
     if layout is None or not families.is_known(layout.activation_of(classifier.config.to_dict())):
         raise CheckpointError(
             f"{folder} is of the family {family!r}, whose classifiers are not read; those of "
-            f"{', '.join(families.LAYOUTS)} are. To fine-tune its encoder, use BertClassifier(model).fit(X, "
-            "y)."
+            f"{', '.join(families.LAYOUTS)} are. To fine-tune its encoder, pass it as model, and "
+            "call fit(X, y)."
         )
     missing = set(report["missing_keys"]) | {str(key[0]) for key in report.get("mismatched_keys", ())}
     if missing and not any(key.startswith(f"{prefix}.") and ".pooler." not in key for key in missing):
         raise CheckpointError(
             f"{folder} has no trained classification head (it lacks {sorted(missing)[:3]}). Expected a "
-            "folder as AutoModelForSequenceClassification saves it. To train a head, use "
-            "BertClassifier(model).fit(X, y)."
+            "folder as AutoModelForSequenceClassification saves it. To train a head, pass it as model, and "
+            "call fit(X, y)."
         )
     checkpoints.refuse_other_weights(folder, missing, report["unexpected_keys"], classifier.base_model)
     return classifier.eval().requires_grad_(False)
@@ -89,7 +89,7 @@ def _check_parameters(estimator: Any, config: Any) -> None:
         if given not in ("auto", own):
             raise InputError(
                 f"{name}={given!r}, but the classifier has {own!r}. Leave {name} out; to fit a new head on "
-                "its encoder, use BertClassifier(model).fit(X, y)."
+                "its encoder, pass it as model, and call fit(X, y)."
             )
 
 
@@ -109,7 +109,13 @@ def _stated_target(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Fitted attributes of the target, and which logits they take in which order."""
     n_outputs, order = len(names), np.arange(len(names))
-    is_regression = problem == "regression" or n_outputs == 1
+    # transformers takes one label without a word about the problem for a number, too.
+    is_regression = problem == "regression" or (n_outputs == 1 and problem is None)
+    if n_outputs == 1 and not is_regression:
+        raise CheckpointError(
+            f"The model in {folder} gives one logit (problem_type={problem!r}). Expected a regression model, "
+            "or a classifier with a logit for each of two or more labels."
+        )
     if is_regression != cls._learns_numbers:
         expected, other = (
             ("a regression model", "BertClassifier")

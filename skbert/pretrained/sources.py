@@ -45,7 +45,7 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
         if folder.is_file():
             raise CheckpointError(
                 f"model={name!r} is a file. Expected a folder as save_pretrained() writes it. A model that "
-                "save() wrote is read by BertClassifier.load(path), one of joblib by joblib.load(path)."
+                "save() wrote is read by load(path), one of joblib by joblib.load(path)."
             )
         if not (folder / "config.json").is_file():
             raise CheckpointError(

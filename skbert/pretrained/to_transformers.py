@@ -29,6 +29,7 @@ _PROBLEMS = dict.fromkeys(("binary", "multiclass"), "single_label_classification
     "continuous": "regression",
     "continuous-multioutput": "regression",
 }
+_LOST = 1e-3  # standard deviations of y that rounding may cost
 _INSTEAD = "What save() writes and load() reads has no such limits."
 
 
@@ -46,7 +47,16 @@ def _head_in_units(estimator: Any) -> nn.Linear:
     head, scales = estimator.model_.head, torch.from_numpy(estimator.target_scale_)
     whole = nn.utils.skip_init(nn.Linear, head.in_features, head.out_features, dtype=head.weight.dtype)
     weight, bias = head.weight.double() * scales[:, None], head.bias.double() * scales
-    whole.load_state_dict({"weight": weight, "bias": bias + torch.from_numpy(estimator.target_mean_)})
+    bias += torch.from_numpy(estimator.target_mean_)
+    whole.load_state_dict({"weight": weight, "bias": bias})
+    lost = (whole.weight - weight).abs().amax(1) + (whole.bias - bias).abs()  # by rounding, in units of y
+    if not torch.isfinite(whole.weight).all() or not (lost < _LOST * scales).all():
+        raise PersistenceError(
+            f"Numbers of a mean of {estimator.target_mean_.tolist()} and a standard deviation of "
+            f"{estimator.target_scale_.tolist()} have no room in the head of transformers, in "
+            f"{str(head.weight.dtype).removeprefix('torch.')}. Fit on y less a constant, or in another unit; "
+            f"or with precision='float64'. {_INSTEAD}"
+        )
     return whole
 
 

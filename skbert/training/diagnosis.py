@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _SUSPICIOUS = 0.9  # of the constant prediction's loss
 _FEW, _MAX_TEXTS = 16, 64
+_DIVERGED = 2.0  # times the mean's loss: no model that has learned something does worse
 _SAME = 0.01  # standard deviations of y between predictions that are called the same
 
 
@@ -65,7 +66,7 @@ def warn_of_collapse(
     differ = partial(_differ, tolerance=_SAME if isinstance(target, Numbers) else None)
     try:
         predicted = predict(rows[:_FEW])
-        if not differ(predicted) and len(rows) > _FEW:
+        if (not differ(predicted) or isinstance(target, Numbers)) and len(rows) > _FEW:
             predicted = np.concatenate([predicted, predict(rows[_FEW:])])
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
@@ -82,6 +83,13 @@ def warn_of_collapse(
             f"nothing yet: try more epochs or another learning_rate{_or_weights(data, target)}.",
             CollapseWarning,
         )
+    elif isinstance(target, Numbers) and len(predicted) == len(rows):
+        loss = float(((predicted - data.targets[rows]) ** 2).mean())
+        if loss > _DIVERGED * constant:
+            warn(
+                f"The model's squared error on {len(rows)} of its training texts is {loss:.3g} times the "
+                "variance of y: it predicts them worse than their mean does. Lower learning_rate."
+            )
 
 
 def _labels(logits: np.ndarray, labels: Labels) -> np.ndarray:

@@ -1,0 +1,214 @@
+"""Held-out texts judged by a scorer of scikit-learn, from what a model in training gives for them.
+
+1. `Judge` finds the scorer, and refuses those that could not tell one epoch from another.
+2. The scorer is shown an estimator whose predictions are those of the held-out texts. One that fails is an
+   error that says which to take instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn import metrics
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+
+from skbert.data import outputs
+from skbert.data.labels import Labels
+from skbert.data.numbers import Numbers
+from skbert.exceptions import InputError, holding_warning_filters, warn
+
+# scikit-learn takes the rows of an indicator matrix as probabilities of one label.
+_OF_ONE_LABEL = (metrics.log_loss, metrics.d2_log_loss_score)
+# Undefined where a prediction is negative, which it may become in any epoch.
+_OF_POSITIVE_NUMBERS = (
+    metrics.mean_squared_log_error,
+    metrics.root_mean_squared_log_error,
+    metrics.mean_poisson_deviance,
+    metrics.mean_gamma_deviance,
+    metrics.mean_tweedie_deviance,
+    metrics.d2_tweedie_score,
+)
+# Relative to what a constant reaches: nothing can be better where the numbers are all the same.
+_RELATIVE = (
+    metrics.r2_score,
+    metrics.explained_variance_score,
+    metrics.d2_absolute_error_score,
+    metrics.d2_pinball_score,
+)
+
+
+class Judge:
+    """Scores what a model gives for held-out texts.
+
+    Parameters
+    ----------
+    scoring : str, callable or None
+        As scikit-learn takes it; None is accuracy, and R² of numbers.
+    target : Labels or Numbers
+        Of the training texts.
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        Labels or numbers of the held-out texts, as they were given.
+    """
+
+    def __init__(
+        self, scoring: str | Callable[..., float] | None, target: Labels | Numbers, y: np.ndarray
+    ) -> None:
+        self.target, self.y = target, y
+        self.scoring = self._default() if scoring is None else scoring
+        self._scorer = metrics.get_scorer(self.scoring)
+        self._metric = getattr(self._scorer, "_score_func", None)  # of one of scikit-learn's
+        self._check()
+
+    def __call__(self, given: np.ndarray) -> float:
+        """The score of logits, or of standardized numbers, (n_samples, n_outputs)."""
+        predictions = (
+            HeldOutNumbers(self.target, given)
+            if isinstance(self.target, Numbers)
+            else HeldOutPredictions(self.target, given)
+        )
+        try:
+            with holding_warning_filters():
+                score = float(self._scorer(predictions, None, self.y))
+        except (MemoryError, RecursionError):  # say nothing of the scorer
+            raise
+        except Exception as error:
+            remedy = self._remedy(str(error))
+            raise InputError(
+                f"scoring={self.scoring!r} failed on the validation texts ({error}). {remedy}"
+            ) from error
+        if math.isnan(score):
+            raise InputError(
+                f"scoring={self.scoring!r} gave NaN on the {len(self.y)} validation texts. Expected a "
+                "number; take another scorer, or more validation texts."
+            )
+        return score
+
+    def _default(self) -> str:
+        if isinstance(self.target, Labels):
+            return "accuracy"
+        if len(self.y) < 2:
+            raise InputError(
+                "There is 1 validation text, and R² needs two. Raise validation_fraction, pass X_val and "
+                "y_val, or set scoring='neg_mean_squared_error'."
+            )
+        if _all_the_same(self.y):
+            warn(
+                f"The numbers of {len(self.y)} validation texts are all the same, of which R² tells "
+                "nothing: epochs are scored by the negative mean squared error. Raise validation_fraction, "
+                "or pass X_val and y_val with numbers that differ."
+            )
+            return "neg_mean_squared_error"
+        return "r2"
+
+    def _check(self) -> None:
+        """Refuse scorers that could not tell a good epoch from a bad one."""
+        of_labels = isinstance(self.target, Labels)
+        if self._metric in _OF_ONE_LABEL and self.target.target_type == "multilabel-indicator":
+            raise InputError(
+                f"scoring={self.scoring!r} counts the labels that a text has, and not those that it has not: "
+                "to predict all of them would score best. For an indicator matrix take another scorer, such "
+                "as 'f1_macro' or 'average_precision'."
+            )
+        if of_labels:
+            return
+        if getattr(self._metric, "__module__", "").startswith("sklearn.metrics.cluster"):
+            raise InputError(f"scoring={self.scoring!r} compares groups, not numbers. {_OF_NUMBERS}")
+        if self._metric in _OF_POSITIVE_NUMBERS:
+            raise InputError(
+                f"scoring={self.scoring!r} is undefined where a prediction is negative, which it may become "
+                f"in any epoch. {_OF_NUMBERS} To learn logarithms, there is scikit-learn's "
+                "TransformedTargetRegressor."
+            )
+        if self._metric in _RELATIVE and _all_the_same(self.y):
+            raise InputError(
+                f"scoring={self.scoring!r} tells nothing of numbers that are all the same, as those of the "
+                f"{len(self.y)} validation texts are. Pass others, or take 'neg_mean_squared_error'."
+            )
+
+    def _remedy(self, said: str) -> str:
+        """What to do about a scorer that fails, from what it says."""
+        if isinstance(self.target, Numbers) and isinstance(self.scoring, str):
+            return _OF_NUMBERS
+        if "average=" in said:
+            return "Take a scorer of all classes, such as 'f1_macro', or make_scorer with another average."
+        if "multi_class" in said:
+            return "Take a scorer of all classes, such as 'roc_auc_ovr'."
+        if "pos_label" in said:
+            return "Take a scorer of both classes, such as 'f1_macro', or make_scorer with a pos_label."
+        lacking: list[Any] = []
+        if isinstance(self.target, Labels) and self.y.ndim == 1:
+            lacking = np.setdiff1d(self.target.classes, self.y).tolist()
+        if lacking and self._metric is not None:
+            return (
+                f"They have no text of {', '.join(map(repr, lacking[:3]))}, which it may need: raise "
+                "validation_fraction, or pass X_val and y_val with all classes."
+            )
+        if isinstance(self.scoring, str):
+            return "Take another scorer."
+        name = getattr(self.scoring, "__name__", "metric")
+        return (
+            "Expected a name or a callable that gives one number for (estimator, None, y). Of a metric, "
+            f"which takes (y_true, y_pred), make one: make_scorer({name})."
+        )
+
+
+_OF_NUMBERS = "Take a scorer of numbers, such as 'r2' or 'neg_mean_absolute_error'."
+
+
+def _all_the_same(y: np.ndarray) -> bool:
+    return bool((y == y[0]).all())
+
+
+class HeldOutPredictions(ClassifierMixin, BaseEstimator):
+    """What a scorer sees of a model in training: its predictions on the held-out texts, whatever X is.
+
+    Parameters
+    ----------
+    labels : Labels
+        Of the training texts.
+    logits : ndarray of shape (n_samples, n_outputs)
+    """
+
+    def __init__(self, labels: Labels, logits: np.ndarray) -> None:
+        self.labels = labels
+        self.logits = logits
+        self.classes_ = labels.classes
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels of the held-out texts."""
+        return outputs.decode(self.predict_proba(X), self.classes_, self.labels.target_type)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the held-out texts."""
+        return outputs.probabilities(self.logits, self.labels.target_type)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Log-probabilities of the held-out texts."""
+        return outputs.log_probabilities(self.logits, self.labels.target_type)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Log-odds or logits of the held-out texts."""
+        return outputs.decision_values(self.logits, self.labels.target_type)
+
+
+class HeldOutNumbers(RegressorMixin, BaseEstimator):
+    """The same of a regression.
+
+    Parameters
+    ----------
+    numbers : Numbers
+        Of the training texts.
+    outputs : ndarray of shape (n_samples, n_outputs)
+    """
+
+    def __init__(self, numbers: Numbers, outputs: np.ndarray) -> None:
+        self.numbers = numbers
+        self.outputs = outputs
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Numbers of the held-out texts."""
+        known = self.numbers
+        return outputs.in_units(self.outputs, known.means, known.scales, known.target_type)
