@@ -24,8 +24,9 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from joblib import parallel_config
+from joblib import parallel, parallel_config
 
 from skbert import forks
 
@@ -41,8 +42,39 @@ def holding_warning_filters() -> Iterator[None]:
     than they entered leave filters changed. What runs in here uses joblib in this thread alone: a worker of
     Dask that waits for tasks of its own begins another fit meanwhile, which would wait for this one.
     """
-    with _filters_lock, parallel_config("sequential"):
-        yield
+    before = _of_joblib()
+    with _filters_lock:
+        try:
+            with parallel_config("sequential"):
+                yield
+        finally:  # it is set before the `with` is entered, and stays where Ctrl-C hinders the exit
+            try:
+                _put_back(before)
+            finally:
+                _put_back(before)
+
+
+def _of_joblib() -> Any:
+    """What `parallel_config` has set in this thread; None if nothing."""
+    return getattr(getattr(parallel, "_backend", None), "config", None)
+
+
+def _put_back(before: Any) -> None:
+    if _of_joblib() is before:
+        return
+    if before is None:
+        del parallel._backend.config
+    else:
+        parallel._backend.config = before
+
+
+def raise_if_of_a_handler(error: Exception) -> None:
+    """Let a time limit that a signal's handler raised go on: a TimeoutError is an OSError, but no disk's.
+
+    The system's own have a number, and those of libraries are of types of theirs.
+    """
+    if type(error) is TimeoutError and error.errno is None:
+        raise error
 
 
 class SkbertError(Exception):

@@ -167,8 +167,8 @@ class SavingMixin:
         Parameters
         ----------
         folder : str or path
-            Made if it is not there. Files of the same names are replaced, and only then come `config.json`,
-            without which the folder is no checkpoint, and how sentence-transformers pools.
+            Made if it is not there. Files of the same names are replaced, `config.json` last: until then the
+            folder is no checkpoint.
 
         Raises
         ------

@@ -1,6 +1,8 @@
 """An encoder without its head: the start of another fit, and an embedding for others."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from checkpoints import FAMILIES, build_albert
 from sklearn.exceptions import NotFittedError
 from transformers import AutoModel, AutoTokenizer
 
-from skbert import BertClassifier, PersistenceError
+from skbert import BertClassifier, CheckpointError, PersistenceError
 
 TEXTS = ["good film", "", "the cat and the dog walk to the sea", "bad [SEP] x-9!", "ünknown " * 20]
 
@@ -105,3 +107,42 @@ def test_what_others_left_there_is_not_read_with_it(write, fitted, tmp_path):
     with pytest.raises(PersistenceError, match="'' names no folder"):
         getattr(classifier, write)("")
     assert sorted(file.name for file in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "1_Pooling/config.json", "modules.json"])
+def test_a_folder_that_is_half_written_is_no_checkpoint(
+    name, make_classifier, reviews, tmp_path, monkeypatch
+):
+    """It would be pooled otherwise, without a word."""
+    texts, labels = map(list, reviews)
+    classifier = make_classifier(pooling="mean", epochs=1).fit(texts, labels)
+
+    def full(source, target, real=os.replace):
+        if str(target).endswith(name):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        classifier.save_encoder(tmp_path / "encoder")
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"there is no .*config\.json"):
+        BertClassifier(tmp_path / "encoder").fit(texts, labels)
+    classifier.save_encoder(tmp_path / "encoder")
+    assert sorted(path.name for path in (tmp_path / "encoder").iterdir()) == [
+        "1_Pooling",
+        "config.json",
+        "model.safetensors",
+        "modules.json",
+        "sentence_bert_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+def test_a_copy_that_lacks_how_it_pools_is_refused(make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    make_classifier(pooling="mean", epochs=1).fit(texts, labels).save_encoder(tmp_path / "encoder")
+    (tmp_path / "encoder" / "1_Pooling" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks 1_Pooling/config.json, which its modules.json names"):
+        BertClassifier(tmp_path / "encoder").fit(texts, labels)

@@ -1,10 +1,14 @@
 """The tree of errors, as its docstring draws it."""
 
 import pickle
+from contextlib import nullcontext
 
+import filelock
+import joblib
 import pytest
 
 import skbert
+from skbert import exceptions
 
 TREE = {
     "InputError": ValueError,
@@ -36,3 +40,31 @@ def test_every_public_name_can_be_had():
     for name in skbert.__all__:
         assert getattr(skbert, name).__name__ == name
     assert set(skbert.__all__) <= set(dir(skbert))
+
+
+@pytest.mark.parametrize("outer", [None, "threading"])
+def test_joblib_is_as_it_was_where_an_interrupt_hinders_the_exit(outer, monkeypatch):
+    class Interrupted(joblib.parallel_config):
+        def __enter__(self):
+            raise KeyboardInterrupt
+
+    with joblib.parallel_config(outer) if outer else nullcontext():
+        before = type(joblib.parallel.get_active_backend()[0])
+        monkeypatch.setattr(exceptions, "parallel_config", Interrupted)
+        with pytest.raises(KeyboardInterrupt), exceptions.holding_warning_filters():
+            pass
+        assert type(joblib.parallel.get_active_backend()[0]) is before
+        monkeypatch.undo()
+        with exceptions.holding_warning_filters():
+            assert joblib.effective_n_jobs(2) == 1
+        assert type(joblib.parallel.get_active_backend()[0]) is before
+
+
+def test_what_a_signal_handler_raises_is_no_error_of_a_disk():
+    with pytest.raises(TimeoutError, match="my limit"):
+        exceptions.raise_if_of_a_handler(TimeoutError("my limit"))
+    exceptions.raise_if_of_a_handler(OSError(28, "No space left on device"))
+    exceptions.raise_if_of_a_handler(TimeoutError(110, "Connection timed out"))
+    exceptions.raise_if_of_a_handler(filelock.Timeout("file.lock"))
+    exceptions.raise_if_of_a_handler(exceptions.CheckpointError("not there"))
+    exceptions.raise_if_of_a_handler(ValueError("a"))

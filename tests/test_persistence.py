@@ -815,7 +815,6 @@ def test_pickles_of_other_families(fitted):
 
 
 def test_weights_that_are_none_any_more(fitted, tmp_path):
-    import pickle
     from copy import deepcopy
 
     from torch.nn.utils import parametrizations, parametrize, prune

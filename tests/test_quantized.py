@@ -1,5 +1,7 @@
 """Predictions in 8-bit integers: the arithmetic, every family, the estimator."""
 
+import types
+
 import joblib
 import numpy as np
 import pytest
@@ -75,7 +77,7 @@ def test_layers_that_read_the_same_states_quantize_them_once(product, monkeypatc
     assert torch.equal(module["q"](x), expected[0])
     assert seen == [40] * 3
     del x, other  # what is remembered goes with its input
-    assert module["q"].last_input.rows is None
+    assert not module["q"].last_input.rows
 
 
 def test_a_row_of_zeros_stays_one():
@@ -182,3 +184,19 @@ def test_fit_trains_as_with_auto(make_classifier, reviews):
     ours, auto = (make_classifier(precision=precision).fit(texts, y) for precision in ("int8", "auto"))
     assert joblib.hash(ours.model_) == joblib.hash(auto.model_)
     assert ours.score(texts, y) == auto.score(texts, y)
+
+
+def test_the_last_input_is_forgotten_when_it_is_gone():
+    """By a function of C: where one of Python begins, Ctrl-C is handled, and in a callback it is lost."""
+    last = LastInput()
+    x = torch.randn(3, 8)
+    rows = last.quantized(x, 0)
+    assert last.quantized(x, 0) is rows
+    (reference,) = last.rows
+    assert isinstance(reference.__callback__, types.BuiltinMethodType)
+    del x
+    assert not last.rows
+    y, z = torch.randn(3, 8), torch.randn(3, 8)
+    assert last.quantized(y, 0)[0].shape == last.quantized(z, 0)[0].shape
+    del y  # whose integers went when those of z came
+    assert last.quantized(z, 0) is next(iter(last.rows.values()))

@@ -773,3 +773,17 @@ def test_the_state_is_no_part_of_the_fitted_estimator(make_classifier, reviews, 
     loaded = type(kept).load(tmp_path / "model")
     assert loaded.checkpoint == tmp_path / "fit"
     np.testing.assert_array_equal(loaded.predict_proba(texts), plain.predict_proba(texts))
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "memory"])
+def test_a_time_limit_is_no_full_disk(where, make_classifier, reviews, tmp_path, monkeypatch):
+    """A handler of SIGALRM usually raises TimeoutError, which is an OSError."""
+
+    def limit(descriptor):
+        raise TimeoutError("my time limit")
+
+    monkeypatch.setattr(os, "fsync", limit)
+    classifier = make_classifier(freeze="encoder", **{where: tmp_path / "folder"})
+    with pytest.raises(TimeoutError, match="my time limit"):
+        classifier.fit(*map(list, reviews))
+    assert not hasattr(classifier, "model_")

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from skbert.exceptions import CacheWarning, PersistenceError, warn
+from skbert.exceptions import CacheWarning, PersistenceError, raise_if_of_a_handler, warn
 from skbert.persistence.tensorfile import replace_file
 
 _FORMAT = 1
@@ -117,6 +117,7 @@ class Folder:
             file.parent.mkdir(parents=True, exist_ok=True)
             replace_file(file, lambda opened: _write(opened, space, keys, values, offsets))
         except (OSError, PersistenceError) as error:
+            raise_if_of_a_handler(error)
             self._say(
                 "write",
                 f"The cache in {str(self.path)!r} cannot be written ({error}). This process goes on without "

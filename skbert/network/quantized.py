@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -38,20 +37,18 @@ class LastInput(threading.local):
     """The integers of the input that each thread quantized last, while that input lives."""
 
     def __init__(self) -> None:
-        self.input: Callable[[], torch.Tensor | None] = lambda: None
-        self.rows: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.rows: dict[weakref.ref[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = {}  # of one input
 
     def quantized(self, x: torch.Tensor, offset: int) -> tuple[torch.Tensor, torch.Tensor]:
         """`quantized_rows` of the tokens in `x`, which must not have been changed since the last call."""
-        rows = self.rows
-        if rows is None or self.input() is not x:
-            self.rows = rows = quantized_rows(x.flatten(0, -2), offset)
-            self.input = weakref.ref(x, self._forget)
+        for last, rows in self.rows.items():
+            if last() is x:
+                return rows
+        self.rows.clear()
+        rows = quantized_rows(x.flatten(0, -2), offset)
+        # Forgotten by a function of C: one of Python would be where Ctrl-C is handled, and is lost.
+        self.rows[weakref.ref(x, self.rows.pop)] = rows
         return rows
-
-    def _forget(self, input_: Any) -> None:
-        if self.input is input_:
-            self.rows = None
 
 
 class Int8Linear(nn.Module):

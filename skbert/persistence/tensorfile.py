@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from skbert.exceptions import PersistenceError
+from skbert.exceptions import PersistenceError, raise_if_of_a_handler
 
 MAX_HEADER = 100_000_000  # bytes; the safetensors package reads no longer ones either
 _MAX_DIMENSIONS = 8
@@ -289,9 +289,11 @@ def _bytes_of(array: np.ndarray) -> memoryview:
 
 def _sync_folder(folder: Path) -> None:
     """Have the folder itself on the disk, where the system can: the file's new name is in there."""
-    with contextlib.suppress(OSError):  # Windows opens no folder, some network drives sync none
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:  # Windows opens no folder, some network drives sync none
+        raise_if_of_a_handler(error)

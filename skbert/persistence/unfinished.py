@@ -28,7 +28,14 @@ import filelock
 import numpy as np
 
 from skbert import identity
-from skbert.exceptions import InputError, NonFiniteLossError, NonFiniteOutputError, PersistenceError, warn
+from skbert.exceptions import (
+    InputError,
+    NonFiniteLossError,
+    NonFiniteOutputError,
+    PersistenceError,
+    raise_if_of_a_handler,
+    warn,
+)
 from skbert.persistence import tensorfile
 
 FORMAT = 1
@@ -167,6 +174,7 @@ class Folder:
             if not self._is_written:
                 self._check_space()
         except (OSError, PersistenceError) as error:
+            raise_if_of_a_handler(error)
             if self._is_written:
                 raise
             raise InputError(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from skbert import forks
-from skbert.exceptions import CheckpointError
+from skbert.exceptions import CheckpointError, raise_if_of_a_handler
 from skbert.network.attention import packed_attention
 from skbert.network.memory import is_out_of_memory
 from skbert.network.model import Architecture, twin
@@ -191,6 +191,7 @@ def _naming(what: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        raise_if_of_a_handler(error)
         raise CheckpointError(f"{what} could not be read ({type(error).__name__}: {error}).") from error
 
 
@@ -209,7 +210,7 @@ def refuse_other_weights(folder: Path, missing: set[str], unexpected: set[str], 
 def _check_it_runs(encoder: Any, folder: Path) -> None:
     """Refuse what is no encoder of token ids, or cannot do without a pooler that is not there."""
     ids = torch.zeros(1, 4, dtype=torch.long, device="cpu")
-    trouble = "no table of embeddings, or states of another shape"
+    trouble, cause = "no table of embeddings, or states of another shape", None
     try:
         with quiet(), torch.no_grad():  # on a copy: short texts turn BigBird's attention into another
             output = twin(encoder, shared=True)(input_ids=ids, attention_mask=torch.ones_like(ids))
@@ -219,12 +220,13 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        trouble = f"{type(error).__name__}: {error}"
+        raise_if_of_a_handler(error)
+        trouble, cause = f"{type(error).__name__}: {error}", error
     raise CheckpointError(
         f"The encoder in {folder}, of the family {encoder.config.model_type!r}, does not make a state of "
         f"each token id ({trouble}). Take a checkpoint of a family such as BERT, RoBERTa or ModernBERT, with "
         "all of its weights."
-    )
+    ) from cause
 
 
 def _is_layer(key: str, encoder: Any) -> bool:

@@ -8,9 +8,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -33,9 +31,10 @@ def save_encoder(estimator: Any, folder: str | os.PathLike[str]) -> None:
     target = folder_to_write(folder)
     model: SequenceClassifier = estimator.model_
     encoder = _as_transformers(model)
-    write(target, encoder, tokenizer_of(estimator))
+    settings = {}
     if model.pooler is None:
-        _write_settings(target, model.pooling, encoder.config.hidden_size, estimator.max_length_)
+        settings = _settings(model.pooling, encoder.config.hidden_size, estimator.max_length_)
+    write(target, encoder, tokenizer_of(estimator), settings)
 
 
 @trainable()
@@ -61,17 +60,15 @@ def _as_transformers(model: SequenceClassifier) -> Any:
     return encoder.eval()
 
 
-def _write_settings(target: Path, pooling: str, width: int, max_length: int) -> None:
+def _settings(pooling: str, width: int, max_length: int) -> dict[str, Any]:
     """What sentence-transformers reads: its modules, how they pool, and how many tokens they take."""
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for number, (path, kind) in enumerate(_PARTS)
     ]
     modes = {f"pooling_mode_{mode}": pooling == name for mode, name in MODES.items()}
-    (target / "1_Pooling").mkdir(exist_ok=True)
-    for name, content in (
-        ("sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False}),
-        (POOLING, {"word_embedding_dimension": width, **modes}),
-        (MODULES, modules),  # last: it is what makes the folder one of theirs
-    ):
-        (target / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return {
+        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
+        POOLING: {"word_embedding_dimension": width, **modes},
+        MODULES: modules,
+    }

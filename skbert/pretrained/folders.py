@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ ADAPTER = "adapter_config.json"  # transformers puts the adapter that it describ
 _CONFIG = "config.json"  # without which a folder is no checkpoint
 _WEIGHTS = "model*.safetensors*"  # in one file, or in several with an index
 _SETTINGS = ("modules.json", "config_sentence_transformers.json", "added_tokens.json")
+_NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}
 
 
@@ -38,8 +42,8 @@ def folder_to_write(folder: str | os.PathLike[str]) -> Path:
     return target
 
 
-def write(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Write a model and a tokenizer of transformers.
+def write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any] = _NO_SETTINGS) -> None:
+    """Write a model and a tokenizer of transformers, and `settings`: contents of JSON files, by name.
 
     They are written beside what is there, and then replace it. Meanwhile there is no config.json: nobody
     reads the weights of one with the labels of another, nor if this is cut off. What older content said of
@@ -56,13 +60,19 @@ def write(folder: Path, model: Any, tokenizer: Any) -> None:
             with quiet():
                 model.save_pretrained(temporary)
                 tokenizer.save_pretrained(temporary)
+            for name, content in settings.items():
+                place = Path(temporary, name)
+                place.parent.mkdir(exist_ok=True)
+                place.write_text(json.dumps(content, indent=2), encoding="utf-8")
         except SafetensorError as error:
             raise OSError(f"{os.fspath(folder)!r} cannot be written: {error}") from error
         old = [name for pattern in (*_SETTINGS, _WEIGHTS) for name in folder.glob(pattern)]
         for file in (folder / _CONFIG, *old):
             file.unlink(missing_ok=True)
-        for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == _CONFIG):
-            os.replace(file, folder / file.name)
+        places = [file.relative_to(temporary) for file in Path(temporary).rglob("*") if file.is_file()]
+        for place in sorted(places, key=lambda place: place == Path(_CONFIG)):
+            (folder / place).parent.mkdir(exist_ok=True)
+            os.replace(Path(temporary, place), folder / place)
 
 
 def config_of(model: SequenceClassifier, **settings: Any) -> Any:

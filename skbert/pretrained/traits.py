@@ -144,12 +144,27 @@ def stated_pooling(folder: Path) -> Pooling | None:
         return None
     stated = read_settings(folder / POOLING)
     if not stated:
+        _check_no_pooling_is_named(folder)
         return None
     named = stated.get("pooling_mode", ())  # one, or a list, since sentence-transformers 6
     for mode, pooling in MODES.items():
         if stated.get(f"pooling_mode_{mode}") or pooling in ([named] if isinstance(named, str) else named):
             return pooling
     return "mean"
+
+
+def _check_no_pooling_is_named(folder: Path) -> None:
+    """Refuse a copy that lacks what its own list of modules names: it would be pooled otherwise."""
+    try:
+        modules = json.loads((folder / MODULES).read_text(encoding="utf-8"))
+        named = any(module["path"] == POOLING.partition("/")[0] for module in modules)
+    except (KeyError, TypeError, ValueError):
+        return
+    if named:
+        raise CheckpointError(
+            f"{folder} lacks {POOLING}, which its {MODULES} names: how it pools is not known. Get the "
+            "checkpoint again."
+        )
 
 
 def head_dropout_of(config: Any) -> float:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from skbert.exceptions import PersistenceError, warn
+from skbert.exceptions import PersistenceError, raise_if_of_a_handler, warn
 from skbert.training.optimizer import OfWeight
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class FolderKeeper(Keeper):
         try:
             self._write_timed(trainer)
         except (OSError, PersistenceError) as error:
+            raise_if_of_a_handler(error)
             warn(
                 f"The state of the fit could not be written to its checkpoint ({error}). The fit goes on and "
                 "will try again; if it is killed before that succeeds, it resumes from the state before, if "
