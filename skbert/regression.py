@@ -61,6 +61,7 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
             If y has another form than in earlier calls, or in the first one is the same for all texts; or if
             a parameter cannot work here: `early_stopping`, `lora`, `freeze` "gradual", `checkpoint`.
         """
+        from skbert.data.numbers import check_spread
 
         def read(texts: Texts) -> tuple[Numbers, np.ndarray, np.ndarray]:
             if hasattr(self, "model_"):
@@ -68,8 +69,6 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
             found = self._read_target(y, texts, sample_weight, None)
             check_spread(found[0])
             return found
-
-        from skbert.data.numbers import check_spread
 
         return self._fit_one_epoch(X, y, sample_weight, read)
 
