@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import unittest
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skbert import BertClassifier, BertRegressor
@@ -96,3 +99,20 @@ def as_texts(X):
         " ".join(f"f{column}b{'m' if v < 0 else 'p'}{abs(v)}" for column, v in enumerate(row))
         for row in halves
     ]
+
+
+def of_minibatches(estimator):
+    """The checks that must fail where there are mini-batches."""
+    return {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "a row of weight two is drawn once an epoch, two rows are drawn in two minibatches"
+        )
+    }
+
+
+def run_check(check, estimator, model):
+    """Run one of scikit-learn's checks, which must not skip itself."""
+    try:
+        check(clone(estimator).set_params(model=model))
+    except (unittest.SkipTest, pytest.skip.Exception) as reason:
+        pytest.fail(f"the check skipped itself: {reason}")

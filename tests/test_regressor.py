@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
-import unittest
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from rows_as_text import RowsAsTextRegressor
+from rows_as_text import RowsAsTextRegressor, of_minibatches, run_check
 from sklearn.base import clone, is_regressor
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import StackingRegressor, VotingRegressor
@@ -48,29 +47,14 @@ STRICT = RowsAsTextRegressor(
 DEFAULT = clone(STRICT).set_params(dropout=0.1, epochs=25, batch_size=32, precision="float32")
 
 
-def _of_minibatches(estimator):
-    return {
-        "check_sample_weight_equivalence_on_dense_data": (
-            "a row of weight two is drawn once an epoch, two rows are drawn in two minibatches"
-        )
-    }
-
-
-def _run(check, estimator, model):
-    try:
-        check(clone(estimator).set_params(model=model))
-    except (unittest.SkipTest, pytest.skip.Exception) as reason:
-        pytest.fail(f"the check skipped itself: {reason}")
-
-
 @parametrize_with_checks([STRICT])
 def test_scikit_learn_checks_strict(estimator, check, tiny_bert):
-    _run(check, estimator, tiny_bert)
+    run_check(check, estimator, tiny_bert)
 
 
-@parametrize_with_checks([DEFAULT], expected_failed_checks=_of_minibatches)
+@parametrize_with_checks([DEFAULT], expected_failed_checks=of_minibatches)
 def test_scikit_learn_checks_minibatch(estimator, check, tiny_bert):
-    _run(check, estimator, tiny_bert)
+    run_check(check, estimator, tiny_bert)
 
 
 def test_generator_yields_all_its_checks():
