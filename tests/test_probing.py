@@ -158,7 +158,7 @@ def test_head_gives_what_ridge_does(n_outputs, tiny_bert):
     model = make_model(tiny_bert, n_outputs)
     assert start_from_probe(model, embeddings, numbers, weights)
     norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights[:, 0])
-    ridge = Ridge(alpha=weights[:, 0].sum() / 30).fit(embeddings / norm, numbers, weights[:, 0])
+    ridge = Ridge(alpha=weights[:, 0].sum() / 3).fit(embeddings / norm, numbers, weights[:, 0])
     expected = ridge.predict(embeddings / norm).reshape(90, n_outputs)
     np.testing.assert_allclose(model.head(torch.from_numpy(embeddings)).numpy(), expected, atol=1e-4)
 

@@ -12,8 +12,8 @@ rows, a fine-tuned model ends far below logistic regression on the frozen embedd
 3. `start_from_probe` fits it on all of them, and its coefficients become the head's weights.
 
 The probe is a start and no solution: one that fits its texts leaves the encoder nothing to learn from them.
-So its L2 penalty grows with the rows, as if there were 30 of each class (docs/defaults.md); of numbers, 30 in
-all.
+So its L2 penalty grows with the rows, as if there were 30 of each class; of numbers, 3 in all
+(docs/defaults.md).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from skbert.network.model import SequenceClassifier
 _MAX_ROWS = 20_000  # bounds the cost of the start on large data
 _MAX_ROWS_TO_ASK = 2_000
 _ROWS_PER_CLASS = 30.0  # that scikit-learn's default penalty, C = 1, is right for
+_ROWS_OF_NUMBERS = 3.0  # the same of Ridge's, alpha = 1: squared errors leave a weaker start
 
 
 def choose_rows(n_texts: int, generator: np.random.Generator) -> np.ndarray:
@@ -143,7 +144,7 @@ def fit_probe(
     of_rows = weights if weights.ndim == 1 else weights.mean(axis=1)
     norm = float(np.average(np.linalg.norm(embeddings, axis=1), weights=of_rows))
     if are_numbers(codes):
-        ridge = Ridge(alpha=float(of_rows.sum()) / _ROWS_PER_CLASS)
+        ridge = Ridge(alpha=float(of_rows.sum()) / _ROWS_OF_NUMBERS)
         _fit_unseen(ridge, embeddings / norm, codes, of_rows)
         return np.atleast_2d(ridge.coef_) / norm, np.atleast_1d(ridge.intercept_)
     strength = _inverse_penalty(codes, weights, n_outputs)
