@@ -168,8 +168,9 @@ def test_a_ridge_probe_is_held_against_the_mean(n_outputs):
     embeddings, numbers, weights = make_numbers(n_outputs)
     draw = np.random.default_rng(0)
     assert all(generalizes(embeddings, numbers, weights, n_outputs, draw) for _ in range(10))
-    noise = [draw.normal(size=numbers.shape) for _ in range(10)]
-    assert sum(generalizes(embeddings, targets, weights, n_outputs, draw) for targets in noise) <= 3
+    # Of noise it fits little, so weak is it: which is better is then a matter of chance.
+    noise = [draw.normal(size=numbers.shape) for _ in range(40)]
+    assert sum(generalizes(embeddings, targets, weights, n_outputs, draw) for targets in noise) < 30
 
 
 def test_numbers_start_at_their_mean(tiny_bert):
