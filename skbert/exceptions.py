@@ -15,7 +15,7 @@ Each error is both an `SkbertError` and the built-in that people already catch::
 
     SkbertWarning              (UserWarning)
     ├── TruncationWarning      texts longer than `max_length` were cut
-    ├── CollapseWarning        the fitted model predicts one class for everything
+    ├── CollapseWarning        the fitted model predicts the same for every text
     └── CacheWarning           a folder of `memory` cannot be written, or a file in it cannot be read
 """
 

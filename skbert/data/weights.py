@@ -41,11 +41,7 @@ def check_weights(
     of_classes : ndarray of shape (n_classes,) or (n_labels,), float64
         All above zero.
     """
-    with as_input_error():
-        _check_each(sample_weight)
-        weights = _check_sample_weight(
-            sample_weight, labels.codes, dtype=np.float64, ensure_non_negative=True
-        )
+    weights = check_text_weights(len(labels.codes), sample_weight)
     if labels.codes.ndim == 2:
         of_classes = _label_weights(labels, weights, class_weight)
         of_rows = weights[:, None] * np.where(labels.codes == 1, of_classes > 0, True)
@@ -66,7 +62,7 @@ def check_weights(
 
 
 def check_text_weights(n_texts: int, sample_weight: Any) -> np.ndarray:
-    """Weight of every text of a regression, (n_samples,) float64."""
+    """Weight of every text, (n_samples,) float64."""
     with as_input_error():
         _check_each(sample_weight)
         weights = _check_sample_weight(
