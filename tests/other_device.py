@@ -5,7 +5,8 @@
 
 Its tensors have their numbers in the CPU's memory, and torch's own operations for the CPU compute with them.
 But they say that they are elsewhere, so that all code for other devices runs; an operation that is given some
-of them and some of the CPU's is refused, as on a GPU; and whoever asks for a number is written down.
+of them and some of the CPU's is refused, as on a GPU; so is a copy from the CPU that nobody waits for, as other
+devices may read it late. Whoever asks for a number is written down.
 
 1. `OtherDevice` is a mode of torch that sees each operation, below autograd. What an operation gives is on
    the device if one of its tensors was, or if it was asked for there.
@@ -113,6 +114,8 @@ def _compute(func, args, kwargs):
     on_cpu = [tensor for tensor in tensors if not isinstance(tensor, Elsewhere) and tensor.ndim]
     if is_elsewhere and on_cpu and func.overloadpacket not in _MOVES:
         raise RuntimeError(f"{func} was given tensors on the other device and on the CPU")
+    if on_cpu and not is_elsewhere and kwargs.get("device") == _DEVICE and kwargs.get("non_blocking"):
+        raise RuntimeError(f"{func} would read memory of the CPU when it may be gone")
     places = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
     goes_elsewhere = _DEVICE in places or (is_elsewhere and not places)
 

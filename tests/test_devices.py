@@ -162,14 +162,22 @@ def test_narrow_types_are_as_near_as_their_rounding(precision, device, tiny_bert
     np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=5e-3)
 
 
-def test_dropout_is_drawn_there(device, tiny_bert):
-    fits = []
-    for dropout in (0.5, 0.5, 0.0):
-        torch.manual_seed(0)  # for fused attention, which on CUDA draws from the device's own generator
-        settings = SETTINGS | {"device": NAME, "dropout": dropout}
-        fits.append(BertClassifier(tiny_bert, **settings).fit(TEXTS, Y).loss_curve_)
-    assert fits[0] == fits[1]
-    assert fits[0] != fits[2]
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropout_is_drawn_there_by_the_fit_s_own_generator(family, pooling, device, family_folder):
+    settings = SETTINGS | {"pooling": pooling, "device": NAME}
+    first, again, twice, none = (
+        BertClassifier(family_folder(family, layers=2), **settings | changes).fit(TEXTS, Y)
+        for changes in (
+            {"dropout": 0.3},
+            {"dropout": 0.3},
+            {"dropout": 0.3, "gradient_checkpointing": True},
+            {"dropout": 0.0},
+        )
+    )
+    assert_equal_models(first, again, atol=0)
+    assert_equal_models(first, twice)  # the masks of layers computed twice are those of the first time
+    assert first.loss_curve_ != none.loss_curve_
 
 
 def test_several_labels_and_weights(device, tiny_bert):

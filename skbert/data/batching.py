@@ -57,9 +57,12 @@ class Batch:
 
 
 def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on a device, without waiting; for CUDA from memory that is pinned, or the copy may wait."""
-    tensor = tensor.pin_memory() if device.type == "cuda" else tensor
-    return tensor.to(device, non_blocking=True)
+    """The tensor on a device; on CUDA without waiting, from memory that is pinned and kept until it was read.
+
+    Other devices may read ordinary memory when it is somebody else's by then (MPS does).
+    """
+    pinned = device.type == "cuda"
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
 
 
 def collate(

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from skbert.network.attention_layout import Layout, make_layout
+from skbert.network.dropout import dropout as dropout_of
 from skbert.network.filler import fill
 from skbert.network.flash_attention import flash_attention, has_kernel
 from skbert.network.grouped_attention import GroupedAttention
@@ -183,7 +184,7 @@ def packed_attention(
     # (n_tokens, n_heads, head_size) → (n_texts, n_heads, max_length, head_size)
     q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))
     bias = packing.attention_bias(sliding_window, q.dtype)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+    out = _padded_attention(q, k, v, bias, scale, dropout, packing.generator)
     return packing.unpad(out.transpose(1, 2)).unsqueeze(0), None
 
 
@@ -227,8 +228,25 @@ def first_token_attention(
         return flash_attention(q, k, v, bounds, longest, scale, dropout).flatten(1).unsqueeze(0)
     k, v = (packing.pad(x).transpose(1, 2) for x in (k, v))  # (n_texts, n_heads, max_length, head_size)
     bias = packing.attention_bias(None, q.dtype)
-    out = F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+    out = _padded_attention(q[:, :, None], k, v, bias, scale, dropout, packing.generator)
     return out.flatten(1).unsqueeze(0)
+
+
+def _padded_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bias: torch.Tensor,
+    scale: float,
+    p: float,
+    generator: torch.Generator | None,
+) -> torch.Tensor:
+    """Attention of texts side by side: (n_texts, n_heads, n_queries, head_size)."""
+    if p == 0.0 or q.device.type == "cuda":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p, scale=scale)
+    # torch's own would draw from the device's generator, which only on CUDA is the fit's alone.
+    weights = torch.softmax(q @ k.transpose(-2, -1) * scale + bias, dim=-1)
+    return dropout_of(weights, p, generator) @ v
 
 
 def _runs_are_enough(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) -> bool:
