@@ -125,9 +125,10 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         float32 weights, and head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware
         is fast at it, else float32. "float16" is for GPUs that are fast at that alone (those before Ampere,
         such as T4 and V100); the loss is scaled, and steps whose gradients overflow are left out [11]_.
-        "int8" is for predictions on a CPU, faster than "float32" and less exact: the encoder's linear layers
-        in 8-bit integers, with a scale for each token [9]_; `fit` trains as with "auto". It can be set on a
-        fitted model, whose weights stay as they are: ``set_params(precision="int8")``.
+        "int8" is for predictions on a CPU, where that has VNNI instructions faster than "float32", and less
+        exact: the encoder's linear layers in 8-bit integers, with a scale for each token [9]_; `fit` trains
+        as with "auto". It can be set on a fitted model, whose weights stay as they are:
+        ``set_params(precision="int8")``.
     memory : str, path or joblib.Memory, default=None
         Folder in which what fits share is kept on disk, for later processes and those beside this one: token
         ids, and the outputs of frozen layers. None keeps it in memory alone; see `skbert.set_cache_limit`.

@@ -16,7 +16,17 @@ from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network import quantized
 from skbert.network.model import SequenceClassifier, reset_head
-from skbert.network.quantized import Int8Linear, LastInput, fast_product_is_exact, quantize, quantized_rows
+from skbert.network.quantized import (
+    FloatProduct,
+    Int8Linear,
+    LastInput,
+    SignedProduct,
+    UnsignedProduct,
+    is_exact,
+    product_of_this_machine,
+    quantize,
+    quantized_rows,
+)
 from skbert.pretrained import checkpoints
 from skbert.runtime import Runtime
 
@@ -32,11 +42,11 @@ def rows(n, width, seed=0):
     )
 
 
-@pytest.fixture(params=[True, False], ids=["onednn", "int_mm"])
+@pytest.fixture(params=[UnsignedProduct, SignedProduct, FloatProduct])
 def product(request, monkeypatch):
-    if request.param and not fast_product_is_exact():
-        pytest.skip("this torch or processor has no exact product of unsigned by signed bytes")
-    monkeypatch.setattr(quantized, "fast_product_is_exact", lambda: request.param)
+    if not is_exact(request.param):
+        pytest.skip("this torch or processor has no such exact product")
+    monkeypatch.setattr(quantized, "product_of_this_machine", lambda: request.param)
 
 
 def test_rows_come_back_to_half_a_step(monkeypatch):
@@ -99,6 +109,29 @@ def test_a_layer_is_the_product_of_the_integers(bias, product):
     torch.testing.assert_close(out.view(300, 24).double(), expected, rtol=1e-5, atol=1e-5)
     # A step is 1/127 of a row's largest value.
     assert (out.view(300, 24) - linear(x)).abs().max() < 0.05 * linear(x).abs().max()
+
+
+@pytest.mark.parametrize("width", [64, 1040, 1041, 5000])
+def test_products_are_those_of_integers_whatever_the_processor(width):
+    """The longest sums, of the largest integers, are exact; so are those of random ones."""
+    draw = torch.Generator().manual_seed(width)
+    weight, rows = (torch.randint(-127, 128, (16, width), dtype=torch.int8, generator=draw) for _ in "ab")
+    weight[0] = rows[0] = 127
+    expected = (rows.long() @ weight.long().t()).float()
+    scale = torch.ones(16)
+    assert torch.equal(FloatProduct(weight, scale)(rows), expected)
+    if is_exact(UnsignedProduct):
+        assert torch.equal(UnsignedProduct(weight, scale)(rows.bitwise_xor(-128)), expected)
+    if is_exact(SignedProduct):
+        assert torch.equal(SignedProduct(weight, scale)(rows), expected)
+
+
+def test_without_instructions_for_bytes_the_product_is_no_loop(monkeypatch):
+    monkeypatch.setattr(quantized, "is_exact", lambda product: product is not UnsignedProduct)
+    monkeypatch.setattr(quantized, "_has_vnni", lambda: False)
+    assert product_of_this_machine.__wrapped__() is FloatProduct
+    monkeypatch.setattr(quantized, "_has_vnni", lambda: True)
+    assert product_of_this_machine.__wrapped__() is SignedProduct
 
 
 def test_a_row_does_not_depend_on_the_others(product):
