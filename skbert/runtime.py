@@ -90,6 +90,8 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
     chosen = _auto_device() if device == "auto" else _named_device(device)
     if precision == "auto":
         precision = "bfloat16" if _has_fast_bfloat16(chosen) else "float32"
+    if chosen.type not in ("cpu", "cuda"):
+        _try(chosen, precision)
     return Runtime(chosen, _DTYPES[precision])
 
 
@@ -131,6 +133,16 @@ def _named_device(name: str | torch.device) -> torch.device:
             f"{platform.node()} ({str(error)[:200]}). Use device='auto' or 'cpu'."
         ) from error
     return device
+
+
+def _try(device: torch.device, precision: str) -> None:
+    try:
+        torch.ones(1, dtype=_DTYPES[precision], device=device).add(1)
+    except Exception as error:  # of a type that each backend chooses
+        raise InputError(
+            f"precision={precision!r}, in which torch {torch.__version__} cannot compute on device="
+            f"{str(device)!r} ({str(error)[:200]}). Use precision='float32', or device='cpu'."
+        ) from error
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:

@@ -5,8 +5,8 @@
 
 Its tensors have their numbers in the CPU's memory, and torch's own operations for the CPU compute with them.
 But they say that they are elsewhere, so that all code for other devices runs; an operation that is given some
-of them and some of the CPU's is refused, as on a GPU; so is a copy from the CPU that nobody waits for, as other
-devices may read it late. Whoever asks for a number is written down.
+of them and some of the CPU's is refused, as on a GPU, and so is a copy from the CPU that nobody waits for, as
+devices may read it late; and whoever asks for a number is written down.
 
 1. `OtherDevice` is a mode of torch that sees each operation, below autograd. What an operation gives is on
    the device if one of its tensors was, or if it was asked for there.

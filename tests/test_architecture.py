@@ -82,6 +82,7 @@ NEVER = {
         "skbert.classifier",
         "skbert.training.loop",
     },
+    "persistence.replacing": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.tensorfile": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.unfinished": {"torch", "sklearn", "pickle", "joblib"},
     "pretrained.checkpoints": {"sklearn", "skbert.classifier"},

@@ -1,6 +1,7 @@
 """Loading: what is shared, what is checked, what is said when something is wrong."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,18 @@ def test_a_changed_folder_is_read_again(folder):
     after = checkpoints.load(folder)
     assert after is not before
     assert after.new_encoder().config.num_hidden_layers == 1
+
+
+def test_a_file_that_is_overwritten_changes_no_checkpoint_that_was_read(folder):
+    """Nor does it end the process, as a mapped one that is cut off does."""
+    encoder = checkpoints.load(folder).encoder
+    before = {name: weight.sum().item() for name, weight in encoder.named_parameters()}
+    size = (folder / "model.safetensors").stat().st_size
+    with open(folder / "model.safetensors", "r+b") as file:
+        file.write(bytes(size))
+    assert {name: weight.sum().item() for name, weight in encoder.named_parameters()} == before
+    os.truncate(folder / "model.safetensors", 0)
+    assert {name: weight.sum().item() for name, weight in encoder.named_parameters()} == before
 
 
 def test_few_checkpoints_stay_in_memory(tmp_path):

@@ -12,7 +12,7 @@ from killed_fits import StepCounter, fit, watched
 from other_device import NAME, OtherDevice
 from transformers.models.modernbert import modeling_modernbert
 
-from skbert import BertClassifier, fitting
+from skbert import BertClassifier, InputError, fitting
 from skbert.network import attention, flash_attention
 from skbert.runtime import Generators
 from skbert.training import resume
@@ -63,14 +63,19 @@ def family_folder(tiny_checkpoints):
 
 
 @pytest.fixture
-def device(monkeypatch):
-    """The other device, for as long as the test takes."""
+def generators(monkeypatch):
+    """Random numbers of the CPU; the other device has no generator of its own."""
     on_the_cpu = Generators.from_seed.__func__
     monkeypatch.setattr(
         Generators,
-        "from_seed",  # it has no generator of its own
+        "from_seed",
         classmethod(lambda cls, seed, device, rank=0: on_the_cpu(cls, seed, torch.device("cpu"), rank)),
     )
+
+
+@pytest.fixture
+def device(generators):
+    """The other device, for as long as the test takes."""
     with torch.random.fork_rng(), OtherDevice() as device:
         torch.manual_seed(0)
         yield device
@@ -178,6 +183,22 @@ def test_dropout_is_drawn_there_by_the_fit_s_own_generator(family, pooling, devi
     assert_equal_models(first, again, atol=0)
     assert_equal_models(first, twice)  # the masks of layers computed twice are those of the first time
     assert first.loss_curve_ != none.loss_curve_
+
+
+def test_a_precision_that_the_device_has_not(generators, tiny_bert):
+    class WithoutDoubles(OtherDevice):
+        """As Apple's GPUs."""
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if (kwargs or {}).get("dtype") == torch.float64 and str(kwargs.get("device")) == NAME:
+                raise TypeError("the device has no float64")
+            return super().__torch_dispatch__(func, types, args, kwargs)
+
+    settings = SETTINGS | {"device": NAME, "epochs": 1}
+    with WithoutDoubles():
+        with pytest.raises(InputError, match=r"'float64'.* device='meta' .*has no float64\)\. Use precision"):
+            BertClassifier(tiny_bert, **settings).fit(TEXTS, Y)
+        BertClassifier(tiny_bert, **settings | {"precision": "float32"}).fit(TEXTS, Y)
 
 
 def test_several_labels_and_weights(device, tiny_bert):

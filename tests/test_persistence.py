@@ -29,6 +29,7 @@ from test_codec import same
 from skbert import BertClassifier, BertRegressor, PersistenceError, SkbertError
 from skbert.network.model import SequenceClassifier
 from skbert.persistence import blueprint, tensorfile
+from skbert.persistence.replacing import replace_file
 
 ROOT = Path(__file__).parents[1]
 MUTATE = Path(__file__).with_name("mutate.py")
@@ -444,7 +445,7 @@ def parts(path):
 
 
 def write(path, arrays, metadata):
-    tensorfile.replace_file(path, lambda opened: tensorfile.write(opened, arrays, metadata))
+    replace_file(path, lambda opened: tensorfile.write(opened, arrays, metadata))
     return path
 
 

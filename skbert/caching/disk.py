@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from skbert.exceptions import CacheWarning, PersistenceError, raise_if_of_a_handler, warn
-from skbert.persistence.tensorfile import replace_file
+from skbert.persistence.replacing import replace_file
 
 _FORMAT = 1
 _SUFFIX = ".rows"

@@ -95,7 +95,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocation failed, on whatever device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
+    words = ("DefaultCPUAllocator", "BLAS_STATUS_ALLOC_FAILED", "out of memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

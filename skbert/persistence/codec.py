@@ -10,7 +10,6 @@ Types are compared, not classes: a subclass may hold more than its base.
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def encode(value: Any, name: str) -> Any:
     if kind in (np.ndarray, np.memmap):  # the second from joblib.load(..., mmap_mode="r")
         return {"$array": _encode_array(value, name)}
     if kind is type(Path()):
-        return {"$path": os.fspath(value)}
+        return {"$path": value.as_posix()}  # which Windows reads as well
     if kind is np.random.RandomState:
         return {"$random_state": _encode_random_state(value, name)}
     raise PersistenceError(_unsupported(value, name))

@@ -29,6 +29,7 @@ from skbert.exceptions import CheckpointError, PersistenceError
 from skbert.persistence import blueprint, delta, tensorfile
 from skbert.persistence.codec import Decoder, encode
 from skbert.persistence.fitted import check_attributes, n_outputs_of
+from skbert.persistence.replacing import replace_file
 from skbert.pretrained import checkpoints
 from skbert.pretrained.sources import display_name
 
@@ -52,7 +53,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) ->
         arrays = delta.changes(arrays, delta.weights_of(checkpoint.encoder))
     text = json.dumps(content, separators=(",", ":"))
     metadata = {"sha256": tensorfile.checksum(text), "skbert": text}
-    tensorfile.replace_file(path, lambda file: tensorfile.write(file, arrays, metadata))
+    replace_file(path, lambda file: tensorfile.write(file, arrays, metadata))
 
 
 def load(

@@ -1,4 +1,4 @@
-"""Files of named arrays in the safetensors format: written atomically, read strictly.
+"""Files of named arrays in the safetensors format, read strictly.
 
 A file is eight bytes with the length of the header, the header (JSON: name → dtype, shape, place of the
 bytes; and metadata, str → str), and the bytes of all arrays, end to end. Any safetensors library can read it.
@@ -9,25 +9,21 @@ What the safetensors package does not do, and is done here:
 2. `read` refuses names that occur twice, and bytes that belong to no array. Before it allocates anything, it
    has held every size that the header claims against the size of the file. It maps nothing into memory: a
    mapped file that someone truncates kills the process that reads it.
-3. `replace_file` leaves the old file or the new one, whatever happens.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import secrets
 import stat
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from skbert.exceptions import PersistenceError, raise_if_of_a_handler
+from skbert.exceptions import PersistenceError
 
 MAX_HEADER = 100_000_000  # bytes; the safetensors package reads no longer ones either
 _MAX_DIMENSIONS = 8
@@ -160,45 +156,6 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, metadata, size
 
 
-def replace_file(
-    path: str | os.PathLike[str], write_to: Callable[[BinaryIO], None], *, temporary: Path | None = None
-) -> None:
-    """Write a file so that its name stands for the old content or for the new one, at any moment.
-
-    The new content goes to a file next to it, which takes its name once it is on the disk. If that fails, or
-    is interrupted, nothing is left behind. Its mode is that of any new file.
-
-    Parameters
-    ----------
-    path : str or path
-        A link is followed.
-    write_to : callable
-        Writes the content to the open binary file that it is given.
-    temporary : Path, default=None
-        The file next to it; None takes a name that nobody else has.
-    """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")
-    temporary = temporary or target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            file = open(temporary, "xb")  # noqa: SIM115  # its mode is what the umask leaves
-        except OSError as error:  # it is the caller's name that should be read in it
-            message = f"{error.strerror} (to write a file there)"
-            raise OSError(error.errno, message, os.fspath(path)) from error
-        with file:
-            write_to(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:  # an interrupt too, also one that came when the file had just been made
-        with contextlib.suppress(OSError):  # it was not made, or the disk is read-only by now
-            temporary.unlink()
-        raise
-    _sync_folder(target.parent)
-
-
 class _RefusedError(Exception):
     """Why a file is not read."""
 
@@ -285,15 +242,3 @@ def _stored(array: np.ndarray) -> np.ndarray:
 
 def _bytes_of(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the folder itself on the disk, where the system can: the file's new name is in there."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:  # Windows opens no folder, some network drives sync none
-        raise_if_of_a_handler(error)

@@ -3,7 +3,7 @@
 1. `opened` makes the folder if need be, locks it, and names what is wrong with it: before anything is loaded.
 2. `Folder.find` reads the file of a fit that was interrupted. It is taken if it is whole and of the same fit
    (`identity.py`); else it is refused.
-3. `Folder.write` replaces the file as a whole (`tensorfile.replace_file`): there is always a whole one.
+3. `Folder.write` replaces the file as a whole (`replacing.replace_file`): there is always a whole one.
 4. A fit that ends removes it, and the folder if skbert made it. A fit that fails or is interrupted leaves it.
    One whose loss became NaN has ended: it would end so again.
 5. Once the first state is written, no trouble with the folder ends the fit: disks fill up or turn read-only,
@@ -15,6 +15,7 @@ The lock is the operating system's, by filelock: it ends with the process, howev
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import shutil
@@ -37,12 +38,16 @@ from skbert.exceptions import (
     warn,
 )
 from skbert.persistence import tensorfile
+from skbert.persistence.replacing import replace_file
 
 FORMAT = 1
 FILE = "unfinished-fit.safetensors"
 _LOCK = "unfinished-fit.lock"
 _MADE = "unfinished-fit.made"  # skbert made the folder: says so where a fit was killed before its first state
 _TEMPORARY = "unfinished-fit.tmp"
+# Where a file system has no locks, later versions of filelock would leave a file that outlives its process.
+_TAKES = inspect.signature(filelock.FileLock.__init__).parameters
+_OF_THE_SYSTEM: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in _TAKES else {}
 
 Arrays = dict[str, np.ndarray]
 
@@ -69,7 +74,7 @@ class Folder:
         self.file = path / FILE
         self._made = False  # by skbert, which may then remove it
         self._is_written = False  # the state has been there
-        self._lock = filelock.FileLock(path / _LOCK)
+        self._lock = filelock.FileLock(path / _LOCK, **_OF_THE_SYSTEM)
         self._locked: os.stat_result | None = None  # the file of the lock that is held
         self._identity: dict[str, Any] = {}
 
@@ -168,7 +173,7 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._keep_lock()
             temporary.unlink(missing_ok=True)  # where the last writing failed, and so did removing it
-            tensorfile.replace_file(
+            replace_file(
                 self.file, lambda file: tensorfile.write(file, arrays, metadata), temporary=temporary
             )
             if not self._is_written:

@@ -172,7 +172,7 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
         # config.json may name any, even one whose code transformers would get from the hub.
         config._attn_implementation = "eager"
         config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
-        return getattr(transformers, auto).from_pretrained(
+        model, report = getattr(transformers, auto).from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -181,6 +181,18 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
             local_files_only=True,
             output_loading_info=True,
         )
+    _copy_weights(model)
+    return model, report
+
+
+def _copy_weights(model: Any) -> None:
+    """Give a model its own weights in place of the file's, which transformers maps into memory.
+
+    Whoever overwrites the file would change or end what has it mapped; and Windows lets nobody replace it.
+    """
+    with torch.no_grad():
+        for weights in (*model.parameters(), *model.buffers()):
+            weights.data = weights.data.clone()
 
 
 @contextmanager

@@ -157,6 +157,4 @@ def _as_skbert(classifier: Any, checkpoint: Checkpoint, order: np.ndarray) -> Se
     output = classifier.get_submodule(layout.output)
     rows = torch.from_numpy(order)
     model.head.load_state_dict({name: w[rows] for name, w in output.state_dict().items()}, assign=True)
-    # transformers maps the file: whoever wrote over it would change the model, or end the process.
-    model.load_state_dict({name: w.clone() for name, w in model.state_dict().items()}, assign=True)
     return model.eval().requires_grad_(False)

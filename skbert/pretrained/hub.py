@@ -58,7 +58,7 @@ def cached(name: str, revision: str | None) -> tuple[Path | None, bool]:
             )
         )
     except errors.HFValidationError as error:
-        hint = f" If it is a folder, write model={'./' + name!r}." if "/" in name else ""
+        hint = f" If it is a folder, write model={'./' + name!r}." if {"/", os.sep} & set(name) else ""
         raise CheckpointError(f"model={name!r} is not a valid hub name: {error}{hint}") from error
     except (OSError, ValueError, RuntimeError):
         return None, False

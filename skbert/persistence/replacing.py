@@ -1,0 +1,77 @@
+"""Files that are replaced as a whole: a name stands for the old content or for the new one, at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from skbert.exceptions import PersistenceError, raise_if_of_a_handler
+
+# Seconds between tries to give a file its name. Windows refuses while anyone replaces or reads the old one.
+_WAITS = (0.01, 0.05, 0.1, 0.3, 0.6) if os.name == "nt" else ()
+
+
+def replace_file(
+    path: str | os.PathLike[str], write_to: Callable[[BinaryIO], None], *, temporary: Path | None = None
+) -> None:
+    """Write a file anew.
+
+    The new content goes to a file next to it, which takes its name once it is on the disk. If that fails, or
+    is interrupted, nothing is left behind. Its mode is that of any new file.
+
+    Parameters
+    ----------
+    path : str or path
+        A link is followed.
+    write_to : callable
+        Writes the content to the open binary file that it is given.
+    temporary : Path, default=None
+        The file next to it; None takes a name that nobody else has.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")
+    temporary = temporary or target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            file = open(temporary, "xb")  # noqa: SIM115  # its mode is what the umask leaves
+        except OSError as error:  # it is the caller's name that should be read in it
+            message = f"{error.strerror} (to write a file there)"
+            raise OSError(error.errno, message, os.fspath(path)) from error
+        with file:
+            write_to(file)
+            file.flush()
+            os.fsync(file.fileno())
+        _rename(temporary, target)
+    except BaseException:  # an interrupt too, also one that came when the file had just been made
+        with contextlib.suppress(OSError):  # it was not made, or the disk is read-only by now
+            temporary.unlink()
+        raise
+    _sync_folder(target.parent)
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    for seconds in _WAITS:
+        try:
+            os.replace(temporary, target)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    os.replace(temporary, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the folder itself on the disk, where the system can: the file's new name is in there."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:  # Windows opens no folder, some network drives sync none
+        raise_if_of_a_handler(error)
