@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SkbertError,
         SkbertWarning,
         TruncationWarning,
+        UnknownTokensWarning,
     )
     from skbert.regressor import BertRegressor
 
@@ -48,6 +49,7 @@ __all__ = [
     "SkbertError",
     "SkbertWarning",
     "TruncationWarning",
+    "UnknownTokensWarning",
     "cache_info",
     "clear_caches",
     "set_cache_limit",

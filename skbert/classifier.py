@@ -42,9 +42,9 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     long_text : {"head", "head_tail", "windows"}, default="head"
         What is read of texts longer than `max_length`, of a pair's longer side first: their beginning; a
         quarter of `max_length` from their beginning and the rest from their end [6]_; or all of them, in
-        windows that overlap by half. In training each window has its text's label and weight; a text's logits
-        and embedding are the mean over its windows. The shorter side of a pair is the same in all of them,
-        and is cut where it takes more than half.
+        windows that overlap by half. In training each window has its text's label and a share of its weight;
+        a text's logits and embedding are the mean over its windows. The shorter side of a pair is the same in
+        all of them, and is cut where it takes more than half.
     pooling : {"auto", "cls", "mean", "max"}, default="auto"
         How the states of a text's tokens become one vector: the first token's state, through the
         checkpoint's pooler where it has one, or the mean or maximum over tokens. "auto" follows a

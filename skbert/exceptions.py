@@ -15,6 +15,7 @@ Each error is both an `SkbertError` and the built-in that people already catch::
 
     SkbertWarning              (UserWarning)
     ├── TruncationWarning      texts longer than `max_length` were cut
+    ├── UnknownTokensWarning   the tokenizer does not know much of the texts
     ├── CollapseWarning        the fitted model predicts the same for every text
     └── CacheWarning           a folder of `memory` cannot be written, or a file in it cannot be read
 """
@@ -133,6 +134,10 @@ def warn(message: str, category: type[Warning] = SkbertWarning) -> None:
 
 class TruncationWarning(SkbertWarning):
     """Texts longer than `max_length` tokens were cut."""
+
+
+class UnknownTokensWarning(SkbertWarning):
+    """The checkpoint's tokenizer does not know much of the training texts."""
 
 
 class CollapseWarning(SkbertWarning):

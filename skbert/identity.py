@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import skbert
 from skbert.caching.store import STORE
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _NOT_COMPARED = {
     *("checkpoint", "device", "memory", "model", "precision", "random_state", "revision", "verbose"),
 }
-_LIBRARIES = ("numpy", "scikit-learn", "skbert", "tokenizers", "torch", "transformers")
+_LIBRARIES = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
 _CHECKSUM = "sha256:"
 
 
@@ -72,6 +73,7 @@ def of_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> dict[st
         "y": _of_parts(_of_array(data.target.targets), _of_attributes(data.target.attributes())),
         "sample_weight": _of_array(data.weights),
         "X_val or y_val": held_out,
+        "the version of skbert": skbert.__version__,
         **{f"the version of {name}": version(name) for name in _LIBRARIES},
     }
 

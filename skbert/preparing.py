@@ -2,7 +2,7 @@
 
 1. Rows of weight zero are left out.
 2. Texts to validate on are given, or held out for early stopping.
-3. What is cut is said once, before the training.
+3. What is cut, and what the tokenizer does not know, is said once, before the training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from skbert.data.encoding import Encodings, LongText, encode
 from skbert.data.held_out import Target
-from skbert.exceptions import TruncationWarning, warn
+from skbert.exceptions import TruncationWarning, UnknownTokensWarning, warn
 from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
 from skbert.starting import Start
@@ -24,7 +24,12 @@ from skbert.training.scoring import Judge
 from skbert.training.validation import HeldOutValidation, Validation, hold_out
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from skbert.fitting import FitData
+
+_UNKNOWN = ("[UNK]", "<unk>")  # as tokenizers call what they do not know
+_MANY_UNKNOWN = 0.1  # of all tokens
 
 
 def encode_data(
@@ -46,9 +51,11 @@ def encode_data(
         validation = make_validation(read(data.texts.take(held)), y, data.target, parameters, runtime)
     encodings = read(data.texts.take(rows))
     _warn_of_truncation(float(encodings.truncated.mean()), max_length, long_text)
-    # A window has the target and the weight of its text.
-    of_rows = rows[encodings.owners]
-    targets, weights = data.target.targets[of_rows], data.weights[of_rows]
+    _warn_of_unknown_tokens(encodings.ids, start.tokenizer)
+    # A window has the target of its text, and an equal share of its weight, which is one in the mean.
+    owners, weights = encodings.owners, data.weights[rows] / data.weights[rows].mean()
+    weights = (weights[owners].T / np.bincount(owners)[owners]).T
+    targets = data.target.targets[rows[owners]]
     return TrainingData(encodings, targets, weights, data.class_weights), validation
 
 
@@ -74,13 +81,32 @@ def split_off_validation(
 
 
 def _warn_of_truncation(share: float, max_length: int, long_text: LongText) -> None:
-    if share > 0:
-        # In windows the shorter side of a pair is cut where it takes more than half of max_length.
-        windows = "" if long_text == "windows" else ", or use long_text='windows' to read all of them"
-        # To one digit: Python shows the same words once, and so once for most fits of a search.
-        about = f"{100 * float(f'{share:.0e}'):g}%"
-        warn(
-            f"About {about} of the training texts are longer than max_length={max_length} tokens and are "
-            f"cut. Raise max_length{windows} (truncated_fraction_ holds the share).",
-            TruncationWarning,
+    if share == 0:
+        return
+    told = (
+        f"About {_about(share)} of the training texts are longer than max_length={max_length} tokens and are "
+        "cut. Raise max_length, or use long_text='windows' to read all of them"
+    )
+    if long_text == "windows":
+        told = (
+            f"Of about {_about(share)} of the training pairs both sides take more than half of max_length="
+            f"{max_length} tokens; the shorter one, which is in all windows, is cut to that. Raise max_length"
         )
+    warn(f"{told} (truncated_fraction_ holds the share).", TruncationWarning)
+
+
+def _warn_of_unknown_tokens(ids: np.ndarray, tokenizer: Tokenizer) -> None:
+    unknown = [tokenizer.token_to_id(token) for token in _UNKNOWN]
+    share = float(np.isin(ids, [found for found in unknown if found is not None]).mean())
+    if share >= _MANY_UNKNOWN:
+        warn(
+            f"About {_about(share)} of the tokens of the training texts are unknown to the tokenizer, to "
+            "which they all look alike. For texts of another script, or many symbols, take a checkpoint that "
+            "knows them, such as 'xlm-roberta-base', which reads a hundred languages.",
+            UnknownTokensWarning,
+        )
+
+
+def _about(share: float) -> str:
+    """To one digit: Python shows the same words once, and so once for most fits of a search."""
+    return f"{100 * float(f'{share:.0e}'):g}%"

@@ -46,7 +46,9 @@ class Bar:
             return
         try:
             what()
-        except OSError:
+        except OSError as error:
+            if type(error) is TimeoutError:  # a time limit that a signal's handler raised
+                raise
             self._is_read = False
             if self._bar is not None:
                 self._bar.disable = True  # it would try again as it is deleted

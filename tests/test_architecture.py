@@ -82,6 +82,7 @@ NEVER = {
         "skbert.classifier",
         "skbert.training.loop",
     },
+    "persistence.fit_file": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.replacing": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.tensorfile": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.unfinished": {"torch", "sklearn", "pickle", "joblib"},

@@ -29,7 +29,7 @@ from skbert.data import splitting
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.frozen import row_keys
-from skbert.persistence import tensorfile
+from skbert.persistence import replacing
 from skbert.pretrained import checkpoints
 
 
@@ -458,6 +458,14 @@ def test_a_fit_computes_damaged_entries_again_and_says_so_once(tmp_path, make_cl
     assert skbert.cache_info().misses == 0
 
 
+def test_an_empty_name_is_no_folder(make_classifier, reviews):
+    """It would be the working directory."""
+    with pytest.raises(
+        skbert.InputError, match=r"memory='' is no folder\. Expected the name of one, or None"
+    ):
+        make_classifier(memory="").fit(*reviews)
+
+
 def deny(monkeypatch, error):
     """Have the system refuse every new file, as a full disk or a read-only folder does."""
 
@@ -466,7 +474,7 @@ def deny(monkeypatch, error):
             raise OSError(*error)
         return open(path, mode, *args, **kwargs)
 
-    monkeypatch.setattr(tensorfile, "open", refuse, raising=False)
+    monkeypatch.setattr(replacing, "open", refuse, raising=False)
 
 
 @pytest.mark.parametrize("error", [(28, "No space left on device"), (30, "Read-only file system")])

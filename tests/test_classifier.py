@@ -24,6 +24,7 @@ from skbert import (
     NonFiniteLossError,
     SkbertWarning,
     TruncationWarning,
+    UnknownTokensWarning,
 )
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
@@ -165,12 +166,39 @@ def test_truncation_is_reported_once(make_classifier, reviews):
     assert classifier.truncated_fraction_ == 0.25
 
 
+def test_texts_that_the_tokenizer_does_not_know_are_reported(make_classifier, reviews):
+    texts, y = map(list, reviews)
+    for words, about in ((" 🙂", 10), (" 🙂" * 4, 40)):
+        with pytest.warns(UnknownTokensWarning, match=rf"About {about}% .*'xlm-roberta-base'") as caught:
+            make_classifier(epochs=1).fit([text + words for text in texts], y)
+        assert {warning.filename for warning in caught} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnknownTokensWarning)
+        make_classifier(epochs=1).fit([texts[0] + " 🙂", *texts[1:]], y)
+
+
+@pytest.mark.parametrize("head_init", ["random", "auto"])
+@pytest.mark.parametrize("scale", [1 / 1024, 8.0])
+def test_only_ratios_of_weights_count(scale, head_init, make_classifier, reviews, topics):
+    """Of several labels too, whose head begins at smoothed frequencies."""
+    texts, y = map(list, reviews)
+    weights = np.linspace(0.5, 1.5, len(texts))
+    many, labels = topics[0], np.column_stack([topics[1], np.eye(len(topics[1]), dtype=int)[:, :2]])
+    for X, target, given in ((texts, y, weights), (many, labels, np.resize(weights, len(many)))):
+        first, scaled = (
+            make_classifier(epochs=2, head_init=head_init).fit(X, target, sample_weight=given * by)
+            for by in (1.0, scale)
+        )
+        assert first.head_init_ == scaled.head_init_
+        assert first.loss_curve_ == scaled.loss_curve_
+
+
 def test_windows_are_no_remedy_for_pairs_that_are_in_windows(make_classifier, reviews):
     texts, y = reviews
     long = [t + " good" * 40 if i < 6 else t for i, t in enumerate(texts)]
     classifier = make_classifier(long_text="windows", epochs=1).fit(long, y)  # would warn
     assert classifier.truncated_fraction_ == 0
-    with pytest.warns(TruncationWarning, match=r"About 20%.*Raise max_length \(truncated_fraction_"):
+    with pytest.warns(TruncationWarning, match=r"about 20% of the training pairs .*Raise max_length \("):
         classifier.fit(list(zip(long, long, strict=True)), y)
     assert classifier.truncated_fraction_ == 0.25
 
@@ -262,6 +290,19 @@ def test_windows_are_held_out_with_their_text(make_classifier):
     classifier = make_classifier(**settings).fit(X, y)
     # Accuracy over six held-out texts, not over their windows, moves in sixths.
     assert all((score * 6) == pytest.approx(round(score * 6)) for score in classifier.validation_scores_)
+
+
+def test_a_text_of_windows_counts_once(make_classifier, reviews):
+    """The fit is that of the windows as texts, each with its share of the weight."""
+    texts, y = map(list, reviews)
+    words = "cat dog bird fish film sea".split() * 10
+    windows = [" ".join(words[start : start + 30]) for start in (0, 15, 30)]
+    settings = {"precision": "float64", "epochs": 3}
+    in_windows = make_classifier(long_text="windows", **settings).fit([" ".join(words), *texts], [y[0], *y])
+    weights = [1 / 3] * 3 + [1.0] * len(texts)
+    by_hand = make_classifier(**settings).fit([*windows, *texts], [y[0]] * 3 + y, sample_weight=weights)
+    np.testing.assert_allclose(in_windows.loss_curve_, by_hand.loss_curve_, rtol=1e-9)
+    np.testing.assert_allclose(in_windows.predict_proba(texts), by_hand.predict_proba(texts), rtol=1e-9)
 
 
 def test_a_text_of_windows_has_their_mean_logits(make_classifier, reviews):

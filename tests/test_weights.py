@@ -55,19 +55,22 @@ def test_weights_combine():
         ([1, -1], None, "sample_weight is -1 at row 1"),
         ([1, None], None, "sample_weight is nan at row 1"),
         (np.array([1, -1], dtype=object), None, "sample_weight is -1 at row 1"),
-        ([1], None, "sample_weight"),
+        ([1], None, "sample_weight has 1 weights for 2 texts"),
         ([1e300, 1e300], None, "too large"),
         ([1e-320, 1e-320], None, "too small"),
         ([1, float("nan")], None, "sample_weight is nan at row 1"),
         ([float("inf"), 1], None, "sample_weight is inf at row 0"),
-        ([1, "much"], None, "could not convert"),
+        ([1, "much"], None, "sample_weight is 'much' at row 1"),
+        ([1, {}], None, r"sample_weight is \{\} at row 1"),
         ([[0, 0], [0, 0]], None, "1D|one-dimensional|dimension"),
         (-1.0, None, "[Nn]egative"),
-        ([], None, "0 sample|shape"),
+        ([], None, "sample_weight has 0 weights for 2 texts"),
         (csr_array([[1.0, 1.0]]), None, "[Ss]parse"),
         (None, {"a": 0, "b": 0}, "weight above zero"),
         (None, {"a": 0, "b": 1}, r"only \['b'\]"),
         (None, {"a": -1, "b": 1}, "class_weight"),
+        (None, {"a": "much"}, "class_weight gives 'much' to 'a'"),
+        (None, {"a": None}, "class_weight gives None to 'a'"),
         (None, {0: 5, 1: 1}, r"names \[0, 1\], but the classes in y are \['a', 'b'\]"),
     ],
 )
@@ -88,7 +91,7 @@ def test_weights_of_an_indicator():
     np.testing.assert_allclose(balanced[0], [3, 1, 1 / 3])
     with pytest.raises(InputError, match=r"class_weight names \[3\], but the labels are \[0, 1, 2\]"):
         both(labels, None, {3: 1.0})
-    with pytest.raises(InputError, match="could not convert"):
+    with pytest.raises(InputError, match="class_weight gives 'much' to 0"):
         both(labels, None, {0: "much"})
 
 

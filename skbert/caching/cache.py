@@ -22,7 +22,7 @@ import numpy as np
 from skbert import forks
 from skbert.caching.disk import Folder
 from skbert.caching.store import STORE
-from skbert.exceptions import InputError, InputTypeError
+from skbert.exceptions import InputError, InputTypeError, raise_if_of_a_handler
 
 ROWS_PER_BLOCK = 1024
 
@@ -157,6 +157,8 @@ def open_cache(memory: Any) -> Cache:
             f"memory keeps its things at {location!r} ({type(location).__name__}). Expected a folder (str or "
             "path), a joblib.Memory with one, or None."
         )
+    if not os.fspath(location):
+        raise InputError("memory='' is no folder. Expected the name of one, or None.")
     path = _path_of(os.fspath(location)) / "skbert"
     with _lock:
         return Cache(_folders.setdefault(path, Folder(path)))
@@ -167,6 +169,7 @@ def _path_of(location: str) -> Path:
         path = Path(location).expanduser().resolve()
         mode = _mode_of(path)
     except (OSError, ValueError, RuntimeError) as error:  # such as a NUL, or a ~user who is not known
+        raise_if_of_a_handler(error)
         raise InputError(
             f"memory={location!r} cannot be a folder ({error}). Expected the name of one, which may be new."
         ) from error

@@ -131,7 +131,8 @@ class Folder:
         folder = self.path / space
         try:
             found = sorted(file for file in folder.iterdir() if file.suffix == _SUFFIX)
-        except OSError:  # not there yet, or not ours to read
+        except OSError as error:  # not there yet, or not ours to read
+            raise_if_of_a_handler(error)
             found = []
         there = set(found)
         with self._lock:  # of files that somebody removed nothing is kept
@@ -153,6 +154,11 @@ class Folder:
         return self._files[file]
 
     def _refuse(self, file: Path, error: Exception) -> None:
+        if isinstance(error, OSError):
+            raise_if_of_a_handler(error)
+            self._say("read", f"{str(file)!r} cannot be read ({error}). What it holds is computed again.")
+            self._files[file] = None
+            return
         self._files[file] = None
         self._say(
             "damaged",

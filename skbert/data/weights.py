@@ -7,7 +7,6 @@ Lipton, 2019, arXiv:1812.03372).
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -64,7 +63,7 @@ def check_weights(
 def check_text_weights(n_texts: int, sample_weight: Any) -> np.ndarray:
     """Weight of every text, (n_samples,) float64."""
     with as_input_error():
-        _check_each(sample_weight)
+        _check_each(n_texts, sample_weight)
         weights = _check_sample_weight(
             sample_weight, np.empty((n_texts, 1)), dtype=np.float64, ensure_non_negative=True
         )
@@ -80,12 +79,18 @@ def _check_total(total: float) -> None:
         )
 
 
-def _check_each(sample_weight: Any) -> None:
+def _check_each(n_texts: int, sample_weight: Any) -> None:
     """Refuse what scikit-learn refuses too, but name the row; and masks, which it does not look at."""
     weights = np.asarray(sample_weight)
-    if weights.dtype == object:
-        with suppress(TypeError, ValueError):
+    if weights.ndim == 1 and len(weights) != n_texts:
+        found = f"sample_weight has {len(weights)} weights for {n_texts} texts"
+        raise InputError(f"{found}. Expected one for each.")
+    if weights.ndim == 1 and weights.dtype.kind in "OU":
+        try:
             weights = weights.astype(np.float64)
+        except (TypeError, ValueError):
+            for row, weight in enumerate(weights.tolist()):
+                _number(weight, f"sample_weight is {weight!r} at row {row}")
     if weights.ndim != 1 or weights.dtype.kind not in "biuf" or len(weights) == 0:
         return  # scikit-learn says what is wrong with it, or converts it
     masked = np.zeros(len(weights), dtype=bool)
@@ -99,6 +104,13 @@ def _check_each(sample_weight: Any) -> None:
         )
     if not weights.any():
         raise InputError("All sample weights are zero, so there is nothing to learn from.")
+
+
+def _number(weight: Any, found: str) -> float:
+    try:
+        return float(weight)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{found}. Expected finite weights of zero or more.") from error
 
 
 def combine(of_rows: np.ndarray, of_classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -140,8 +152,7 @@ def _weights_of_names(class_weight: dict[Any, float], labels: Labels) -> np.ndar
         if code < 0:
             unknown.append(name)
             continue
-        with as_input_error():
-            per_class[code] = float(weight)
+        per_class[code] = _number(weight, f"class_weight gives {weight!r} to {name!r}")
     if unknown and len(class_weight) - len(unknown) < len(per_class):
         classes = labels.classes.astype(str) if labels.classes.dtype.kind == "M" else labels.classes
         raise InputError(
@@ -176,8 +187,8 @@ def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np
                 f"{labels.classes.tolist()[:10]}. Name them so: as the columns of y are called, if it is a "
                 "DataFrame, or by their numbers."
             )
-        with as_input_error():
-            ones = np.array([class_weight.get(label, 1.0) for label in labels.classes.tolist()], dtype=float)
+        given = {label: class_weight.get(label, 1.0) for label in labels.classes.tolist()}
+        ones = np.array([_number(w, f"class_weight gives {w!r} to {label!r}") for label, w in given.items()])
     return _checked_class_weights(ones, labels)
 
 

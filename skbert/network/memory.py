@@ -12,7 +12,7 @@ import gc
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -88,7 +88,8 @@ class Parts:
             ) from error
         self.size = size // 2
         if self.verbose:
-            tqdm.write(f"skbert: out of memory with {size} texts, going on with {self.size}", sys.stderr)
+            with suppress(OSError, ValueError):  # nobody reads it
+                tqdm.write(f"skbert: out of memory with {size} texts, going on with {self.size}", sys.stderr)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -63,6 +63,7 @@ def load(
     revision: str | None,
 ) -> Estimator:
     """Read an estimator of the class `cls`; see `BertClassifier.load`."""
+    path = os.path.expanduser(path)
     if os.path.isdir(path):
         raise PersistenceError(
             f"{os.fspath(path)!r} is a folder. Expected a file that save() wrote; a folder as transformers "
@@ -100,7 +101,7 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     for name in (*_OF_THE_PROCESS, *estimator._parameter_constraints):  # a subclass sets those it fixes anew
         state.pop(name, None)
     described, arrays = blueprint.describe(model)
-    arrays |= delta.factors_of(adapters)
+    arrays |= delta.factors_of(dict(sorted(adapters.items())))
     content = {
         "format": FORMAT,
         "class": type(estimator).__name__,

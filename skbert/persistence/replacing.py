@@ -27,30 +27,28 @@ def replace_file(
     Parameters
     ----------
     path : str or path
-        A link is followed.
+        A link is followed, and a ~ is the home folder.
     write_to : callable
         Writes the content to the open binary file that it is given.
     temporary : Path, default=None
         The file next to it; None takes a name that nobody else has.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(os.path.expanduser(path)))
     if target.exists() and not target.is_file():
         raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")
     temporary = temporary or target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")
     try:
-        try:
-            file = open(temporary, "xb")  # noqa: SIM115  # its mode is what the umask leaves
-        except OSError as error:  # it is the caller's name that should be read in it
-            message = f"{error.strerror} (to write a file there)"
-            raise OSError(error.errno, message, os.fspath(path)) from error
-        with file:
+        with open(temporary, "xb") as file:  # its mode is what the umask leaves
             write_to(file)
             file.flush()
             os.fsync(file.fileno())
         _rename(temporary, target)
-    except BaseException:  # an interrupt too, also one that came when the file had just been made
+    except BaseException as error:  # an interrupt too, also one that came when the file had just been made
         with contextlib.suppress(OSError):  # it was not made, or the disk is read-only by now
             temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None:  # the caller's name should be read in it
+            message = f"{error.strerror} (to write a file there)"
+            raise OSError(error.errno, message, os.fspath(path)) from error
         raise
     _sync_folder(target.parent)
 

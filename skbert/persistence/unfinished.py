@@ -3,7 +3,7 @@
 1. `opened` makes the folder if need be, locks it, and names what is wrong with it: before anything is loaded.
 2. `Folder.find` reads the file of a fit that was interrupted. It is taken if it is whole and of the same fit
    (`identity.py`); else it is refused.
-3. `Folder.write` replaces the file as a whole (`replacing.replace_file`): there is always a whole one.
+3. `Folder.write` replaces the file as a whole (`fit_file.py`): there is always a whole one.
 4. A fit that ends removes it, and the folder if skbert made it. A fit that fails or is interrupted leaves it.
    One whose loss became NaN has ended: it would end so again.
 5. Once the first state is written, no trouble with the folder ends the fit: disks fill up or turn read-only,
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 
 from skbert import identity
 from skbert.exceptions import (
@@ -37,10 +35,9 @@ from skbert.exceptions import (
     raise_if_of_a_handler,
     warn,
 )
-from skbert.persistence import tensorfile
-from skbert.persistence.replacing import replace_file
+from skbert.persistence import fit_file
+from skbert.persistence.fit_file import Arrays
 
-FORMAT = 1
 FILE = "unfinished-fit.safetensors"
 _LOCK = "unfinished-fit.lock"
 _MADE = "unfinished-fit.made"  # skbert made the folder: says so where a fit was killed before its first state
@@ -48,8 +45,6 @@ _TEMPORARY = "unfinished-fit.tmp"
 # Where a file system has no locks, later versions of filelock would leave a file that outlives its process.
 _TAKES = inspect.signature(filelock.FileLock.__init__).parameters
 _OF_THE_SYSTEM: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in _TAKES else {}
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(slots=True)
@@ -158,24 +153,18 @@ class Folder:
             If it fails later; the file is then the one that it was, unless somebody removed it.
         """
         content = {
-            "format": FORMAT,
             "fit": self._identity,
             "seed": seed,
             "head_init": head_init,
             "made_folder": self._made,
             "values": values,
-            "arrays": {name: tensorfile.describe(array) for name, array in arrays.items()},
         }
-        text = json.dumps(content, separators=(",", ":"))
-        metadata = {"sha256": tensorfile.checksum(text), "skbert-fit": text}
         temporary = self.path / _TEMPORARY
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._keep_lock()
             temporary.unlink(missing_ok=True)  # where the last writing failed, and so did removing it
-            replace_file(
-                self.file, lambda file: tensorfile.write(file, arrays, metadata), temporary=temporary
-            )
+            fit_file.write(self.file, content, arrays, temporary)
             if not self._is_written:
                 self._check_space()
         except (OSError, PersistenceError) as error:
@@ -208,6 +197,7 @@ class Folder:
         except (FileNotFoundError, filelock.Timeout):
             pass  # the folder is gone, or another fit's by now
         except OSError as error:
+            raise_if_of_a_handler(error)
             warn(
                 f"The fit has ended, but its state could not be removed from its checkpoint ({error}). "
                 f"Delete {os.fspath(self.file)!r}: the same fit would go on from it, another be refused."
@@ -235,26 +225,17 @@ class Folder:
 
     def _read(self) -> tuple[dict[str, Any], Arrays]:
         try:
-            arrays, metadata, _ = tensorfile.read(self.file)
-            if set(metadata) != {"skbert-fit", "sha256"}:
-                raise PersistenceError("it is not the file of a fit")
-            if tensorfile.checksum(metadata["skbert-fit"]) != metadata["sha256"]:
-                raise PersistenceError("its metadata do not match their checksum")
-            content = json.loads(metadata["skbert-fit"])
-            if content["format"] != FORMAT:
-                raise PersistenceError(
-                    f"it has the format {content['format']!r}, of another version of skbert"
-                )
-            if {name: tensorfile.describe(array) for name, array in arrays.items()} != content["arrays"]:
-                raise PersistenceError("an array does not match its checksum")
+            return fit_file.read(self.file)
         except FileNotFoundError:
             raise
         except (PersistenceError, OSError) as error:
+            remedy = f"Delete {os.fspath(self.file)!r} to begin anew."
+            if isinstance(error, OSError):
+                raise_if_of_a_handler(error)
+                remedy = "The file may be whole: see that it can be read, and fit again."
             raise PersistenceError(
-                f"The unfinished fit in checkpoint={os.fspath(self.path)!r} cannot be read: {error}. Delete "
-                f"{os.fspath(self.file)!r} to begin anew."
+                f"The unfinished fit in checkpoint={os.fspath(self.path)!r} cannot be read: {error}. {remedy}"
             ) from error
-        return content, arrays
 
 
 @contextmanager
@@ -293,6 +274,7 @@ def _opened(checkpoint: str | os.PathLike[str], stack: contextlib.ExitStack) -> 
         ) from error
     # No access, no locks there; a NUL; a ~user who is not known; a path of bytes.
     except (OSError, NotImplementedError, ValueError, RuntimeError, TypeError) as error:
+        raise_if_of_a_handler(error)
         raise InputError(
             f"checkpoint={os.fspath(checkpoint)!r} is not a folder that can be written to ({error}). "
             "Expected the name of a folder, which is made if it is not there."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -29,7 +30,7 @@ _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[
 
 def folder_to_write(folder: str | os.PathLike[str]) -> Path:
     """The folder, if it is one or can be made, and nobody would read more there than is written."""
-    target = Path(folder)
+    target = Path(folder).expanduser()
     if not os.fspath(folder):  # which would be the working directory
         raise PersistenceError(f"{os.fspath(folder)!r} names no folder. Give a folder's name.")
     if target.exists() and not target.is_dir():
@@ -54,6 +55,20 @@ def write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any] 
     OSError
         If it cannot be written; before anything has been replaced if the disk is full.
     """
+    made = not folder.exists()
+    try:
+        _write(folder, model, tokenizer, settings)
+    except BaseException as error:
+        if made:
+            with contextlib.suppress(OSError):  # something is in it
+                folder.rmdir()
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            message = f"{error.strerror} (to write a folder there)"
+            raise OSError(error.errno, message, os.fspath(folder)) from error
+        raise
+
+
+def _write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".skbert-", suffix=".tmp", dir=folder) as temporary:
         try:

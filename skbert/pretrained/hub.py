@@ -22,7 +22,7 @@ import huggingface_hub
 from huggingface_hub import errors
 from huggingface_hub.utils import tqdm
 
-from skbert.exceptions import CheckpointError
+from skbert.exceptions import CheckpointError, raise_if_of_a_handler
 
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # what is read of a checkpoint
 VOCABULARIES = (
@@ -60,7 +60,8 @@ def cached(name: str, revision: str | None) -> tuple[Path | None, bool]:
     except errors.HFValidationError as error:
         hint = f" If it is a folder, write model={'./' + name!r}." if {"/", os.sep} & set(name) else ""
         raise CheckpointError(f"model={name!r} is not a valid hub name: {error}{hint}") from error
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, ValueError, RuntimeError) as error:
+        raise_if_of_a_handler(error)
         return None, False
     if not _is_whole(folder, name):
         return None, False
@@ -90,6 +91,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
+        raise_if_of_a_handler(error)
         _in_vain.add((name, revision))
         raise CheckpointError(_explained(name, revision, error, _OUT_OF_REACH) + hint) from error
     try:
@@ -105,6 +107,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
     except Exception as error:  # the hub's own, and those of the libraries that it connects with
         if isinstance(error, MemoryError):
             raise
+        raise_if_of_a_handler(error)
         otherwise = _CANNOT_BE_WRITTEN if _errno(error) in (ENOSPC, EROFS, EACCES) else _BROKEN_OFF
         raise CheckpointError(_explained(name, revision, error, otherwise) + hint) from error
     return folder

@@ -75,9 +75,10 @@ class Judge:
         except (MemoryError, RecursionError):  # say nothing of the scorer
             raise
         except Exception as error:
-            remedy = self._remedy(str(error))
+            said = str(error) or type(error).__name__
             raise InputError(
-                f"scoring={self.scoring!r} failed on the validation texts ({error}). {remedy}"
+                f"scoring={self.scoring!r} failed on the validation texts ({said.splitlines()[0]}). "
+                f"{self._remedy(said)}"
             ) from error
         if math.isnan(score):
             raise InputError(
@@ -134,6 +135,8 @@ class Judge:
             return _OF_NUMBERS
         if "average=" in said:
             return "Take a scorer of all classes, such as 'f1_macro', or make_scorer with another average."
+        if self.target.target_type == "binary" and str(self.scoring).startswith("roc_auc_ov"):
+            return "Take the scorer of two classes, 'roc_auc'."
         if "multi_class" in said:
             return "Take a scorer of all classes, such as 'roc_auc_ovr'."
         if "pos_label" in said:

@@ -1,0 +1,49 @@
+"""The file of an unfinished fit: JSON that says how far it has come, arrays, and the checksums of both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skbert.exceptions import PersistenceError
+from skbert.persistence import tensorfile
+from skbert.persistence.replacing import replace_file
+
+FORMAT = 1
+_JSON = "skbert-fit"
+
+Arrays = dict[str, np.ndarray]
+
+
+def write(path: Path, content: dict[str, Any], arrays: Arrays, temporary: Path) -> None:
+    """Replace the file, by way of `temporary`."""
+    sums = {name: tensorfile.describe(array) for name, array in arrays.items()}
+    text = json.dumps({"format": FORMAT, **content, "arrays": sums}, separators=(",", ":"))
+    metadata = {"sha256": tensorfile.checksum(text), _JSON: text}
+    replace_file(path, lambda file: tensorfile.write(file, arrays, metadata), temporary=temporary)
+
+
+def read(path: Path) -> tuple[dict[str, Any], Arrays]:
+    """What was written.
+
+    Raises
+    ------
+    PersistenceError
+        If the file is damaged, or of another kind.
+    OSError
+        If it cannot be read.
+    """
+    arrays, metadata, _ = tensorfile.read(path)
+    if set(metadata) != {_JSON, "sha256"}:
+        raise PersistenceError("it is not the file of a fit")
+    if tensorfile.checksum(metadata[_JSON]) != metadata["sha256"]:
+        raise PersistenceError("its metadata do not match their checksum")
+    content = json.loads(metadata[_JSON])
+    if content["format"] != FORMAT:
+        raise PersistenceError(f"it has the format {content['format']!r}, of another version of skbert")
+    if {name: tensorfile.describe(array) for name, array in arrays.items()} != content["arrays"]:
+        raise PersistenceError("an array does not match its checksum")
+    return content, arrays
