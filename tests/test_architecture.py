@@ -99,6 +99,7 @@ NEVER = {
     },
     "pretrained.hub": {"torch", "sklearn"},
     "pretrained.library": {"sklearn", "skbert.classifier", "skbert.pretrained.checkpoints"},
+    "pretrained.reading": {"sklearn", "skbert.classifier", "skbert.pretrained.checkpoints"},
     "pretrained.sources": {"torch", "sklearn"},
     "pretrained.to_transformers": {
         "sklearn",

@@ -118,6 +118,13 @@ def test_damaged_weights(folder):
         checkpoints.load(folder)
 
 
+def test_weights_that_were_not_fetched(folder):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 90868376\n"
+    (folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is a pointer of Git LFS.*git lfs pull"):
+        checkpoints.load(folder)
+
+
 def test_missing_tokenizer(folder):
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
         (folder / name).unlink(missing_ok=True)
@@ -129,7 +136,8 @@ def test_weights_of_another_width(folder):
     config = json.loads((folder / "config.json").read_text())
     config["intermediate_size"] = 48
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="could not be read"):
+    expected = r"has 6 weights .*0\.intermediate\.dense\.bias': \[64\], by config\.json \[48\]"
+    with pytest.raises(CheckpointError, match=expected):
         checkpoints.load(folder)
 
 

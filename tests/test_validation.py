@@ -51,6 +51,24 @@ def test_watching_changes_nothing_where_the_last_epoch_is_best(make_classifier, 
     assert np.array_equal(plain.predict_proba(texts), watched.predict_proba(texts))
 
 
+@pytest.mark.parametrize(
+    ("scores", "n_iter", "chosen"), [([1, 2, 2, 2, 3], 4, 4), ([1, 2, 1, 2, 3], 4, 4), ([2, 1, 1, 3], 3, 1)]
+)
+def test_of_equal_epochs_the_last_comes_back(scores, n_iter, chosen, make_classifier, reviews):
+    """And none of them is better than the first, so that the patience ends."""
+    texts, y = map(list, reviews)
+    settings = {"epochs": 5, "early_stopping": True, "n_iter_no_change": 2}
+    told, seen = iter([0, *scores]), []
+
+    def score(estimator, X, y):
+        seen.append(estimator.decision_function(X))
+        return next(told)
+
+    classifier = make_classifier(scoring=score, **settings).fit(texts, y, X_val=texts, y_val=y)
+    assert classifier.n_iter_ == n_iter
+    np.testing.assert_allclose(classifier.decision_function(texts), seen[chosen], atol=1e-6)
+
+
 def test_history(make_classifier, reviews):
     texts, y = reviews
     classifier = make_classifier().fit(texts, y, X_val=texts[:6], y_val=y[:6])
@@ -183,6 +201,19 @@ def test_remedies_for_scorers_by_name(scoring, remedy, make_classifier, reviews)
     with pytest.raises(InputError, match=rf"scoring='{scoring}' failed on .*{remedy}") as caught:
         make_classifier(scoring=scoring).fit(texts, y, X_val=texts[:n], y_val=y[:n])
     assert "Expected a name" not in str(caught.value)
+
+
+def test_errors_of_others_go_through_a_scorer(make_classifier, reviews):
+    """A search that prunes ends a trial so."""
+
+    class TrialPruned(Exception):  # noqa: N818  # as Optuna calls it
+        pass
+
+    def scoring(estimator, X, y):
+        raise TrialPruned
+
+    with pytest.raises(TrialPruned):
+        make_classifier(scoring=scoring).fit(*reviews, X_val=["a"], y_val=["pos"])
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RecursionError("too deep")])

@@ -1,18 +1,15 @@
 """Weights and tokenizers of pretrained checkpoints.
 
 1. `load` reads encoder and tokenizer from the folder that `sources.locate` finds, once per process.
-2. It checks that no weight is missing, and how the encoder wants its input.
+2. It checks that no weight is missing (`reading.py`), and how the encoder wants its input.
 3. `Checkpoint.new_encoder` hands out a copy of the encoder to each fit.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +22,9 @@ from skbert.network.attention import packed_attention
 from skbert.network.memory import is_out_of_memory
 from skbert.network.model import Architecture, twin
 from skbert.network.pooling import Pooling
-from skbert.pretrained.folders import ADAPTER
 from skbert.pretrained.hub import FILES, POOLING, VOCABULARIES
 from skbert.pretrained.library import quiet
+from skbert.pretrained.reading import naming, read_model, refuse_other_weights
 from skbert.pretrained.sources import locate
 from skbert.pretrained.traits import (
     architecture_of,
@@ -139,7 +136,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
 def _read_encoder(folder: Path) -> Any:
     """The encoder in float32; an error that names the weights if any of them would stay random."""
     encoder, report = read_model("AutoModel", folder, torch.float32)
-    if getattr(encoder.config, "is_encoder_decoder", False) and hasattr(encoder, "decoder"):
+    if hasattr(encoder, "encoder") and hasattr(encoder, "decoder"):
         raise CheckpointError(
             f"{folder} holds an encoder with a decoder ({encoder.config.model_type!r}). Expected an encoder "
             "alone, such as BERT, RoBERTa or ModernBERT."
@@ -151,72 +148,6 @@ def _read_encoder(folder: Path) -> Any:
         # takes the first token's state as it is.
         encoder.pooler = None
     return encoder.eval().requires_grad_(False)
-
-
-def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
-    """A model of one of transformers' Auto classes, and its report of missing and unexpected weights."""
-    if (folder / ADAPTER).is_file():
-        raise CheckpointError(
-            f"{folder} holds an adapter ({ADAPTER}), which is not read. Merge it once, with peft's "
-            "AutoPeftModel.from_pretrained(folder).merge_and_unload().save_pretrained(other_folder)."
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(
-            f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
-            "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder)."
-        )
-    with _naming(f"The checkpoint in {folder}"), quiet() as transformers:
-        config = transformers.AutoConfig.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-        # config.json may name any, even one whose code transformers would get from the hub.
-        config._attn_implementation = "eager"
-        config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
-        model, report = getattr(transformers, auto).from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    _copy_weights(model)
-    return model, report
-
-
-def _copy_weights(model: Any) -> None:
-    """Give a model its own weights in place of the file's, which transformers maps into memory.
-
-    Whoever overwrites the file would change or end what has it mapped; and Windows lets nobody replace it.
-    """
-    with torch.no_grad():
-        for weights in (*model.parameters(), *model.buffers()):
-            weights.data = weights.data.clone()
-
-
-@contextmanager
-def _naming(what: str) -> Iterator[None]:
-    """Say what could not be read: its files may hold anything, which transformers does not always check."""
-    try:
-        yield
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise_if_of_a_handler(error)
-        raise CheckpointError(f"{what} could not be read ({type(error).__name__}: {error}).") from error
-
-
-def refuse_other_weights(folder: Path, missing: set[str], unexpected: set[str], encoder: Any) -> None:
-    """Raise if weights are missing, or if there are more layers than the encoder has."""
-    surplus = {key for key in unexpected if _is_layer(key, encoder)}
-    for found, what in ((missing, "lacks"), (surplus, "has, beyond what its config.json names,")):
-        if found:
-            raise CheckpointError(
-                f"The checkpoint in {folder} {what} {len(found)} weights, first {sorted(found)[:3]}: its "
-                "config.json and its weights do not belong together, or the file is incomplete. Get the "
-                "checkpoint again."
-            )
 
 
 def _check_it_runs(encoder: Any, folder: Path) -> None:
@@ -241,13 +172,6 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
     ) from cause
 
 
-def _is_layer(key: str, encoder: Any) -> bool:
-    """Whether a surplus weight belongs to a numbered layer of the encoder (heads may be left over)."""
-    key = key.removeprefix(f"{encoder.base_model_prefix}.")
-    match = re.match(r"(.*\blayers?)\.\d+\.", key)
-    return match is not None and any(n.startswith(match[1]) for n, _ in encoder.named_parameters())
-
-
 def _attention_of(packed: bool) -> str:
     if not packed:
         return "eager"
@@ -264,7 +188,7 @@ def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
             f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)}. Get the checkpoint again, or "
             "save its tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )
-    with _naming(f"The tokenizer in {folder}"), quiet() as transformers:
+    with naming(f"The tokenizer in {folder}"), quiet() as transformers:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )

@@ -18,6 +18,7 @@ from skbert.network.model import SequenceClassifier
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.checkpoints import Checkpoint
 from skbert.pretrained.families import FamilyPooler
+from skbert.pretrained.reading import read_model, refuse_other_weights
 from skbert.pretrained.sources import locate
 from skbert.pretrained.traits import check_max_length, check_side, stated_max_length
 from skbert.scopes import trainable
@@ -59,7 +60,7 @@ def from_pretrained(
 
 
 def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
-    classifier, report = checkpoints.read_model("AutoModelForSequenceClassification", folder, dtype)
+    classifier, report = read_model("AutoModelForSequenceClassification", folder, dtype)
     family, prefix = classifier.config.model_type, classifier.base_model_prefix
     layout = families.LAYOUTS.get(family)
     if layout is None or not families.is_known(layout.activation_of(classifier.config.to_dict())):
@@ -68,14 +69,14 @@ def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
             f"{', '.join(families.LAYOUTS)} are. To fine-tune its encoder, pass it as model, and "
             "call fit(X, y)."
         )
-    missing = set(report["missing_keys"]) | {str(key[0]) for key in report.get("mismatched_keys", ())}
+    missing = set(report["missing_keys"])
     if missing and not any(key.startswith(f"{prefix}.") and ".pooler." not in key for key in missing):
         raise CheckpointError(
             f"{folder} has no trained classification head (it lacks {sorted(missing)[:3]}). Expected a "
             "folder as AutoModelForSequenceClassification saves it. To train a head, pass it as model, and "
             "call fit(X, y)."
         )
-    checkpoints.refuse_other_weights(folder, missing, report["unexpected_keys"], classifier.base_model)
+    refuse_other_weights(folder, missing, report["unexpected_keys"], classifier.base_model)
     return classifier.eval().requires_grad_(False)
 
 

@@ -72,9 +72,7 @@ class Judge:
         try:
             with holding_warning_filters():
                 score = float(self._scorer(predictions, None, self.y))
-        except (MemoryError, RecursionError):  # say nothing of the scorer
-            raise
-        except Exception as error:
+        except _OF_A_SCORER as error:  # others are meant for somebody else, as a search that prunes
             said = str(error) or type(error).__name__
             raise InputError(
                 f"scoring={self.scoring!r} failed on the validation texts ({said.splitlines()[0]}). "
@@ -158,6 +156,8 @@ class Judge:
         )
 
 
+# What metrics raise where they cannot be had.
+_OF_A_SCORER = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, Warning)
 _OF_NUMBERS = "Take a scorer of numbers, such as 'r2' or 'neg_mean_absolute_error'."
 
 

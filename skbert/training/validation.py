@@ -4,8 +4,8 @@
    at random.
 2. After each epoch the model in training is run over the held-out texts, and `scoring.Judge` scores what it
    gives. Higher is better.
-3. The best epoch's weights are kept in memory, and put back at the end. `should_stop` tells when no epoch out
-   of `patience` was better.
+3. The best epoch's weights (of equal ones the last) are kept in memory, and put back at the end.
+   `should_stop` tells when no epoch out of `patience` was better.
 """
 
 from __future__ import annotations
@@ -80,14 +80,18 @@ class HeldOutValidation(Validation):
     @property
     def should_stop(self) -> bool:  # type: ignore[override]  # a constant in the base, which never stops
         """Whether the last `patience` epochs brought no better score."""
-        return self.patience is not None and len(self.scores) - 1 - _best(self.scores) >= self.patience
+        first_best = self.scores.index(max(self.scores))
+        return self.patience is not None and len(self.scores) - 1 - first_best >= self.patience
 
     def check(self, model: SequenceClassifier) -> None:
         """Score once before the first step: a scorer that fails or gives NaN is named at once."""
         self._score(model)
 
     def after_epoch(self, model: SequenceClassifier, optimizer: MasterAdamW) -> None:
-        """Score, and keep the weights of the best epoch so far (of equal ones the first)."""
+        """Score, and keep the weights of the best epoch so far.
+
+        Of equal ones it is the last: few texts cannot tell epochs apart, and later ones have learned more.
+        """
         self.scores.append(current().first(self._score(model)))
         if _best(self.scores) == len(self.scores) - 1:
             self.best = optimizer.snapshot()
@@ -168,4 +172,4 @@ def _hold_out_at_random(codes: np.ndarray, fraction: float, seed: int) -> tuple[
 
 
 def _best(scores: list[float]) -> int:
-    return max(range(len(scores)), key=scores.__getitem__)
+    return max(range(len(scores)), key=lambda epoch: (scores[epoch], epoch))

@@ -1,0 +1,115 @@
+"""Models of transformers from a folder: whole, of the sizes that config.json names, not mapped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skbert.exceptions import CheckpointError, raise_if_of_a_handler
+from skbert.network.memory import is_out_of_memory
+from skbert.pretrained.folders import ADAPTER
+from skbert.pretrained.library import quiet
+
+_POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was not fetched
+
+
+def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """A model of one of transformers' Auto classes, and its report of missing and unexpected weights."""
+    if (folder / ADAPTER).is_file():
+        raise CheckpointError(
+            f"{folder} holds an adapter ({ADAPTER}), which is not read. Merge it once, with peft's "
+            "AutoPeftModel.from_pretrained(folder).merge_and_unload().save_pretrained(other_folder)."
+        )
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise CheckpointError(
+            f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
+            "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder)."
+        )
+    for file in weights:
+        _refuse_pointer(file)
+    with naming(f"The checkpoint in {folder}"), quiet() as transformers:
+        config = transformers.AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+        # config.json may name any, even one whose code transformers would get from the hub.
+        config._attn_implementation = "eager"
+        config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
+        model, report = getattr(transformers, auto).from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are named below
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    _refuse_other_sizes(folder, report["mismatched_keys"])
+    _copy_weights(model)
+    return model, report
+
+
+def _copy_weights(model: Any) -> None:
+    """Give a model its own weights in place of the file's, which transformers maps into memory.
+
+    Whoever overwrites the file would change or end what has it mapped; and Windows lets nobody replace it.
+    """
+    with torch.no_grad():
+        for weights in (*model.parameters(), *model.buffers()):
+            weights.data = weights.data.clone()
+
+
+def _refuse_pointer(file: Path) -> None:
+    with file.open("rb") as opened:
+        if opened.read(len(_POINTER)) == _POINTER:
+            raise CheckpointError(
+                f"{file} is a pointer of Git LFS, not the weights. Run `git lfs pull` where it was cloned, "
+                "or get the checkpoint again."
+            )
+
+
+def _refuse_other_sizes(folder: Path, found: Any) -> None:
+    if not found:
+        return
+    name, there, expected = min((str(name), list(there), list(expected)) for name, there, expected in found)
+    raise CheckpointError(
+        f"The checkpoint in {folder} has {len(found)} weights of other sizes than its config.json names, "
+        f"first {name!r}: {there}, by config.json {expected}. They do not belong together: get both again."
+    )
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Say what could not be read: its files may hold anything, which transformers does not always check."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise_if_of_a_handler(error)
+        raise CheckpointError(f"{what} could not be read ({type(error).__name__}: {error}).") from error
+
+
+def refuse_other_weights(folder: Path, missing: set[str], unexpected: set[str], encoder: Any) -> None:
+    """Raise if weights are missing, or if there are more layers than the encoder has."""
+    surplus = {key for key in unexpected if _is_layer(key, encoder)}
+    for found, what in ((missing, "lacks"), (surplus, "has, beyond what its config.json names,")):
+        if found:
+            raise CheckpointError(
+                f"The checkpoint in {folder} {what} {len(found)} weights, first {sorted(found)[:3]}: its "
+                "config.json and its weights do not belong together, or the file is incomplete. Get the "
+                "checkpoint again."
+            )
+
+
+def _is_layer(key: str, encoder: Any) -> bool:
+    """Whether a surplus weight belongs to a numbered layer of the encoder (heads may be left over)."""
+    key = key.removeprefix(f"{encoder.base_model_prefix}.")
+    match = re.match(r"(.*\blayers?)\.\d+\.", key)
+    return match is not None and any(n.startswith(match[1]) for n, _ in encoder.named_parameters())
