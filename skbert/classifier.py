@@ -82,8 +82,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         layers joining from the top at equal intervals [7]_. Frozen parts run without dropout.
     lora : int or peft.LoraConfig, default=None
         Train low-rank adapters [8]_ in place of the encoder's own weights: a rank, for adapters beside all
-        linear layers, scaled by 2; or a configuration. They are merged into the fitted model. Needs
-        ``pip install 'skbert[lora]'``.
+        linear layers, scaled by 2; or a configuration. Those of layers that `freeze` names do not train. They
+        are merged into the fitted model. Needs ``pip install 'skbert[lora]'``.
     gradient_checkpointing : bool, default=False
         Whether to compute the activations inside each layer again in the backward pass instead of keeping
         them: less memory, more time, the same result.

@@ -45,6 +45,9 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.
 
+        Those of texts that were trained on tell their labels. A model that is to learn from embeddings and
+        other columns, as inside a ColumnTransformer, should be given those of ``freeze="encoder"``.
+
         Parameters
         ----------
         X : array-like of str

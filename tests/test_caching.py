@@ -21,6 +21,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from tokenizers import Tokenizer
 
 import skbert
+from skbert.caching import disk
 from skbert.caching import store as store_module
 from skbert.caching.cache import LOOK_UPS, Cache, digest, open_cache
 from skbert.caching.disk import Folder
@@ -456,6 +457,28 @@ def test_a_fit_computes_damaged_entries_again_and_says_so_once(tmp_path, make_cl
     skbert.clear_caches()
     make_classifier(**parameters).fit(texts, labels)
     assert skbert.cache_info().misses == 0
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), TimeoutError("my limit")])
+def test_entries_that_cannot_be_read_are_not_called_damaged(
+    error, tmp_path, make_classifier, reviews, monkeypatch
+):
+    texts, labels = map(list, reviews)
+    parameters = {"freeze": "encoder", "memory": tmp_path / "shared"}
+    make_classifier(**parameters).fit(texts, labels)
+    skbert.clear_caches()
+
+    def refuse(*arguments):
+        raise error
+
+    monkeypatch.setattr(disk, "_read_values", refuse)
+    if isinstance(error, TimeoutError):
+        with pytest.raises(TimeoutError, match="my limit"):
+            make_classifier(**parameters).fit(texts, labels)
+        return
+    with pytest.warns(skbert.CacheWarning, match=r"cannot be read \(.*Permission denied") as caught:
+        make_classifier(**parameters).fit(texts, labels)
+    assert not any("delete" in str(warning.message) for warning in caught)
 
 
 def test_an_empty_name_is_no_folder(make_classifier, reviews):

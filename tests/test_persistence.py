@@ -481,14 +481,48 @@ def test_files_of_others(tmp_path, tiny_bert, fitted):
     pickled, zipped = tmp_path / "model.joblib", tmp_path / "model.pt"
     for compress in (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)):
         joblib.dump(fitted, pickled, compress=compress)
-        with pytest.raises(
-            PersistenceError, match=r"like a pickle or a joblib file, which joblib\.load reads"
-        ):
+        with pytest.raises(PersistenceError, match=r"like a pickle or a joblib file\. .* joblib\.load reads"):
             BertClassifier.load(pickled)
     torch.save(fitted.model_.state_dict(), zipped)
     for path in (pickled, zipped, Path(tiny_bert) / "model.safetensors", Path(tiny_bert) / "config.json"):
-        with pytest.raises(PersistenceError, match=r"cannot be loaded|not a whole"):
+        with pytest.raises(PersistenceError, match=r"cannot be loaded|not a whole|not a safe"):
             BertClassifier.load(path)
+
+
+def test_the_home_folder_is_the_same_for_all_that_is_written_and_read(
+    make_classifier, reviews, tmp_path, monkeypatch
+):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    model = make_classifier(pooling="cls", epochs=1).fit(*reviews)
+    model.save("~/model.safetensors")
+    model.save_pretrained("~/folder")
+    model.save_encoder("~/encoder")
+    expected = model.predict_proba(["good"])
+    np.testing.assert_array_equal(
+        BertClassifier.load("~/model.safetensors").predict_proba(["good"]), expected
+    )
+    BertClassifier.from_pretrained("~/folder")
+    make_classifier(model="~/encoder", epochs=1).fit(*reviews)
+    assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("write", ["save", "save_pretrained", "save_encoder"])
+def test_a_full_disk_names_what_was_to_be_written_and_leaves_nothing(
+    write, make_classifier, reviews, tmp_path, monkeypatch
+):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    model = make_classifier(pooling="cls", epochs=1).fit(*reviews)
+    monkeypatch.setattr(os, "fsync" if write == "save" else "replace", full)
+    with pytest.raises(OSError, match=r"No space left on device.*model'$") as caught:
+        getattr(model, write)(tmp_path / "model")
+    assert caught.value.errno == 28
+    assert not list(tmp_path.iterdir())
 
 
 def test_metadata_of_others(file, tmp_path):

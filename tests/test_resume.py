@@ -517,6 +517,29 @@ def test_a_damaged_file_is_refused(left):
     assert len(fit(watched(parameters), **keywords).loss_curve_) == 3
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied"), "The file may be whole"),
+        (TimeoutError("my limit"), "my limit"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_not_called_damaged(error, said, left, monkeypatch):
+    """It may be hours of work, and the advice for a damaged one is to delete it."""
+    folder, parameters, keywords = left
+
+    def refuse(path):
+        raise error
+
+    monkeypatch.setattr(tensorfile, "read", refuse)
+    with pytest.raises((PersistenceError, TimeoutError), match=said) as caught:
+        fit(watched(parameters), **keywords)
+    assert "Delete" not in str(caught.value)
+    assert isinstance(caught.value, TimeoutError) is isinstance(error, TimeoutError)
+    monkeypatch.undo()
+    assert len(fit(watched(parameters), **keywords).loss_curve_) == 3
+
+
 def test_folders_that_cannot_be_are_refused_before_anything_is_read(make_classifier, reviews, tmp_path):
     file = tmp_path / "file"
     file.write_text("")

@@ -223,8 +223,8 @@ def _remedy(cell: Any, column: int | None) -> str:
     if column is not None:
         return (
             "Two columns are read as pairs of texts: for single texts pass the text column alone, for "
-            "example X['text'] (scikit-learn's ColumnTransformer takes other columns); what is meant as text "
-            "convert with str() (the argument must be a string, not a number)."
+            "example X['text'] (scikit-learn's ColumnTransformer takes other columns). Convert numbers that "
+            "are meant as text with str() (the argument must be a string, not a number)."
         )
     return "Convert it with str() if it is meant as text (the argument must be a string, not a number)."
 

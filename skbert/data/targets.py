@@ -87,6 +87,11 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
             f"{name} is a 2-D target ({target}). Expected one label per text, a 1-D array; or, for several "
             "labels per text, an indicator matrix of 0 and 1 (see scikit-learn's MultiLabelBinarizer)."
         )
+    if target == "continuous":
+        raise InputError(
+            f"Unknown label type: {target}. {name} holds numbers that are not whole. Expected classes; "
+            "BertRegressor learns numbers."
+        )
     values = column_or_1d(np.asarray(y)) if column is None else column
     check_classification_targets(values)
     return values

@@ -140,7 +140,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
             length = int.from_bytes(start, "little")
             if length > min(size - 8, MAX_HEADER):
                 if start.startswith(_OF_JOBLIB) and any(start[2:]):  # else a length that a header may have
-                    raise _RefusedError("it begins like a pickle or a joblib file, which joblib.load reads")
+                    raise PersistenceError(
+                        f"{os.fspath(path)!r} is not a safetensors file: it begins like a pickle or a joblib "
+                        "file. If you trust where it comes from, joblib.load reads it."
+                    )
                 raise _RefusedError(f"its header is said to be {length} bytes long, the file has {size}")
             entries = _parse(_take(file, length))
             metadata = entries.pop(_METADATA, {})

