@@ -526,7 +526,7 @@ def test_a_damaged_file_is_refused(left):
 )
 def test_a_file_that_cannot_be_read_is_not_called_damaged(error, said, left, monkeypatch):
     """It may be hours of work, and the advice for a damaged one is to delete it."""
-    folder, parameters, keywords = left
+    _, parameters, keywords = left
 
     def refuse(path):
         raise error
