@@ -154,12 +154,11 @@ class Folder:
         return self._files[file]
 
     def _refuse(self, file: Path, error: Exception) -> None:
-        if isinstance(error, OSError):
-            raise_if_of_a_handler(error)
-            self._say("read", f"{str(file)!r} cannot be read ({error}). What it holds is computed again.")
-            self._files[file] = None
-            return
+        raise_if_of_a_handler(error)
         self._files[file] = None
+        if isinstance(error, OSError):
+            self._say("read", f"{str(file)!r} cannot be read ({error}). What it holds is computed again.")
+            return
         self._say(
             "damaged",
             f"{str(file)!r} is not an intact cache file ({error}). What it should hold is computed again; "
