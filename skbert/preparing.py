@@ -96,8 +96,8 @@ def _warn_of_truncation(share: float, max_length: int, long_text: LongText) -> N
 
 
 def _warn_of_unknown_tokens(ids: np.ndarray, tokenizer: Tokenizer) -> None:
-    unknown = [tokenizer.token_to_id(token) for token in _UNKNOWN]
-    share = float(np.isin(ids, [found for found in unknown if found is not None]).mean())
+    known = {tokenizer.token_to_id(token) for token in _UNKNOWN} - {None}
+    share = sum(np.count_nonzero(ids == token) for token in known) / len(ids)
     if share >= _MANY_UNKNOWN:
         warn(
             f"About {_about(share)} of the tokens of the training texts are unknown to the tokenizer, to "

@@ -65,7 +65,8 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
     validation_fraction : float, default=0.1
         Fraction of the texts held out for early stopping, in (0, 1).
     n_iter_no_change : int, default=2
-        Epochs without a better validation score before the fit ends.
+        Epochs without a better validation score before the fit ends. The weights are those of the best epoch,
+        of equally good ones of the last.
     scoring : str or callable, default=None
         Validation score, higher is better: a name of scikit-learn's scorers, or a callable
         ``(estimator, None, y)``; None is R².

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skbert import forks, workers
-from skbert.exceptions import InputError
+from skbert.exceptions import InputError, raise_if_of_a_handler
 from skbert.scopes import TorchFunctions, keeping, own_settings, scope, trainable
 
 _DTYPES = {
@@ -128,6 +128,7 @@ def _named_device(name: str | torch.device) -> torch.device:
     try:
         torch.empty(0, device=device).cpu()  # the meta device has no numbers to give back
     except Exception as error:  # of a type that each backend chooses
+        raise_if_of_a_handler(error)
         raise InputError(
             f"device={name!r} was asked for, but torch {torch.__version__} cannot use it here, on "
             f"{platform.node()} ({str(error)[:200]}). Use device='auto' or 'cpu'."
@@ -139,6 +140,7 @@ def _try(device: torch.device, precision: str) -> None:
     try:
         torch.ones(1, dtype=_DTYPES[precision], device=device).add(1)
     except Exception as error:  # of a type that each backend chooses
+        raise_if_of_a_handler(error)
         raise InputError(
             f"precision={precision!r}, in which torch {torch.__version__} cannot compute on device="
             f"{str(device)!r} ({str(error)[:200]}). Use precision='float32', or device='cpu'."

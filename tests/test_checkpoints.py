@@ -118,6 +118,13 @@ def test_damaged_weights(folder):
         checkpoints.load(folder)
 
 
+def test_weights_that_cannot_be_opened(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"could not be read \("):
+        checkpoints.load(folder)
+
+
 def test_weights_that_were_not_fetched(folder):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 90868376\n"
     (folder / "model.safetensors").write_text(pointer)
@@ -206,6 +213,16 @@ def test_encoders_with_a_decoder_are_refused(kind, sizes, folder):
     getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
     with pytest.raises(CheckpointError, match=r"an encoder with a decoder .*Expected an encoder alone"):
         checkpoints.load(folder)
+
+
+def test_an_encoder_may_call_its_upper_half_a_decoder(folder, reviews):
+    """Funnel's makes short states long again: it is given no ids of its own."""
+    sizes = {"block_sizes": [1, 1], "num_decoder_layers": 1, "d_model": 32, "n_head": 2, "d_head": 16}
+    config = transformers.FunnelConfig(vocab_size=384, d_inner=64, max_position_embeddings=128, **sizes)
+    transformers.FunnelModel(config).save_pretrained(folder)
+    texts, labels = map(list, reviews)
+    model = BertClassifier(folder, pooling="mean", epochs=1, max_length=32, device="cpu").fit(texts, labels)
+    assert model.transform(texts[:3]).shape == (3, 32)
 
 
 def test_the_first_token_of_a_decoder_is_refused(folder):

@@ -23,6 +23,7 @@ from tokenizers import models
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from skbert import BertClassifier, CheckpointError, InputError, PersistenceError
+from skbert.persistence import replacing
 from skbert.pretrained import families
 
 TEXTS = [
@@ -548,6 +549,33 @@ def test_a_folder_that_is_half_replaced_is_none(make_classifier, reviews, tmp_pa
     with pytest.raises(CheckpointError, match=r"config\.json"):
         BertClassifier.from_pretrained(tmp_path)
     assert not list(tmp_path.glob(".skbert-*"))
+
+
+def test_a_refusal_that_may_pass_leaves_no_folder_half_replaced(
+    make_classifier, reviews, tmp_path, monkeypatch
+):
+    """As on Windows, while another process reads a file of the folder."""
+    classifier = fit(make_classifier, reviews, pooling="cls")
+    classifier.save_pretrained(tmp_path)
+    refused = set()
+
+    def refusing(change):
+        def once(*names):
+            if str(names[-1]).endswith("model.safetensors") and change not in refused:
+                refused.add(change)
+                raise PermissionError(13, "Access is denied")
+            return change(*names)
+
+        return once
+
+    expected = {os.replace, os.unlink}
+    for change in expected:
+        monkeypatch.setattr(os, change.__name__, refusing(change))
+    monkeypatch.setattr(replacing, "_WAITS", (0.0,))
+    classifier.save_pretrained(tmp_path)
+    assert refused == expected
+    monkeypatch.undo()
+    assert_same_logits(classifier, tmp_path)
 
 
 def test_weights_in_parts_that_were_there_are_not_read_with_the_new_ones(make_classifier, reviews, tmp_path):

@@ -508,6 +508,8 @@ def test_the_home_folder_is_the_same_for_all_that_is_written_and_read(
     BertClassifier.from_pretrained("~/folder")
     make_classifier(model="~/encoder", epochs=1).fit(*reviews)
     assert not list((tmp_path / "here").iterdir())
+    model.save_encoder("~nobody of this name")  # which is then a name as any other
+    assert [file.name for file in (tmp_path / "here").iterdir()] == ["~nobody of this name"]
 
 
 @pytest.mark.parametrize("write", ["save", "save_pretrained", "save_encoder"])
@@ -523,6 +525,15 @@ def test_a_full_disk_names_what_was_to_be_written_and_leaves_nothing(
         getattr(model, write)(tmp_path / "model")
     assert caught.value.errno == 28
     assert not list(tmp_path.iterdir())
+
+
+def test_a_time_limit_does_not_make_a_file_one_that_cannot_be_loaded(file, monkeypatch):
+    def limit(*arguments, **keywords):
+        raise TimeoutError("my limit")
+
+    monkeypatch.setattr(blueprint, "with_weights", limit)
+    with pytest.raises(TimeoutError, match="my limit"):
+        BertClassifier.load(file)
 
 
 def test_metadata_of_others(file, tmp_path):

@@ -71,6 +71,8 @@ def test_weights_combine():
         (None, {"a": -1, "b": 1}, "class_weight"),
         (None, {"a": "much"}, "class_weight gives 'much' to 'a'"),
         (None, {"a": None}, "class_weight gives None to 'a'"),
+        (None, {"a": 10**400}, "class_weight gives 1000.* to 'a'"),
+        ([10**400, 1], None, "sample_weight is 1000.* at row 0"),
         (None, {0: 5, 1: 1}, r"names \[0, 1\], but the classes in y are \['a', 'b'\]"),
     ],
 )

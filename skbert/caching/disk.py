@@ -63,7 +63,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._files: dict[Path, _Index | None] = {}  # None: damaged
+        self._files: dict[Path, _Index | None] = {}  # None: damaged, or not to be read
         self._said: set[str] = set()
 
     def find(self, space: str, keys: set[bytes], like: np.ndarray) -> Iterator[dict[bytes, np.ndarray]]:

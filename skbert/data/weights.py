@@ -88,7 +88,7 @@ def _check_each(n_texts: int, sample_weight: Any) -> None:
     if weights.ndim == 1 and weights.dtype.kind in "OU":
         try:
             weights = weights.astype(np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             for row, weight in enumerate(weights.tolist()):
                 _number(weight, f"sample_weight is {weight!r} at row {row}")
     if weights.ndim != 1 or weights.dtype.kind not in "biuf" or len(weights) == 0:
@@ -109,7 +109,7 @@ def _check_each(n_texts: int, sample_weight: Any) -> None:
 def _number(weight: Any, found: str) -> float:
     try:
         return float(weight)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{found}. Expected finite weights of zero or more.") from error
 
 

@@ -245,7 +245,7 @@ def _padded_attention(
     if p == 0.0 or q.device.type == "cuda":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p, scale=scale)
     # torch's own would draw from the device's generator, which only on CUDA is the fit's alone.
-    weights = torch.softmax(q @ k.transpose(-2, -1) * scale + bias, dim=-1)
+    weights = torch.softmax((q * scale) @ k.transpose(-2, -1) + bias, dim=-1)
     return dropout_of(weights, p, generator) @ v
 
 

@@ -12,7 +12,7 @@ import gc
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from skbert.exceptions import InsufficientMemoryError
+from skbert.exceptions import InsufficientMemoryError, raise_if_of_a_handler
 from skbert.network.model import SequenceClassifier, encoder_layers
 from skbert.runtime import DrawsFrom
 
@@ -88,8 +88,13 @@ class Parts:
             ) from error
         self.size = size // 2
         if self.verbose:
-            with suppress(OSError, ValueError):  # nobody reads it
-                tqdm.write(f"skbert: out of memory with {size} texts, going on with {self.size}", sys.stderr)
+            self._say(f"skbert: out of memory with {size} texts, going on with {self.size}")
+
+    def _say(self, message: str) -> None:
+        try:
+            tqdm.write(message, sys.stderr)
+        except (OSError, ValueError) as error:  # nobody reads it
+            raise_if_of_a_handler(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

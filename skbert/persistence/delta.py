@@ -64,10 +64,10 @@ def weights_of(encoder: Any) -> Arrays:
 
 
 def factors_of(adapters: dict[str, tuple[np.ndarray, np.ndarray]]) -> Arrays:
-    """The fitted attribute `adapters_` as arrays."""
+    """The fitted attribute `adapters_` as arrays, sorted: a file that was read gives the same bytes again."""
     return {
         f"{_PREFIX}{name}.{side}": factor
-        for name, pair in adapters.items()
+        for name, pair in sorted(adapters.items())
         for side, factor in zip("ba", pair, strict=True)
     }
 

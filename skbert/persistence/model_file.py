@@ -25,7 +25,7 @@ from sklearn import config_context
 from tokenizers import Tokenizer
 
 import skbert
-from skbert.exceptions import CheckpointError, PersistenceError
+from skbert.exceptions import CheckpointError, PersistenceError, raise_if_of_a_handler
 from skbert.persistence import blueprint, delta, tensorfile
 from skbert.persistence.codec import Decoder, encode
 from skbert.persistence.fitted import check_attributes, n_outputs_of
@@ -101,7 +101,7 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     for name in (*_OF_THE_PROCESS, *estimator._parameter_constraints):  # a subclass sets those it fixes anew
         state.pop(name, None)
     described, arrays = blueprint.describe(model)
-    arrays |= delta.factors_of(dict(sorted(adapters.items())))
+    arrays |= delta.factors_of(adapters)
     content = {
         "format": FORMAT,
         "class": type(estimator).__name__,
@@ -276,6 +276,7 @@ def _build_tokenizer(content: Any) -> Tokenizer:
     except MemoryError:
         raise
     except Exception as error:  # the tokenizers package raises no narrower one
+        raise_if_of_a_handler(error)
         raise PersistenceError(f"its tokenizer cannot be read ({str(error)[:200]}).") from error
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from skbert.exceptions import PersistenceError, raise_if_of_a_handler
 
-# Seconds between tries to give a file its name. Windows refuses while anyone replaces or reads the old one.
+# Seconds between tries to rename or remove a file. Windows refuses while anyone replaces or reads it.
 _WAITS = (0.01, 0.05, 0.1, 0.3, 0.6) if os.name == "nt" else ()
 
 
@@ -42,7 +42,7 @@ def replace_file(
             write_to(file)
             file.flush()
             os.fsync(file.fileno())
-        _rename(temporary, target)
+        patiently(os.replace, temporary, target)
     except BaseException as error:  # an interrupt too, also one that came when the file had just been made
         with contextlib.suppress(OSError):  # it was not made, or the disk is read-only by now
             temporary.unlink()
@@ -53,14 +53,14 @@ def replace_file(
     _sync_folder(target.parent)
 
 
-def _rename(temporary: Path, target: Path) -> None:
+def patiently(change: Callable[..., None], *files: Path) -> None:
+    """Rename or remove files, and where the system refuses for a while, try again."""
     for seconds in _WAITS:
         try:
-            os.replace(temporary, target)
-            return
+            return change(*files)
         except PermissionError:
             time.sleep(seconds)
-    os.replace(temporary, target)
+    return change(*files)
 
 
 def _sync_folder(folder: Path) -> None:

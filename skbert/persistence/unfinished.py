@@ -234,7 +234,8 @@ class Folder:
                 raise_if_of_a_handler(error)
                 remedy = "The file may be whole: see that it can be read, and fit again."
             raise PersistenceError(
-                f"The unfinished fit in checkpoint={os.fspath(self.path)!r} cannot be read: {error}. {remedy}"
+                f"The unfinished fit in checkpoint={os.fspath(self.path)!r} cannot be read: "
+                f"{str(error).removesuffix('.')}. {remedy}"
             ) from error
 
 

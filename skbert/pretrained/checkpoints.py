@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections import OrderedDict
@@ -136,7 +137,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
 def _read_encoder(folder: Path) -> Any:
     """The encoder in float32; an error that names the weights if any of them would stay random."""
     encoder, report = read_model("AutoModel", folder, torch.float32)
-    if hasattr(encoder, "encoder") and hasattr(encoder, "decoder"):
+    if "decoder_input_ids" in inspect.signature(encoder.forward).parameters:
         raise CheckpointError(
             f"{folder} holds an encoder with a decoder ({encoder.config.model_type!r}). Expected an encoder "
             "alone, such as BERT, RoBERTa or ModernBERT."

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from skbert.data.template import Template
 from skbert.exceptions import PersistenceError
 from skbert.network.model import SequenceClassifier
+from skbert.persistence.replacing import patiently
 from skbert.pretrained.library import quiet
 
 ADAPTER = "adapter_config.json"  # transformers puts the adapter that it describes into the model
@@ -30,7 +31,7 @@ _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[
 
 def folder_to_write(folder: str | os.PathLike[str]) -> Path:
     """The folder, if it is one or can be made, and nobody would read more there than is written."""
-    target = Path(folder).expanduser()
+    target = Path(os.path.expanduser(folder))
     if not os.fspath(folder):  # which would be the working directory
         raise PersistenceError(f"{os.fspath(folder)!r} names no folder. Give a folder's name.")
     if target.exists() and not target.is_dir():
@@ -83,11 +84,12 @@ def _write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any]
             raise OSError(f"{os.fspath(folder)!r} cannot be written: {error}") from error
         old = [name for pattern in (*_SETTINGS, _WEIGHTS) for name in folder.glob(pattern)]
         for file in (folder / _CONFIG, *old):
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                patiently(os.unlink, file)
         places = [file.relative_to(temporary) for file in Path(temporary).rglob("*") if file.is_file()]
         for place in sorted(places, key=lambda place: place == Path(_CONFIG)):
             (folder / place).parent.mkdir(exist_ok=True)
-            os.replace(Path(temporary, place), folder / place)
+            patiently(os.replace, Path(temporary, place), folder / place)
 
 
 def config_of(model: SequenceClassifier, **settings: Any) -> Any:

@@ -31,9 +31,9 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
             f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
             "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder)."
         )
-    for file in weights:
-        _refuse_pointer(file)
     with naming(f"The checkpoint in {folder}"), quiet() as transformers:
+        for file in weights:
+            _refuse_pointer(file)
         config = transformers.AutoConfig.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
@@ -89,6 +89,8 @@ def naming(what: str) -> Iterator[None]:
     """Say what could not be read: its files may hold anything, which transformers does not always check."""
     try:
         yield
+    except CheckpointError:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise

@@ -73,7 +73,7 @@ class Judge:
             with holding_warning_filters():
                 score = float(self._scorer(predictions, None, self.y))
         except _OF_A_SCORER as error:  # others are meant for somebody else, as a search that prunes
-            said = str(error) or type(error).__name__
+            said = str(error).strip() or type(error).__name__
             raise InputError(
                 f"scoring={self.scoring!r} failed on the validation texts ({said.splitlines()[0]}). "
                 f"{self._remedy(said)}"
