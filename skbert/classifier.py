@@ -49,8 +49,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         How the states of a text's tokens become one vector: the first token's state, through the
         checkpoint's pooler where it has one, or the mean or maximum over tokens. "auto" follows a
         sentence-transformers checkpoint's own settings and is "cls" for any other. A checkpoint of theirs
-        that pools by "cls" takes the first token's state as it is. One that reads from left to right cannot
-        be fitted with "cls".
+        that pools by "cls" takes the first token's state as it is; modules after the pooling, such as Dense,
+        are not read. One that reads from left to right cannot be fitted with "cls".
     head_layers : int, default=0
         Hidden layers of the head, as wide as the encoder, each with a residual connection that lets the head
         start as if it had none.
