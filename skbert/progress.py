@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
+from skbert.exceptions import raise_if_of_a_handler
+
 _SECONDS = 1.0  # a pass that takes no longer shows nothing
 
 
@@ -47,8 +49,7 @@ class Bar:
         try:
             what()
         except OSError as error:
-            if type(error) is TimeoutError:  # a time limit that a signal's handler raised
-                raise
+            raise_if_of_a_handler(error)
             self._is_read = False
             if self._bar is not None:
                 self._bar.disable = True  # it would try again as it is deleted

@@ -90,8 +90,8 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
     chosen = _auto_device() if device == "auto" else _named_device(device)
     if precision == "auto":
         precision = "bfloat16" if _has_fast_bfloat16(chosen) else "float32"
-    if chosen.type not in ("cpu", "cuda"):
-        _try(chosen, precision)
+    if chosen.type != "cuda":
+        _check_it_computes(chosen, precision)
     return Runtime(chosen, _DTYPES[precision])
 
 
@@ -125,25 +125,19 @@ def _named_device(name: str | torch.device) -> torch.device:
                 f"here, on {platform.node()}. Use device='auto' or 'cpu'."
             )
         return _own_gpu() if device.index is None else device
-    try:
-        torch.empty(0, device=device).cpu()  # the meta device has no numbers to give back
-    except Exception as error:  # of a type that each backend chooses
-        raise_if_of_a_handler(error)
-        raise InputError(
-            f"device={name!r} was asked for, but torch {torch.__version__} cannot use it here, on "
-            f"{platform.node()} ({str(error)[:200]}). Use device='auto' or 'cpu'."
-        ) from error
     return device
 
 
-def _try(device: torch.device, precision: str) -> None:
+def _check_it_computes(device: torch.device, precision: str) -> None:
     try:
-        torch.ones(1, dtype=_DTYPES[precision], device=device).add(1)
+        # The meta device has no numbers to give back; some devices have no float64.
+        torch.empty(0, dtype=_DTYPES[precision], device=device).cpu()
     except Exception as error:  # of a type that each backend chooses
         raise_if_of_a_handler(error)
         raise InputError(
-            f"precision={precision!r}, in which torch {torch.__version__} cannot compute on device="
-            f"{str(device)!r} ({str(error)[:200]}). Use precision='float32', or device='cpu'."
+            f"device={str(device)!r} was asked for, but torch {torch.__version__} cannot use it here, on "
+            f"{platform.node()}, in precision={precision!r} ({str(error)[:200]}). Use device='auto' or "
+            "'cpu', or another precision."
         ) from error
 
 

@@ -34,7 +34,7 @@ NEVER = {
     "preparing": {"skbert.classifier"},
     "recipe": {"skbert.classifier"},
     "prediction": {"torch", "tokenizers"},
-    "progress": {"torch", "sklearn", "numpy", "skbert"},
+    "progress": {"torch", "sklearn", "numpy", "skbert.network", "skbert.training"},
     "runtime": {"sklearn"},
     "saving": {"torch", "tokenizers"},
     "scopes": {"sklearn", "numpy", "skbert"},

@@ -196,7 +196,7 @@ def test_a_precision_that_the_device_has_not(generators, tiny_bert):
 
     settings = SETTINGS | {"device": NAME, "epochs": 1}
     with WithoutDoubles():
-        with pytest.raises(InputError, match=r"'float64'.* device='meta' .*has no float64\)\. Use precision"):
+        with pytest.raises(InputError, match=r"'meta' .* precision='float64' \(.*has no float64\)\. Use"):
             BertClassifier(tiny_bert, **settings).fit(TEXTS, Y)
         BertClassifier(tiny_bert, **settings | {"precision": "float32"}).fit(TEXTS, Y)
 

@@ -88,13 +88,14 @@ class Parts:
             ) from error
         self.size = size // 2
         if self.verbose:
-            self._say(f"skbert: out of memory with {size} texts, going on with {self.size}")
+            _say(f"skbert: out of memory with {size} texts, going on with {self.size}")
 
-    def _say(self, message: str) -> None:
-        try:
-            tqdm.write(message, sys.stderr)
-        except (OSError, ValueError) as error:  # nobody reads it
-            raise_if_of_a_handler(error)
+
+def _say(message: str) -> None:
+    try:
+        tqdm.write(message, sys.stderr)
+    except (OSError, ValueError) as error:  # nobody reads it
+        raise_if_of_a_handler(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -80,8 +80,9 @@ class HeldOutValidation(Validation):
     @property
     def should_stop(self) -> bool:  # type: ignore[override]  # a constant in the base, which never stops
         """Whether the last `patience` epochs brought no better score."""
-        first_best = self.scores.index(max(self.scores))
-        return self.patience is not None and len(self.scores) - 1 - first_best >= self.patience
+        if self.patience is None:
+            return False
+        return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience
 
     def check(self, model: SequenceClassifier) -> None:
         """Score once before the first step: a scorer that fails or gives NaN is named at once."""
