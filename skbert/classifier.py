@@ -94,7 +94,7 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     early_stopping : bool, default=False
         Whether to end the fit when the validation score has not improved for `n_iter_no_change` epochs.
         Without `X_val` in `fit`, a `validation_fraction` of the texts is held out of training: stratified by
-        class, of an indicator matrix at random.
+        class, of an indicator matrix at random, and equal texts together.
     validation_fraction : float, default=0.1
         Fraction of the texts held out for early stopping, in (0, 1).
     n_iter_no_change : int, default=2

@@ -20,11 +20,14 @@ Each error is both an `SkbertError` and the built-in that people already catch::
     └── CacheWarning           a folder of `memory` cannot be written, or a file in it cannot be read
 """
 
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from traceback import walk_tb
 from typing import Any
 
 from joblib import parallel, parallel_config
@@ -70,12 +73,23 @@ def _put_back(before: Any) -> None:
 
 
 def raise_if_of_a_handler(error: Exception) -> None:
-    """Let a time limit that a signal's handler raised go on: a TimeoutError is an OSError, but no disk's.
+    """Let go on what a signal's handler raised, such as a time limit: it says nothing of a file or a disk.
 
-    The system's own have a number, and those of libraries are of types of theirs.
+    A TimeoutError without a number is nobody else's either: the system's own have one, and those of libraries
+    are of types of theirs.
     """
     if type(error) is TimeoutError and error.errno is None:
         raise error
+    handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    if handlers and any(frame.f_code in handlers for frame, _line in walk_tb(error.__traceback__)):
+        raise error
+
+
+def _code(handler: Any) -> Any:
+    """What runs when Python calls a handler; None if that is not Python's code."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    return getattr(handler, "__code__", None)
 
 
 class SkbertError(Exception):

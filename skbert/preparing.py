@@ -15,13 +15,15 @@ import numpy as np
 
 from skbert.data.encoding import Encodings, LongText, encode
 from skbert.data.held_out import Target
+from skbert.data.inputs import Texts, unique_texts
 from skbert.exceptions import TruncationWarning, UnknownTokensWarning, warn
 from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
 from skbert.starting import Start
+from skbert.training.hold_out import hold_out
 from skbert.training.loop import TrainingData
 from skbert.training.scoring import Judge
-from skbert.training.validation import HeldOutValidation, Validation, hold_out
+from skbert.training.validation import HeldOutValidation, Validation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,7 +48,9 @@ def encode_data(
             read(data.held_out[0]), data.held_out[1], data.target, parameters, runtime
         )
     elif parameters["early_stopping"]:
-        rows, held = split_off_validation(rows, data.target, parameters["validation_fraction"], seed)
+        rows, held = split_off_validation(
+            rows, data.texts, data.target, parameters["validation_fraction"], seed
+        )
         y = data.target.values(held)
         validation = make_validation(read(data.texts.take(held)), y, data.target, parameters, runtime)
     encodings = read(data.texts.take(rows))
@@ -68,16 +72,22 @@ def make_validation(
 
 
 def split_off_validation(
-    rows: np.ndarray, target: Target, fraction: float, seed: int
+    rows: np.ndarray, texts: Texts, target: Target, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a fraction of the rows off for validation; returns training and validation rows."""
-    training, held, complete = hold_out(target.targets[rows], fraction, seed)
-    if not complete:
+    split = hold_out(target.targets[rows], unique_texts(texts.take(rows))[1], fraction, seed)
+    if not split.complete:
         warn(
-            f"The texts held out for early stopping ({len(held)}) do not hold every class. Raise "
+            f"The texts held out for early stopping ({len(split.validation)}) do not hold every class. Raise "
             "validation_fraction, or pass X_val and y_val to fit."
         )
-    return rows[training], rows[held]
+    if not split.unseen:
+        warn(
+            "Some texts are given so often that they are both trained on and held out for early stopping: "
+            "the validation scores say less of texts that are new. Give each text once, with a "
+            "sample_weight, or pass X_val and y_val to fit."
+        )
+    return rows[split.training], rows[split.validation]
 
 
 def _warn_of_truncation(share: float, max_length: int, long_text: LongText) -> None:

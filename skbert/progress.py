@@ -48,7 +48,7 @@ class Bar:
             return
         try:
             what()
-        except OSError as error:
+        except Exception as error:  # of any kind: the stream may be anybody's, or closed, or None
             raise_if_of_a_handler(error)
             self._is_read = False
             if self._bar is not None:

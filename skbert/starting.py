@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from skbert import inference
+from skbert.data.inputs import numbered
 from skbert.data.weights import combine
 from skbert.exceptions import InputError
+from skbert.frozen import row_keys
 from skbert.network.model import SequenceClassifier, reset_head, twin
 from skbert.pretrained import checkpoints
 from skbert.pretrained.traits import max_positions
@@ -24,6 +28,7 @@ from skbert.training import probing
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from skbert.data.encoding import Encodings
     from skbert.frozen import FrozenLayers
     from skbert.training.loop import TrainingData
     from skbert.training.optimizer import Moments
@@ -100,6 +105,15 @@ def start_head(
     embeddings = frozen.vectors(model, data.encodings.take(rows))
     inference.release(model)
     seen = (embeddings, data.targets[rows], weights[rows])
-    if head_init == "auto" and not probing.generalizes(*seen, model.head.out_features, generators.probe):
+    places = _places(data.encodings, rows)
+    if head_init == "auto" and not probing.generalizes(
+        *seen, model.head.out_features, generators.probe, places
+    ):
         return "random"
     return "linear_probe" if probing.start_from_probe(model, *seen) else "random"
+
+
+def _places(encodings: Encodings, rows: np.ndarray) -> np.ndarray:
+    """Where the text of each row stands among the different ones; windows are known by their text's first."""
+    firsts = np.flatnonzero(np.diff(encodings.owners, prepend=-1))
+    return numbered(row_keys(encodings.take(firsts[encodings.owners[rows]])))[1]

@@ -83,6 +83,7 @@ NEVER = {
         "skbert.training.loop",
     },
     "persistence.fit_file": {"torch", "sklearn", "pickle", "joblib"},
+    "paths": {"torch", "sklearn", "numpy"},
     "persistence.replacing": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.tensorfile": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.unfinished": {"torch", "sklearn", "pickle", "joblib"},
@@ -121,7 +122,8 @@ NEVER = {
     "training.resume": {"sklearn", "pickle", "skbert.training.loop"},
     "training.ranks": {"sklearn", "skbert.network", "skbert.training.loop"},
     "training.scoring": {"torch", "skbert.training.loop"},
-    "training.validation": {"torch", "skbert.training.loop"},
+    "training.hold_out": {"torch", "skbert.training.loop"},
+    "training.validation": {"torch", "sklearn", "skbert.training.loop"},
     "training.vocabulary": {"sklearn", "tokenizers"},
 }
 

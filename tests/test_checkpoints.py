@@ -1,10 +1,12 @@
 """Loading: what is shared, what is checked, what is said when something is wrong."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, dro
 
 from skbert import BertClassifier, CheckpointError, InputError
 from skbert.pretrained import checkpoints
+from skbert.pretrained.reading import naming
 
 TEXTS = ["good film", "a bad and dull story"]
 
@@ -21,6 +24,37 @@ TEXTS = ["good film", "a bad and dull story"]
 @pytest.fixture
 def folder(tmp_path):
     return build_checkpoint("bert", tmp_path / "bert", layers=2)
+
+
+def test_another_file_of_the_same_size_and_date_is_read(tmp_path):
+    """Archives give all files one date, and checkpoints of one kind have one size."""
+    first, second = (build_checkpoint("bert", tmp_path / name, seed=n) for n, name in enumerate("ab"))
+    for folder in (first, second):
+        for file in Path(folder).iterdir():
+            os.utime(file, (0, 0))
+    before = checkpoints.load(first)
+    weights = {folder: Path(folder) / "model.safetensors" for folder in (first, second)}
+    assert weights[first].stat().st_size == weights[second].stat().st_size
+    os.replace(weights[second], weights[first])
+    after = checkpoints.load(first)
+    tables = [c.encoder.get_input_embeddings().weight for c in (before, after)]
+    assert not torch.equal(*tables)
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        (ValueError("odd"), CheckpointError),
+        (OSError(errno.EMFILE, "Too many open files"), OSError),
+        (RuntimeError("can't start new thread"), RuntimeError),
+        (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"), MemoryError),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError),
+    ],
+)
+def test_what_the_process_lacks_is_no_fault_of_the_checkpoint(error, becomes):
+    with pytest.raises(becomes) as caught, naming("The checkpoint"):
+        raise error
+    assert type(caught.value) is becomes
 
 
 def test_loaded_once_and_shared(tiny_bert):

@@ -50,7 +50,8 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     reader's own. A list in a comment after a call is the answer that the reader gets.
     """
     monkeypatch.chdir(tmp_path)
-    texts = ["a fine film", "dull and slow", "the best of the year", "a waste of money"] * 4
+    texts = ["a fine film", "dull and slow", "the best of the year", "a waste of money"]
+    texts = [f"{text}{end}" for end in ("", " indeed", ", they say", ", all in all") for text in texts]
     labels = ["good", "bad"] * 8
     names = {"X_train": texts, "y_train": labels, "X_test": texts[:4], "y_test": labels[:4]}
     blocks = list(python_blocks(page))

@@ -3,6 +3,9 @@
 import errno
 import json
 import os
+import signal
+import stat
+import sys
 
 import numpy as np
 import pytest
@@ -146,3 +149,49 @@ def test_a_copy_that_lacks_how_it_pools_is_refused(make_classifier, reviews, tmp
     (tmp_path / "encoder" / "1_Pooling" / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"lacks 1_Pooling/config.json, which its modules.json names"):
         BertClassifier(tmp_path / "encoder").fit(texts, labels)
+
+
+@pytest.mark.parametrize("write", ["save_encoder", "save_pretrained"])
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_folder_has_the_modes_of_any_new_folder(umask, write, make_classifier, reviews, tmp_path):
+    """safetensors itself lets nobody but their owner read weights: a server under another user could not."""
+    classifier = make_classifier(pooling="cls", epochs=1).fit(*reviews)
+    before = os.umask(umask)
+    try:
+        getattr(classifier, write)(tmp_path / "folder")
+        getattr(classifier, write)(tmp_path / "folder")  # in place of the first
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "folder").iterdir() if path.is_file()}
+    assert modes == {0o666 & ~umask}
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~umask
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are no Unicode")
+@pytest.mark.parametrize("write", ["save_encoder", "save_pretrained"])
+def test_a_name_that_safetensors_cannot_write_is_said(write, make_classifier, reviews, tmp_path):
+    classifier = make_classifier(pooling="cls", epochs=1).fit(*reviews)
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    with pytest.raises(PersistenceError, match=r"\\udcff' is no valid Unicode"):
+        getattr(classifier, write)(name)
+    assert not list(tmp_path.iterdir())
+    classifier.save(name)
+    BertClassifier.load(name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the system")
+def test_a_disk_that_is_full_for_the_weights_is_named_by_its_number(make_classifier, reviews, tmp_path):
+    import resource
+
+    classifier = make_classifier(pooling="cls", epochs=1).fit(*reviews)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            classifier.save_encoder(tmp_path / "encoder")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "encoder"))
+    assert not list(tmp_path.iterdir())

@@ -1,7 +1,10 @@
 """The tree of errors, as its docstring draws it."""
 
 import pickle
+import signal
+import time
 from contextlib import nullcontext
+from functools import partial
 
 import filelock
 import joblib
@@ -68,3 +71,38 @@ def test_what_a_signal_handler_raises_is_no_error_of_a_disk():
     exceptions.raise_if_of_a_handler(filelock.Timeout("file.lock"))
     exceptions.raise_if_of_a_handler(exceptions.CheckpointError("not there"))
     exceptions.raise_if_of_a_handler(ValueError("a"))
+
+
+class TimeIsUpError(Exception):
+    """As celery's SoftTimeLimitExceeded."""
+
+
+class Service:
+    def stop(self, number, frame, error):
+        raise error("my limit")
+
+
+def wait():
+    while True:
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers of the system")
+@pytest.mark.parametrize("error", [TimeIsUpError, ValueError, OSError])
+@pytest.mark.parametrize("bound", [False, True])
+def test_any_error_of_a_handler_goes_on(error, bound):
+    """It comes out of whatever runs when the signal does, and must not be taken for an error of that."""
+
+    def stop(number, frame):
+        raise error("my limit")
+
+    before = signal.signal(signal.SIGALRM, partial(Service().stop, error=error) if bound else stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(error, match="my limit") as caught:
+            wait()
+        with pytest.raises(error, match="my limit"):
+            exceptions.raise_if_of_a_handler(caught.value)
+        exceptions.raise_if_of_a_handler(error("another"))
+    finally:
+        signal.signal(signal.SIGALRM, before)

@@ -31,7 +31,8 @@ def run(request, tiny_bert, tmp_path_factory):
     for folder in folders.values():
         folder.mkdir()
     report = base / "report.json"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
+    own = ("HF_", "XDG_", "TORCHINDUCTOR_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     environment |= {
         "HF_HUB_OFFLINE": "1",
         "HOME": str(folders["home"]),
@@ -72,6 +73,8 @@ def test_nothing_is_said(run):
 def test_no_file_is_written_unless_asked(run):
     written = {name: sorted(str(p.relative_to(f)) for p in f.rglob("*")) for name, f in run[2].items()}
     asked = written.pop("asked")
+    # torch's compiler makes an empty folder when transformers imports it.
+    written["temporary"] = [name for name in written["temporary"] if not name.startswith("torchinductor_")]
     assert written == {"home": [], "temporary": [], "working": [], "cache": []}
     inside = ("encoder/", "numbers/", "pretrained/", "memory/")
     assert [name for name in asked if not name.startswith(inside)] == [

@@ -171,3 +171,16 @@ def test_biases_that_have_no_place_are_refused_before_the_training(
         classifier.fit(*reviews)
     config = peft.LoraConfig(r=2, target_modules=["query"], lora_bias=True)
     assert make_classifier(lora=config).fit(*reviews).adapters_ == {}  # more than a product of two factors
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_torchs_default_dtype_changes_no_adapter(dtype, make_classifier, reviews):
+    """peft makes its factors in it, and draws other numbers then."""
+    expected = make_classifier(lora=2).fit(*reviews)
+    torch.set_default_dtype(dtype)
+    try:
+        found = make_classifier(lora=2).fit(*reviews)
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found.predict_proba(TEXTS), expected.predict_proba(TEXTS))

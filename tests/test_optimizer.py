@@ -6,7 +6,7 @@ from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
 from skbert.runtime import Runtime
-from skbert.training.optimizer import MasterAdamW, linear_schedule, parameter_groups
+from skbert.training.optimizer import MasterAdamW, OfWeight, linear_schedule, parameter_groups
 
 
 class ToyEncoder(nn.Sequential):
@@ -182,6 +182,27 @@ def test_moments_of_float16_bring_their_scale():
     wide = MasterAdamW(make_toy(), Runtime(torch.device("cpu"), torch.float32), 0.0, 1.0, None)
     wide.load_moments(moments)  # of a fit in another precision
     again.load_moments(wide.moments(torch.arange(1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_steps_are_counted_whatever_torchs_default_dtype(dtype):
+    """In bfloat16 there is no 257."""
+    first, plain = make_toy(), make_toy()
+    runtime = Runtime(torch.device("cpu"), torch.float32)
+    optimizer, reference = (MasterAdamW(toy, runtime, 0.0, 1.0, None) for toy in (first, plain))
+    state = {name: OfWeight(w.weight, w.first, w.second, 257) for name, w in optimizer.state().items()}
+    reference.load_state(state)
+    torch.set_default_dtype(dtype)
+    try:
+        optimizer.load_state(state)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {weight.steps for weight in optimizer.state().values()} == {257}
+    for toy, own in ((first, optimizer), (plain, reference)):
+        toy(data()).square().sum().backward()
+        own.step(1e-2)
+    for a, b in zip(first.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_weight_that_was_frozen_in_earlier_calls_begins_with_its_first_step():

@@ -26,7 +26,7 @@ from sklearn.metrics import f1_score, make_scorer
 from sklearn.utils.metadata_routing import get_routing_for_object
 from test_codec import same
 
-from skbert import BertClassifier, BertRegressor, PersistenceError, SkbertError
+from skbert import BertClassifier, BertRegressor, CheckpointError, PersistenceError, SkbertError
 from skbert.network.model import SequenceClassifier
 from skbert.persistence import blueprint, tensorfile
 from skbert.persistence.replacing import replace_file
@@ -489,6 +489,11 @@ def test_files_of_others(tmp_path, tiny_bert, fitted):
             BertClassifier.load(path)
 
 
+def test_an_empty_name_is_no_file(file):
+    with pytest.raises(PersistenceError, match="'' names no file"):
+        BertClassifier.load(file).save("")
+
+
 def test_the_home_folder_is_the_same_for_all_that_is_written_and_read(
     make_classifier, reviews, tmp_path, monkeypatch
 ):
@@ -508,8 +513,24 @@ def test_the_home_folder_is_the_same_for_all_that_is_written_and_read(
     BertClassifier.from_pretrained("~/folder")
     make_classifier(model="~/encoder", epochs=1).fit(*reviews)
     assert not list((tmp_path / "here").iterdir())
-    model.save_encoder("~nobody of this name")  # which is then a name as any other
-    assert [file.name for file in (tmp_path / "here").iterdir()] == ["~nobody of this name"]
+    assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("name", ["~/model", "~", "~nobody of this name"])
+def test_a_home_folder_that_is_not_there_is_named(name, make_classifier, reviews, tmp_path, monkeypatch):
+    """As in a container whose user has none: a folder called ~ would be made, and removed with rm -r ~."""
+    model = make_classifier(pooling="cls", epochs=1).fit(*reviews)
+    monkeypatch.setattr(os.path, "expanduser", os.fspath)
+    monkeypatch.chdir(tmp_path)
+    for write in (model.save, model.save_pretrained, model.save_encoder):
+        with pytest.raises(PersistenceError, match=r"there is no such home folder here.*'\./~"):
+            write(name)
+    for read in (BertClassifier.load, BertClassifier.from_pretrained, make_classifier(model=name).fit):
+        with pytest.raises((PersistenceError, CheckpointError), match="there is no such home folder here"):
+            read(*([name] if "fit" not in read.__name__ else reviews))
+    assert not list(tmp_path.iterdir())
+    model.save(f"./{name.replace('/', '')}")
+    assert [file.name for file in tmp_path.iterdir()] == [name.replace("/", "")]
 
 
 @pytest.mark.parametrize("write", ["save", "save_pretrained", "save_encoder"])

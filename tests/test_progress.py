@@ -1,8 +1,10 @@
 """Bars of passes over texts."""
 
+import io
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from skbert import progress
@@ -97,3 +99,27 @@ def test_nobody_has_to_read_the_bar(at_once, monkeypatch):
     assert bar.n == 2
     with pytest.raises(BrokenPipeError):
         stream.close()
+
+
+class Closing(io.StringIO):
+    """A stream that is closed after a few writes, as those of tests and services are."""
+
+    def write(self, text):
+        super().write(text)
+        if self.tell() > 200:
+            self.close()
+
+
+class Failing(io.StringIO):
+    def write(self, text):
+        raise RuntimeError("nobody is connected")
+
+
+# As tqdm 4.66 deletes a bar that could not begin.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("make", [lambda: None, io.BytesIO, Closing, Failing])
+def test_a_stream_that_takes_no_text_costs_no_fit(make, at_once, make_classifier, reviews, monkeypatch):
+    expected = make_classifier(epochs=2).fit(*reviews).predict_proba(["good"])
+    monkeypatch.setattr(sys, "stderr", make())
+    classifier = make_classifier(epochs=2, verbose=1).fit(*reviews)
+    np.testing.assert_array_equal(classifier.predict_proba(["good"]), expected)

@@ -12,7 +12,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skbert import InputError, SkbertWarning
-from skbert.training.validation import hold_out
 
 
 def noisy_fit(make_classifier, reviews, **parameters):
@@ -258,42 +257,3 @@ def test_a_holdout_that_misses_a_class_is_said(make_classifier, reviews):
     with pytest.warns(SkbertWarning, match="every class"):
         classifier = make_classifier(early_stopping=True, epochs=1).fit([*texts, "red"], [*y, "rare"])
     assert "rare" in classifier.classes_
-
-
-def test_hold_out_is_stratified_and_seeded():
-    codes = np.array([0] * 60 + [1] * 30 + [2] * 10)
-    training, validation, complete = hold_out(codes, 0.2, 0)
-    assert complete
-    assert np.bincount(codes[validation]).tolist() == [12, 6, 2]
-    assert sorted([*training, *validation]) == list(range(100))
-    assert np.array_equal(hold_out(codes, 0.2, 0)[1], validation)
-    assert not np.array_equal(hold_out(codes, 0.2, 1)[1], validation)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_every_class_stays_in_training(seed):
-    codes = np.array([0] * 10 + [1, 2, 3])
-    training, validation, complete = hold_out(codes, 0.3, seed)
-    assert set(codes[training]) == {0, 1, 2, 3}
-    assert len(validation) == 4
-    assert not complete
-
-
-def test_training_keeps_a_text_of_every_label():
-    codes = np.zeros((40, 4), dtype=int)
-    codes[:20, 0] = codes[7, 1] = codes[30, 2] = 1  # the last label never occurs
-    for seed in range(20):
-        training, validation, complete = hold_out(codes, 0.25, seed)
-        assert sorted([*training, *validation]) == list(range(40))
-        assert len(validation) == 10
-        assert codes[training].any(axis=0).tolist() == [True, True, True, False]
-        assert not complete
-    assert hold_out(codes[:20, [0, 3]], 0.25, 0)[2]  # complete, as far as labels occur
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_large_fraction_leaves_a_rare_class_in_training(seed):
-    codes = np.array([0] * 98 + [1] * 2)
-    training, validation, complete = hold_out(codes, 0.9, seed)
-    assert (len(training), len(validation), complete) == (10, 90, True)
-    assert set(codes[training]) == {0, 1}

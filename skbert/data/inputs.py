@@ -108,11 +108,16 @@ def unique_texts(texts: Texts) -> tuple[Texts, np.ndarray]:
     inverse : ndarray of shape (n_samples,), int64
         `unique.take(inverse)` equals `texts`.
     """
-    places: dict[Any, int] = {}
-    inverse = np.array([places.setdefault(row, len(places)) for row in texts.rows], dtype=np.int64)
+    places, inverse = numbered(texts.rows)
     if texts.second is None:
         return Texts(list(places)), inverse
     return Texts([a for a, _ in places], [b for _, b in places]), inverse
+
+
+def numbered(rows: Iterable[Any]) -> tuple[dict[Any, int], np.ndarray]:
+    """The different rows, numbered in the order in which they come, and the number of each row."""
+    places: dict[Any, int] = {}
+    return places, np.array([places.setdefault(row, len(places)) for row in rows], dtype=np.int64)
 
 
 _KINDS = {1: "single texts (one column)", 2: "pairs of texts (two columns)"}

@@ -94,7 +94,7 @@ class Parts:
 def _say(message: str) -> None:
     try:
         tqdm.write(message, sys.stderr)
-    except (OSError, ValueError) as error:  # nobody reads it
+    except Exception as error:  # nobody reads it
         raise_if_of_a_handler(error)
 
 
@@ -102,8 +102,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocation failed, on whatever device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ("DefaultCPUAllocator", "BLAS_STATUS_ALLOC_FAILED", "out of memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    words = ("DefaultCPUAllocator", "BLAS_STATUS_ALLOC_FAILED", "out of memory", "Cannot allocate memory")
+    return isinstance(error, RuntimeError | OSError) and any(word in str(error) for word in words)
+
+
+def raise_if_out_of_memory(error: Exception) -> None:
+    """Let a failed allocation go on as a MemoryError: torch has other types, and no file is to blame."""
+    if isinstance(error, MemoryError):
+        raise error
+    if is_out_of_memory(error):
+        raise MemoryError(str(error)) from error
 
 
 def checkpoint_layers(model: SequenceClassifier) -> None:

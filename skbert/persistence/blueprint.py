@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from skbert.exceptions import PersistenceError, raise_if_of_a_handler
-from skbert.network.memory import is_out_of_memory
+from skbert.network.memory import raise_if_out_of_memory
 from skbert.network.model import Architecture, SequenceClassifier, with_weights
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.library import import_family
@@ -151,8 +151,7 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_outputs: i
     except PersistenceError:
         raise
     except Exception as error:  # of whatever kind: transformers checks a config where it happens to use it
-        if is_out_of_memory(error):  # the file is as good as any; torch's own errors say it in other types
-            raise MemoryError(str(error)) from error
+        raise_if_out_of_memory(error)
         raise_if_of_a_handler(error)
         raise PersistenceError(
             f"its model cannot be built ({type(error).__name__}: {str(error)[:200]})."

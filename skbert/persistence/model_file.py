@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 
 import skbert
 from skbert.exceptions import CheckpointError, PersistenceError, raise_if_of_a_handler
+from skbert.paths import expanded
 from skbert.persistence import blueprint, delta, tensorfile
 from skbert.persistence.codec import Decoder, encode
 from skbert.persistence.fitted import check_attributes, n_outputs_of
@@ -63,7 +64,7 @@ def load(
     revision: str | None,
 ) -> Estimator:
     """Read an estimator of the class `cls`; see `BertClassifier.load`."""
-    path = os.path.expanduser(path)
+    path = expanded(path, PersistenceError)
     if os.path.isdir(path):
         raise PersistenceError(
             f"{os.fspath(path)!r} is a folder. Expected a file that save() wrote; a folder as transformers "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from skbert.exceptions import PersistenceError, raise_if_of_a_handler
+from skbert.paths import expanded
 
 # Seconds between tries to rename or remove a file. Windows refuses while anyone replaces or reads it.
 _WAITS = (0.01, 0.05, 0.1, 0.3, 0.6) if os.name == "nt" else ()
@@ -33,7 +34,9 @@ def replace_file(
     temporary : Path, default=None
         The file next to it; None takes a name that nobody else has.
     """
-    target = Path(os.path.realpath(os.path.expanduser(path)))
+    if not os.fspath(path):  # which would be the working directory
+        raise PersistenceError(f"{os.fspath(path)!r} names no file. Give the name of a file.")
+    target = Path(os.path.realpath(expanded(path, PersistenceError)))
     if target.exists() and not target.is_file():
         raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")
     temporary = temporary or target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")

@@ -20,7 +20,7 @@ import torch
 from skbert import forks
 from skbert.exceptions import CheckpointError, raise_if_of_a_handler
 from skbert.network.attention import packed_attention
-from skbert.network.memory import is_out_of_memory
+from skbert.network.memory import raise_if_out_of_memory
 from skbert.network.model import Architecture, twin
 from skbert.network.pooling import Pooling
 from skbert.pretrained.hub import FILES, POOLING, VOCABULARIES
@@ -103,9 +103,11 @@ _lock = threading.RLock()
 forks.renew(globals(), _lock=threading.RLock)
 
 
-def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
+def _fingerprint(folder: Path) -> tuple[Any, ...]:
+    """What tells whether files are still those that were read; archives may give all of them one date."""
     files = sorted(p for pattern in (*FILES, POOLING) for p in folder.glob(pattern))
-    return tuple((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+    found = [(p.name, p.stat()) for p in files]
+    return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found)
 
 
 def _read(folder: Path, name: str) -> Checkpoint:
@@ -162,8 +164,7 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
         if has_table and output.last_hidden_state.shape == (1, 4, encoder.config.hidden_size):
             return
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
+        raise_if_out_of_memory(error)
         raise_if_of_a_handler(error)
         trouble, cause = f"{type(error).__name__}: {error}", error
     raise CheckpointError(
@@ -189,10 +190,10 @@ def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
             f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)}. Get the checkpoint again, or "
             "save its tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )
-    with naming(f"The tokenizer in {folder}"), quiet() as transformers:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
+    with quiet() as transformers:
+        tokenizer_class = transformers.AutoTokenizer
+    with quiet(), naming(f"The tokenizer in {folder}"):
+        tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise CheckpointError(

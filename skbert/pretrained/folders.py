@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import re
+import secrets
+import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +21,7 @@ from tokenizers import Tokenizer
 from skbert.data.template import Template
 from skbert.exceptions import PersistenceError
 from skbert.network.model import SequenceClassifier
+from skbert.paths import expanded
 from skbert.persistence.replacing import patiently
 from skbert.pretrained.library import quiet
 
@@ -31,7 +35,7 @@ _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[
 
 def folder_to_write(folder: str | os.PathLike[str]) -> Path:
     """The folder, if it is one or can be made, and nobody would read more there than is written."""
-    target = Path(os.path.expanduser(folder))
+    target = Path(expanded(folder, PersistenceError))
     if not os.fspath(folder):  # which would be the working directory
         raise PersistenceError(f"{os.fspath(folder)!r} names no folder. Give a folder's name.")
     if target.exists() and not target.is_dir():
@@ -41,6 +45,13 @@ def folder_to_write(folder: str | os.PathLike[str]) -> Path:
             f"{os.fspath(folder)!r} holds an adapter ({ADAPTER}), which transformers would add to the "
             "weights written there. Give another folder."
         )
+    try:
+        os.fspath(target).encode()
+    except UnicodeEncodeError as error:  # bytes that are no UTF-8, as os.fsdecode gives them
+        raise PersistenceError(
+            f"{os.fspath(folder)!r} is no valid Unicode, and safetensors writes files under no such name. "
+            "Give another folder, or save(path), which does."
+        ) from error
     return target
 
 
@@ -71,25 +82,43 @@ def write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any] 
 
 def _write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".skbert-", suffix=".tmp", dir=folder) as temporary:
-        try:
-            with quiet():
-                model.save_pretrained(temporary)
-                tokenizer.save_pretrained(temporary)
-            for name, content in settings.items():
-                place = Path(temporary, name)
-                place.parent.mkdir(exist_ok=True)
-                place.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        except SafetensorError as error:
-            raise OSError(f"{os.fspath(folder)!r} cannot be written: {error}") from error
-        old = [name for pattern in (*_SETTINGS, _WEIGHTS) for name in folder.glob(pattern)]
-        for file in (folder / _CONFIG, *old):
-            with contextlib.suppress(FileNotFoundError):
-                patiently(os.unlink, file)
-        places = [file.relative_to(temporary) for file in Path(temporary).rglob("*") if file.is_file()]
-        for place in sorted(places, key=lambda place: place == Path(_CONFIG)):
-            (folder / place).parent.mkdir(exist_ok=True)
-            patiently(os.replace, Path(temporary, place), folder / place)
+    temporary = folder / f".skbert-{secrets.token_hex(8)}.tmp"
+    try:
+        temporary.mkdir(mode=0o700)
+        _fill(temporary, model, tokenizer, settings)
+        _move(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(temporary: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> None:
+    try:
+        with quiet():
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise OSError(f"{os.fspath(temporary.parent)!r} cannot be written: {error}") from error
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    for name, content in settings.items():
+        place = temporary / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _move(temporary: Path, folder: Path) -> None:
+    """Let the files in `temporary` take the places of those in `folder`."""
+    old = [name for pattern in (*_SETTINGS, _WEIGHTS) for name in folder.glob(pattern)]
+    for file in (folder / _CONFIG, *old):
+        with contextlib.suppress(FileNotFoundError):
+            patiently(os.unlink, file)
+    mode = stat.S_IMODE((temporary / _CONFIG).stat().st_mode)  # what the umask leaves
+    places = [file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file()]
+    for place in sorted(places, key=lambda place: place == Path(_CONFIG)):
+        (folder / place).parent.mkdir(exist_ok=True)
+        (temporary / place).chmod(mode)  # safetensors' own lets nobody else read it
+        patiently(os.replace, temporary / place, folder / place)
 
 
 def config_of(model: SequenceClassifier, **settings: Any) -> Any:

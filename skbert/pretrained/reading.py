@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EMFILE, ENFILE
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from skbert.exceptions import CheckpointError, raise_if_of_a_handler
-from skbert.network.memory import is_out_of_memory
+from skbert.network.memory import raise_if_out_of_memory
 from skbert.pretrained.folders import ADAPTER
 from skbert.pretrained.library import quiet
 
+_OF_THE_PROCESS = (EMFILE, ENFILE)  # it has too many files open
 _POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was not fetched
 
 
@@ -31,16 +33,17 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
             f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
             "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder)."
         )
-    with naming(f"The checkpoint in {folder}"), quiet() as transformers:
+    with quiet() as transformers:
+        # Its parts are imported as they are asked for. If that fails, it says nothing of the folder.
+        model_class, config_class = getattr(transformers, auto), transformers.AutoConfig
+    with quiet(), naming(f"The checkpoint in {folder}"):
         for file in weights:
             _refuse_pointer(file)
-        config = transformers.AutoConfig.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
+        config = config_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         # config.json may name any, even one whose code transformers would get from the hub.
         config._attn_implementation = "eager"
         config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
-        model, report = getattr(transformers, auto).from_pretrained(
+        model, report = model_class.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -92,9 +95,10 @@ def naming(what: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
+        raise_if_out_of_memory(error)
         raise_if_of_a_handler(error)
+        if getattr(error, "errno", None) in _OF_THE_PROCESS or "start new thread" in str(error):
+            raise
         raise CheckpointError(f"{what} could not be read ({type(error).__name__}: {error}).") from error
 
 

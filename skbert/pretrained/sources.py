@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from skbert.exceptions import CheckpointError
+from skbert.paths import expanded
 
 DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
 # The hub file's own SHA-256: same bytes from either place, so the same result.
@@ -33,7 +34,7 @@ def display_name(model: str | os.PathLike[str], revision: str | None = None) -> 
     """What a checkpoint is called, wherever it is: its name on the hub, or its folder's name."""
     name = str(model)
     if is_path(model):
-        name = Path(os.path.abspath(Path(model).expanduser())).name or name
+        name = Path(os.path.abspath(os.path.expanduser(model))).name or name
     return name if revision is None else f"{name}@{revision}"
 
 
@@ -41,7 +42,7 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
     """Folder that holds the files of a checkpoint; see `checkpoints.load`."""
     name = os.fspath(model)
     if is_path(model):
-        folder = Path(name).expanduser()
+        folder = Path(expanded(model, CheckpointError))
         if folder.is_file():
             raise CheckpointError(
                 f"model={name!r} is a file. Expected a folder as save_pretrained() writes it. A model that "

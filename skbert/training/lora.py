@@ -75,6 +75,9 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
 
     try:
         with building(generator):
+            # peft draws in torch's default dtype: in the caller's own they would be other numbers. `building`
+            # puts it back.
+            torch.set_default_dtype(torch.float32)
             # peft writes what it resolved into the configuration, which is the user's.
             inject_adapter_in_model(copy.deepcopy(config), model.encoder)
     except ValueError as error:

@@ -206,7 +206,8 @@ class MasterAdamW:
     def _remember(self, master: nn.Parameter, pair: Iterable[torch.Tensor], steps: int) -> None:
         """Copies of two moments of a weight, as AdamW keeps them."""
         first, second = (torch.empty_like(master).copy_(moment) for moment in pair)
-        step = torch.full((), float(steps), device=master.device)
+        # As AdamW has it, whatever torch's default dtype: in bfloat16 there is no 257.
+        step = torch.full((), float(steps), dtype=torch.float32, device=master.device)
         self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
 
     def load_loss_scale(self, state: dict[str, Any]) -> None:

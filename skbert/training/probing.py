@@ -50,11 +50,12 @@ def generalizes(
     weights: np.ndarray,
     n_outputs: int,
     generator: np.random.Generator,
+    places: np.ndarray | None = None,
 ) -> bool:
     """Whether a probe on two thirds of the rows predicts the others better than what looks at no text.
 
     Compared by log loss (numbers by their squared error), on rows of classes that both parts have. With too
-    few rows to tell, the answer is yes.
+    few rows to tell, the answer is yes. Equal texts, and windows of one, are in one part.
 
     Parameters
     ----------
@@ -64,13 +65,18 @@ def generalizes(
     n_outputs : int
     generator : numpy.random.Generator
         Draws the parts.
+    places : ndarray of shape (n_samples,), int64, default=None
+        Where each row's text stands among the different ones; None where all are different.
 
     Returns
     -------
     bool
     """
-    order = generator.permutation(len(codes))[:_MAX_ROWS_TO_ASK]
+    places = np.arange(len(codes)) if places is None else places
+    rank = np.argsort(generator.permutation(int(places.max()) + 1))
+    order = np.argsort(rank[places], kind="stable")[:_MAX_ROWS_TO_ASK]
     fit, held = order[len(order) // 3 :], order[: len(order) // 3]
+    held = held[~np.isin(places[held], places[fit])]
     if codes.ndim == 1:
         held = held[np.isin(codes[held], codes[fit])]
     if len(held) == 0 or len(np.unique(codes[fit])) < 2:

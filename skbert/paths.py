@@ -1,0 +1,24 @@
+"""Names of files and folders, as people write them."""
+
+from __future__ import annotations
+
+import os
+
+from skbert.exceptions import SkbertError
+
+
+def expanded(path: str | os.PathLike[str], kind: type[SkbertError]) -> str:
+    """The path with its ~ replaced by the home folder.
+
+    Raises
+    ------
+    SkbertError
+        Of the given kind, if there is no such home: a folder called ~ would be made where nobody expects it.
+    """
+    found = os.path.expanduser(os.fspath(path))
+    if found.startswith("~"):
+        raise kind(
+            f"{os.fspath(path)!r} begins with ~, but there is no such home folder here. Write the path in "
+            f"full; or, if a name is meant that begins so, {'./' + os.fspath(path)!r}."
+        )
+    return found

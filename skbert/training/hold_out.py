@@ -1,0 +1,132 @@
+"""Texts held out of training for early stopping.
+
+1. Rows are split: stratified by class; of an indicator matrix, or of numbers, at random.
+2. Equal texts that have come to lie on both sides are put on one of them: a text that was trained on tells
+   nothing of others, and oversampling would make a score of 1 out of that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from skbert.data.numbers import are_numbers
+from skbert.exceptions import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows to train on and to validate on."""
+
+    training: np.ndarray  # (n_training,) int64, ascending
+    validation: np.ndarray  # (n_validation,) int64, ascending
+    complete: bool  # the validation rows hold every class, or label
+    unseen: bool = True  # no text is on both sides
+
+
+def hold_out(codes: np.ndarray, places: np.ndarray, fraction: float, seed: int) -> Split:
+    """Split rows into training and validation.
+
+    Where there are too few rows of some class to stratify, one row of each class stays in training and the
+    validation rows are drawn from the others, without regard to classes.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        An indicator matrix is split at random, less one text of each label, which stays in training if that
+        leaves enough; numbers altogether at random.
+    places : ndarray of shape (n_samples,), int64
+        Where each row's text stands among the different ones.
+    fraction : float
+        Of the rows for validation. Where texts repeat it may be fewer.
+    seed : int
+
+    Returns
+    -------
+    Split
+    """
+    training, validation = _hold_out_rows(codes, fraction, seed)
+    complete = _n_classes(codes, validation) == _n_classes(codes)
+    shared = np.intersect1d(places[training], places[validation])
+    if len(shared) == 0:
+        return Split(training, validation, complete)
+    held = _held_wholly(codes, places, validation, shared, seed)
+    others = np.setdiff1d(np.arange(len(codes)), held)
+    loses = len(held) == 0 or (_n_classes(codes, held) < _n_classes(codes, validation))
+    if loses or _n_classes(codes, others) < _n_classes(codes, training):
+        return Split(training, validation, complete, unseen=False)
+    return Split(others, held, complete)
+
+
+def _held_wholly(
+    codes: np.ndarray, places: np.ndarray, validation: np.ndarray, shared: np.ndarray, seed: int
+) -> np.ndarray:
+    """Rows to validate on, with all rows of their texts.
+
+    Of the `shared` texts some go to validation and the others to training, in random order, so that of each
+    class no more rows are held out than were. A text that most rows repeat stays in training.
+    """
+    strata = codes if codes.ndim == 1 else np.zeros(len(codes), dtype=np.int64)
+    counts, firsts = np.bincount(places), np.unique(places, return_index=True)[1]
+    torn = validation[np.isin(places[validation], shared)]
+    left = np.bincount(strata[firsts[places[torn]]], minlength=int(strata.max()) + 1)
+    taken = []
+    for place in np.random.default_rng(seed).permutation(shared):
+        stratum = strata[firsts[place]]
+        if counts[place] <= left[stratum]:
+            left[stratum] -= counts[place]
+            taken.append(place)
+    whole = places[np.setdiff1d(validation, torn)]
+    return np.flatnonzero(np.isin(places, [*taken, *whole]))
+
+
+def _n_classes(codes: np.ndarray, rows: np.ndarray | slice = slice(None)) -> int:
+    """Classes, or labels, that occur in some rows; of numbers one."""
+    if are_numbers(codes):
+        return 1
+    return len(np.unique(codes[rows])) if codes.ndim == 1 else int(codes[rows].any(axis=0).sum())
+
+
+def _hold_out_rows(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation rows; each class keeps a row in training."""
+    if codes.ndim == 2:
+        return _hold_out_at_random(codes, fraction, seed)
+    n_rows, classes, counts = len(codes), *np.unique(codes, return_counts=True)
+    n_validation = round(fraction * n_rows)
+    if not 0 < n_validation <= n_rows - len(classes):
+        raise InputError(
+            f"validation_fraction={fraction} of {n_rows} texts is {n_validation} texts for validation, which "
+            f"leaves no text there or less than one of each of the {len(classes)} classes for training. Use "
+            "another fraction, more texts, or early_stopping=False."
+        )
+    rows = np.arange(n_rows)
+    training = rows[:0]
+    if counts.min() > 1 and len(classes) <= n_validation:
+        training, validation = train_test_split(
+            rows, test_size=n_validation, stratify=codes, random_state=seed
+        )
+    if len(np.unique(codes[training])) < len(classes):  # a rare one may be on the larger side alone
+        order = np.random.default_rng(seed).permutation(n_rows)
+        one_of_each = order[np.unique(codes[order], return_index=True)[1]]
+        validation = order[~np.isin(order, one_of_each)][:n_validation]
+        training = np.setdiff1d(rows, validation)
+    return np.sort(training), np.sort(validation)
+
+
+def _hold_out_at_random(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    n_validation = round(fraction * len(codes))
+    if not 0 < n_validation < len(codes):
+        raise InputError(
+            f"validation_fraction={fraction} of {len(codes)} texts is {n_validation} texts for validation: "
+            "one side would be empty. Use another fraction, more texts, or early_stopping=False."
+        )
+    order = np.random.default_rng(seed).permutation(len(codes))
+    if are_numbers(codes):
+        return np.sort(order[n_validation:]), np.sort(order[:n_validation])
+    # One text of each label goes to the end of the queue: training should see what validation asks for.
+    occurring = np.flatnonzero(codes.any(axis=0))
+    last = np.isin(order, order[codes[order][:, occurring].argmax(axis=0)])
+    order = np.concatenate([order[~last], order[last]])
+    return np.sort(order[n_validation:]), np.sort(order[:n_validation])

@@ -1,0 +1,142 @@
+"""Which rows early stopping holds out: the classes in both parts, and each text in one of them."""
+
+import numpy as np
+import pytest
+
+from skbert import BertClassifier, SkbertWarning
+from skbert.data.inputs import check_texts
+from skbert.preparing import split_off_validation
+from skbert.training.hold_out import hold_out
+
+
+def split_different(codes, fraction, seed):
+    """Of texts that are all different."""
+    split = hold_out(codes, np.arange(len(codes)), fraction, seed)
+    assert split.unseen
+    return split.training, split.validation, split.complete
+
+
+def test_hold_out_is_stratified_and_seeded():
+    codes = np.array([0] * 60 + [1] * 30 + [2] * 10)
+    training, validation, complete = split_different(codes, 0.2, 0)
+    assert complete
+    assert np.bincount(codes[validation]).tolist() == [12, 6, 2]
+    assert sorted([*training, *validation]) == list(range(100))
+    assert np.array_equal(split_different(codes, 0.2, 0)[1], validation)
+    assert not np.array_equal(split_different(codes, 0.2, 1)[1], validation)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_class_stays_in_training(seed):
+    codes = np.array([0] * 10 + [1, 2, 3])
+    training, validation, complete = split_different(codes, 0.3, seed)
+    assert set(codes[training]) == {0, 1, 2, 3}
+    assert len(validation) == 4
+    assert not complete
+
+
+def test_training_keeps_a_text_of_every_label():
+    codes = np.zeros((40, 4), dtype=int)
+    codes[:20, 0] = codes[7, 1] = codes[30, 2] = 1  # the last label never occurs
+    for seed in range(20):
+        training, validation, complete = split_different(codes, 0.25, seed)
+        assert sorted([*training, *validation]) == list(range(40))
+        assert len(validation) == 10
+        assert codes[training].any(axis=0).tolist() == [True, True, True, False]
+        assert not complete
+    assert split_different(codes[:20, [0, 3]], 0.25, 0)[2]  # complete, as far as labels occur
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_fraction_leaves_a_rare_class_in_training(seed):
+    codes = np.array([0] * 98 + [1] * 2)
+    training, validation, complete = split_different(codes, 0.9, seed)
+    assert (len(training), len(validation), complete) == (10, 90, True)
+    assert set(codes[training]) == {0, 1}
+
+
+def check_whole(split, codes, places):
+    """Each row is in one part, and each text."""
+    assert sorted([*split.training, *split.validation]) == list(range(len(codes)))
+    assert not set(places[split.training]) & set(places[split.validation])
+    assert split.unseen
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("form", ["classes", "indicator", "numbers"])
+def test_equal_texts_are_on_one_side(form, seed):
+    rng = np.random.default_rng(seed)
+    places = np.concatenate([np.arange(60), np.arange(60), rng.integers(0, 60, 30)])
+    codes = {
+        "classes": rng.integers(0, 2, 60),
+        "indicator": rng.integers(0, 2, (60, 3)),
+        "numbers": rng.normal(size=(60, 1)),
+    }[form][places]
+    split = hold_out(codes, places, 0.2, seed)
+    check_whole(split, codes, places)
+    assert split.complete
+    assert 20 <= len(split.validation) <= 30
+    again = hold_out(codes, places, 0.2, seed)
+    assert np.array_equal(again.validation, split.validation)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_classes_that_were_oversampled_are_held_out_alike(seed):
+    """Ten texts of the rare class, nine times each, beside ninety of the other, once each."""
+    places = np.concatenate([np.repeat(np.arange(10), 9), np.arange(10, 100)])
+    codes = np.repeat([0, 1], 90)
+    split = hold_out(codes, places, 0.2, seed)
+    check_whole(split, codes, places)
+    assert np.bincount(codes[split.validation]).tolist() == [18, 18]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_text_that_most_rows_repeat_is_trained_on(seed):
+    places = np.concatenate([np.zeros(50, dtype=int), np.arange(1, 51)])
+    codes = np.array([0] * 75 + [1] * 25)
+    split = hold_out(codes, places, 0.2, seed)
+    check_whole(split, codes, places)
+    assert 0 in places[split.training]
+    assert split.complete
+
+
+def test_texts_with_several_labels_leave_each_class_in_training():
+    """The second class is that of other texts' copies alone."""
+    places = np.concatenate([np.arange(20), np.arange(4)])
+    codes = np.array([0] * 20 + [1] * 4)
+    for seed in range(10):
+        split = hold_out(codes, places, 0.2, seed)
+        assert set(codes[split.training]) == {0, 1}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_too_few_different_texts_are_split_as_if_they_were_different(seed):
+    places, codes = np.repeat([0, 1], 20), np.repeat([0, 1], 20)
+    split = hold_out(codes, places, 0.2, seed)
+    assert not split.unseen
+    assert np.bincount(codes[split.validation]).tolist() == [4, 4]
+
+
+def test_too_few_different_texts_are_said(make_classifier):
+    with pytest.warns(SkbertWarning, match="given so often"):
+        make_classifier(early_stopping=True, epochs=1).fit(["good", "bad"] * 20, [1, 0] * 20)
+
+
+def test_pairs_are_equal_if_both_sides_are(make_classifier):
+    pairs = [(a, b) for a in "abcdefgh" for b in "xyz"] * 2
+    target = make_classifier()._read_target([0, 1] * 24, check_texts(pairs), None, None)[0]
+    training, validation = split_off_validation(np.arange(48), check_texts(pairs), target, 0.2, 0)
+    assert len(validation) >= 8
+    assert not {pairs[row] for row in training} & {pairs[row] for row in validation}
+
+
+def test_copies_of_texts_with_labels_of_chance_score_as_chance():
+    """Held out by rows, these scored 0.9: each text was in training, too."""
+    rng = np.random.default_rng(0)
+    words = np.array("the film was and not a very long story about people who".split())
+    texts = [" ".join(rng.choice(words, 8)) for _ in range(60)] * 2
+    y = np.tile(rng.integers(0, 2, 60), 2)
+    settings = {"epochs": 5, "early_stopping": True, "validation_fraction": 0.25, "n_iter_no_change": 5}
+    classifier = BertClassifier(random_state=0, max_length=32, **settings).fit(texts, y)
+    assert max(classifier.validation_scores_) < 0.75
+    assert classifier.loss_curve_[-1] < classifier.loss_curve_[0]
