@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from skbert import InputError
 from skbert.data.columns import check_same_names, column_names
 
 PAIRS = pd.DataFrame({"a": ["good", "bad"] * 4, "b": ["film", "book"] * 4})
@@ -26,6 +27,10 @@ def test_names_of_an_arrow_table():
     table = pytest.importorskip("pyarrow").table({name: PAIRS[name].tolist() for name in PAIRS})
     check_same_names(table, column_names(table))
     check_same_names(table, column_names(PAIRS))
+    (batch,) = table.to_batches()
+    assert column_names(batch)["feature_names_in_"].tolist() == ["a", "b"]
+    with pytest.raises(InputError, match="Pass the same columns"):
+        check_same_names(batch.select(["b", "a"]), column_names(PAIRS))
 
 
 @pytest.mark.parametrize("method", ["partial_fit", "warm start"])

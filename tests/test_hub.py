@@ -24,6 +24,14 @@ model = BertClassifier("someone/tiny", epochs=1, max_length=32, random_state=0)
 model.fit(["good", "bad"] * 8, [1, 0] * 8)
 print(model.model_.pooling)
 """
+REFUSED = """
+from skbert import CheckpointError
+from skbert.pretrained import sources
+try:
+    sources.locate("someone/tiny")
+except CheckpointError as error:
+    print(error)
+"""
 # What transformers takes of it for itself.
 TRANSFORMERS = """
 from huggingface_hub import hf_hub_download
@@ -154,3 +162,23 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(run):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert run(POOLING, HF_ENDPOINT=url, HF_HUB_ETAG_TIMEOUT="1") == "False"
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read anywhere")
+@pytest.mark.parametrize("place", ["", "hub", "hub/models--someone--tiny", "hub/models--someone--tiny/refs"])
+def test_a_cache_that_may_not_be_read_is_named(place, run, tmp_path):
+    """As one that another user has filled: it was called absent, and the hub out of reach."""
+    run(LOCATE.format("'someone/tiny'"))
+    blocked = tmp_path / "home" / place
+    blocked.chmod(0)
+    try:
+        said = run(REFUSED, HF_HUB_OFFLINE="1")
+    finally:
+        blocked.chmod(0o755)
+    assert f"this user may not read {blocked}" in said
+
+
+def test_a_cache_that_is_no_folder_is_named(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = run(REFUSED, HF_HOME=str(tmp_path / "file"))
+    assert "the cache cannot be read or written" in said

@@ -108,6 +108,16 @@ def test_missing_value_in_a_nullable_column():
         check_texts(pd.Series(["a", pd.NA], dtype="string"))
 
 
+def test_streams_of_arrow_are_told_from_iterators():
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"text": ["a", "b"]})
+    with pytest.raises(InputTypeError, match=r"of a stream pass X\.read_all\(\)\['text'\]"):
+        check_texts(table.to_reader())
+    check_texts(table.to_reader().read_all()["text"])
+    with pytest.raises(InputTypeError, match=r"for an iterator pass list\(X\)"):
+        check_texts(iter(["a", "b"]))
+
+
 @pytest.mark.parametrize(
     ("X", "said"),
     [

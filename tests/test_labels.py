@@ -126,6 +126,8 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         (pd.DataFrame([[1, 0], [pd.NA, 1]]).astype("Int64"), "NaN .* at row 1"),
         (np.array([["a", "b"], ["b", "c"]], dtype=object), "2-D.*MultiLabelBinarizer"),
         (pd.Series([("a", "b"), ()]), "tuple, .*MultiLabelBinarizer"),
+        (pd.Series([np.array([1, 0]), np.array([0, 1])]), r"ndarray, .*pass np\.stack\(y\)"),
+        (pd.Series([["a", "b"], ["b", "c"]]), "list, .*MultiLabelBinarizer"),
     ],
 )
 def test_bad_labels(y, said):
@@ -135,6 +137,14 @@ def test_bad_labels(y, said):
         else pytest.raises(ValueError, match=said)
     ):
         encode_labels(y, 2)
+
+
+def test_lists_of_labels_in_an_arrow_array():
+    """The advice was to take each list as one label: [str(label) for label in y]."""
+    pyarrow = pytest.importorskip("pyarrow")
+    for rows in ([["a", "b"], ["b"]], [[1, 0], [0, 1]]):
+        with pytest.raises(InputError, match=r"the labels of each text as a .*MultiLabelBinarizer"):
+            encode_labels(pyarrow.array(rows), 2)
 
 
 INDICATOR = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 1]])

@@ -185,3 +185,10 @@ def test_another_form_than_in_the_fit():
 def test_codes_are_no_numbers():
     assert are_numbers(standardize(Y, ONE).targets)
     assert not are_numbers(np.array([0, 1]))
+
+
+def test_rows_of_numbers_in_a_column_are_a_matrix_to_be():
+    y = pd.Series([np.array([1.0, 2.0]), np.array([3.0, 4.0])])
+    with pytest.raises(InputError, match=r"at row 0, .*pass np\.stack\(y\)"):
+        standardize(y, np.ones(2), None)
+    assert standardize(np.stack(y), np.ones(2), None).n_outputs == 2

@@ -7,7 +7,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from skbert import BertRegressor
+from skbert import BertRegressor, starting
+from skbert.data.encoding import encode
+from skbert.data.inputs import Texts
 from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
@@ -82,6 +84,29 @@ def test_does_not_generalize_on_noise():
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(300, 64)).astype(np.float32)
     assert not generalizes(embeddings, rng.integers(0, 2, 300), np.ones(300), 2, rng)
+
+
+def test_what_was_seen_proves_nothing():
+    """Labels of chance, each text given three times: by rows a probe knows them, by texts it does not."""
+    rng = np.random.default_rng(0)
+    embeddings = np.repeat(rng.normal(size=(100, 64)).astype(np.float32), 3, axis=0)
+    codes, weights = np.repeat(rng.integers(0, 2, 100), 3), np.ones(300)
+    answers = [
+        [generalizes(embeddings, codes, weights, 2, np.random.default_rng(seed), places) for seed in range(5)]
+        for places in (None, np.repeat(np.arange(100), 3))
+    ]
+    assert sum(answers[0]) == 5
+    assert sum(answers[1]) <= 1
+
+
+def test_windows_of_one_text_are_in_one_part(tiny_bert):
+    checkpoint = checkpoints.load(tiny_bert)
+    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
+    texts = ["good film " * 20, "bad", "good film " * 20, "the cat " * 20]
+    encodings = encode(tokenizer, Texts(texts), 16, "windows")
+    assert len(encodings) > 4
+    places = starting._places(encodings, np.arange(len(encodings)))
+    assert places.tolist() == [[0, 1, 0, 2][owner] for owner in encodings.owners]
 
 
 def test_generalizes_with_too_few_rows_to_tell():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,16 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
         If the names are of mixed types, or not those that `fitted` has; in scikit-learn's words.
     """
     holder = BaseEstimator() if fitted is None else fitted
-    validate_data(holder, X, skip_check_array=True, ensure_2d=False, reset=fitted is None)
+    validate_data(holder, _as_table(X), skip_check_array=True, ensure_2d=False, reset=fitted is None)
     return {name: value for name, value in vars(holder).items() if name == "feature_names_in_"}
+
+
+def _as_table(X: Any) -> Any:
+    """Arrow's batch of rows as a table: of a batch scikit-learn reads no names."""
+    pyarrow = sys.modules.get("pyarrow")
+    if pyarrow is None or not isinstance(X, pyarrow.RecordBatch):
+        return X
+    return pyarrow.Table.from_batches([X])
 
 
 def check_same_names(X_val: Any, names: dict[str, np.ndarray]) -> None:

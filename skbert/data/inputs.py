@@ -148,12 +148,17 @@ def _columns(X: Any, name: str) -> list[list[Any]]:
         return _columns_of_array(np.asarray(X), name)
     if isinstance(X, Sequence):
         return _columns_of_rows(rows_of(X), name)
-    remedy = (
-        "of a table pass a column, such as X['text']"
-        if hasattr(X, "column_names")
-        else "for an iterator pass list(X)"
-    )
-    raise InputTypeError(f"{name} is a {type(X).__name__}. {_EXPECTED}; {remedy}.")
+    raise InputTypeError(f"{name} is a {type(X).__name__}. {_EXPECTED}; {_as_a_container(X)}.")
+
+
+def _as_a_container(X: Any) -> str:
+    """How what has no rows yet, or too many kinds of them, becomes something that has."""
+    for method, kind in (("collect", "lazy table"), ("read_all", "stream"), ("df", "query")):
+        if hasattr(X, method):  # polars, Arrow, DuckDB
+            return f"of a {kind} pass X.{method}()['text']"
+    if hasattr(X, "column_names"):
+        return "of a table pass a column, such as X['text']"
+    return "for an iterator pass list(X)"
 
 
 def rows_of(sequence: Sequence[Any]) -> list[Any]:
@@ -222,7 +227,10 @@ def _remedy(cell: Any, column: int | None) -> str:
         return "Pairs need two columns in every row; other lists must be joined into one str first."
     is_nan = isinstance(cell, float) and math.isnan(cell)
     if cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType"):  # pandas' own
-        return "Missing texts must be dropped or replaced first, for example with X.fillna('')."
+        return (
+            "Missing texts must be dropped or replaced first, for example with X.fillna('') (of polars "
+            "X.fill_null(''))."
+        )
     if isinstance(cell, dict):
         return "Take the text out of each, for example with [row['text'] for row in X]."
     if column is not None:

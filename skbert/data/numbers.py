@@ -182,10 +182,12 @@ def _check_cells(values: np.ndarray, name: str) -> None:
     for row, cells in enumerate(values.reshape(len(values), -1)):
         for cell in cells:
             if not isinstance(cell, Real | Decimal | np.bool_) or isinstance(cell, np.timedelta64):
+                remedy = "Convert it, for example with pd.to_numeric; to learn classes, use BertClassifier."
+                if isinstance(cell, list | tuple | np.ndarray):
+                    remedy = f"Several numbers per text are a matrix: pass np.stack({name})."
                 raise InputError(
                     f"{name} has {str(cell)[:60]!r} (type {type(cell).__name__}) at row {row}, where a "
-                    "number is expected. Convert it, for example with pd.to_numeric; to learn classes, use "
-                    "BertClassifier."
+                    f"number is expected. {remedy}"
                 )
             try:
                 float(cell)

@@ -214,15 +214,15 @@ def _check_no_tag_lists(y: Any, name: str) -> None:
     """Refuse a list of the labels of each text, which numpy would only call inhomogeneous."""
     rows = _loose_labels(y)
     lists = [isinstance(row, list | tuple) or (isinstance(row, np.ndarray) and row.ndim > 0) for row in rows]
-    ragged = (
-        any(lists)
-        and len({len(row) if is_list else -1 for row, is_list in zip(rows, lists, strict=True)}) > 1
-    )
-    if ragged or any(isinstance(row, set | frozenset) for row in rows):
+    lengths = {len(row) if is_list else -1 for row, is_list in zip(rows, lists, strict=True)}
+    # A list of equally long rows may be an indicator; in a column of objects nothing is.
+    loose = any(lists) and (len(lengths) > 1 or not isinstance(y, list | tuple))
+    if loose or any(isinstance(row, set | frozenset) for row in rows):
         raise InputError(
             f"{name} holds the labels of each text as a {type(rows[0]).__name__}, for example "
             f"{str(rows[0])[:60]} at row 0. Expected an indicator matrix of 0 and 1, as scikit-learn's "
-            "MultiLabelBinarizer makes it, the same one for all of your data."
+            "MultiLabelBinarizer makes it, the same one for all of your data. If these are rows of one, pass "
+            f"np.stack({name})."
         )
 
 
@@ -230,9 +230,10 @@ def _loose_labels(y: Any) -> list[Any]:
     """Labels that no dtype holds together: those of a list, or of one column of objects."""
     if isinstance(y, list | tuple):
         return list(y)
-    is_column = getattr(y, "ndim", 0) == 1 or getattr(y, "shape", ())[1:] == (1,)
-    column = np.asarray(y) if is_column and not hasattr(y, "toarray") else np.empty(0)
-    return column.reshape(-1).tolist() if column.dtype == object else []
+    # Series of polars and arrays of Arrow have no ndim.
+    is_column = getattr(y, "ndim", 1) == 1 or getattr(y, "shape", ())[1:] == (1,)
+    column = np.asarray(y) if is_column and hasattr(y, "__array__") else np.empty(0)
+    return list(column.reshape(-1)) if column.dtype == object else []
 
 
 def first_missing(y: Any) -> int | None:

@@ -14,12 +14,12 @@ import json
 import os
 import platform
 from contextlib import suppress
-from errno import EACCES, ENOSPC, EROFS
+from errno import EACCES, EDQUOT, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 from huggingface_hub.utils import tqdm
 
 from skbert.exceptions import CheckpointError, raise_if_of_a_handler
@@ -63,7 +63,12 @@ def cached(name: str, revision: str | None) -> tuple[Path | None, bool]:
     except (OSError, ValueError, RuntimeError) as error:
         raise_if_of_a_handler(error)
         return None, False
-    if not _is_whole(folder, name):
+    try:
+        is_whole = _is_whole(folder, name)
+    except PermissionError as error:  # where it should say no
+        raise_if_of_a_handler(error)
+        is_whole = False
+    if not is_whole:
         return None, False
     can_change = (name, revision) not in _in_vain and os.access(folder, os.W_OK)
     return folder, not can_change or all(_is_known(folder, name, file) for file in _DECIDING)
@@ -84,16 +89,22 @@ def download(name: str, revision: str | None, hint: str) -> Path:
     CheckpointError
         If it cannot be had.
     """
-    try:  # a download would try again and again, and say so
-        huggingface_hub.model_info(
-            name, revision=revision, timeout=huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT
+    blocked = _unreadable(name)
+    if blocked is not None:
+        raise CheckpointError(
+            f"model={name!r} may be in the hub cache of this machine, {platform.node()}, but this user may "
+            f"not read {blocked}. Give access there, or set the environment variable HF_HOME to another "
+            f"folder{hint}."
         )
+    try:  # a download would try again and again, and say so
+        huggingface_hub.model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
         raise_if_of_a_handler(error)
         _in_vain.add((name, revision))
-        raise CheckpointError(_explained(name, revision, error, _OUT_OF_REACH) + hint) from error
+        otherwise = _NO_ACCESS if _errno(error) in _REFUSALS else _OUT_OF_REACH
+        raise CheckpointError(_explained(name, revision, error, otherwise) + hint) from error
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
@@ -108,7 +119,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
         if isinstance(error, MemoryError):
             raise
         raise_if_of_a_handler(error)
-        otherwise = _CANNOT_BE_WRITTEN if _errno(error) in (ENOSPC, EROFS, EACCES) else _BROKEN_OFF
+        otherwise = _NO_ACCESS if _errno(error) in _REFUSALS else _BROKEN_OFF
         raise CheckpointError(_explained(name, revision, error, otherwise) + hint) from error
     return folder
 
@@ -118,10 +129,11 @@ _OUT_OF_REACH = (
     "without HF_HUB_OFFLINE, or copy the checkpoint here and pass its folder as model='/path/to/folder'."
 )
 _BROKEN_OFF = "its download failed. Try again: what has come is kept."
-_CANNOT_BE_WRITTEN = (
-    "the cache cannot be written. Make room or give access there, or set the environment variable HF_HOME to "
-    "another folder."
+_NO_ACCESS = (
+    "the cache cannot be read or written. Make room or give access there, or set the environment variable "
+    "HF_HOME to another folder."
 )
+_REFUSALS = (ENOSPC, EDQUOT, EROFS, EACCES, EPERM, ENOTDIR)
 
 
 def _errno(error: BaseException | None) -> int | None:
@@ -139,6 +151,16 @@ class _NoBar(tqdm):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords | {"disable": True})
+
+
+def _unreadable(name: str) -> Path | None:
+    """A folder of the cache that this user may not look into, where the checkpoint would be."""
+    root = Path(constants.HF_HUB_CACHE)
+    of_name = root / constants.REPO_ID_SEPARATOR.join(["models", *name.split("/")])
+    for place in (root.parent, root, of_name, of_name / "refs", of_name / "snapshots"):
+        if os.path.isdir(place) and not os.access(place, os.X_OK):
+            return place
+    return None
 
 
 def _is_whole(folder: Path, name: str) -> bool:
