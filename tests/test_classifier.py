@@ -286,6 +286,7 @@ def test_long_texts(long_text, learns, make_classifier):
 
 def test_windows_are_held_out_with_their_text(make_classifier):
     X, y = hidden_telling_word()
+    X = [f"{'the ' * number}{text}" for number, text in enumerate(X)]  # no two alike
     settings = {"long_text": "windows", "early_stopping": True, "validation_fraction": 0.2}
     classifier = make_classifier(**settings).fit(X, y)
     # Accuracy over six held-out texts, not over their windows, moves in sixths.
@@ -550,7 +551,9 @@ def test_a_model_of_one_precision_predicts_in_another(fitted, reviews):
 
 def test_embedded_checkpoint_learns_meaning():
     """The real MiniLM, once: words it never saw in training decide the answer."""
-    X = ["a wonderful film", "a terrible film", "I loved it", "I hated it", "so much fun", "so boring"] * 2
+    X = ["a wonderful film", "a terrible film", "I loved it", "I hated it", "so much fun", "so boring"]
+    X += ["the best of the year", "the worst of the year", "a warm and funny story", "dull from start to end"]
+    X += ["brilliant", "a waste of time"]
     y = ["good", "bad"] * 6
     classifier = BertClassifier(epochs=3, max_length=32, random_state=0).fit(X, y)
     assert classifier.predict(["what a delightful movie", "an awful, dull movie"]).tolist() == ["good", "bad"]

@@ -21,7 +21,7 @@ from skbert.training.loop import Trainer
 
 TEXTS = [
     "a good film by the sea " * (k % 4) + f"and the {animal}"
-    for k, animal in enumerate(["cat", "dog", "bird", "fish"] * 3)
+    for k, animal in enumerate("cat dog bird fish man woman sea city story year word end".split())
 ]
 Y = np.array(["neg", "pos"] * 6)
 SETTINGS = {

@@ -205,7 +205,7 @@ def test_a_checkpoint_that_gives_no_numbers_is_named_before_it_is_trained(parame
     with pytest.raises(
         NonFiniteOutputError, match=r"encoder\.layer\.1\.output\.dense\.(base_layer\.)?weight"
     ):
-        classifier.fit(["good film", "bad film"] * 8, [1, 0] * 8)
+        classifier.fit([f"{word} film {'!' * n}" for n in range(8) for word in ("good", "bad")], [1, 0] * 8)
     assert not hasattr(classifier, "model_")
     assert not unfinished.exists()  # to go on with it would be of no use
 

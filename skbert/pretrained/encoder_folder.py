@@ -21,6 +21,7 @@ from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, 
 from skbert.pretrained.hub import MODULES, POOLING
 from skbert.pretrained.library import quiet
 from skbert.pretrained.traits import MODES
+from skbert.runtime import DrawsNothing
 from skbert.scopes import trainable
 
 _PARTS = [("", "Transformer"), ("1_Pooling", "Pooling")]
@@ -47,7 +48,7 @@ def _as_transformers(model: SequenceClassifier) -> Any:
             "an encoder has no place. save_pretrained() writes them, and a fit with model=folder then starts "
             "from that folder's encoder."
         )
-    with quiet() as transformers:
+    with quiet() as transformers, DrawsNothing():
         config = config_of(model)
         encoder = transformers.AutoModel.from_config(config, dtype=model.head.weight.dtype)
     if pooler is None:

@@ -21,6 +21,7 @@ from skbert.pretrained import families
 from skbert.pretrained.families import Layout
 from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
 from skbert.pretrained.library import quiet
+from skbert.runtime import DrawsNothing
 from skbert.scopes import trainable
 
 # What transformers calls the types of targets; "regression" where it gives what the head gives.
@@ -89,7 +90,7 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
 def _as_transformers(model: SequenceClassifier, head: nn.Linear, names: list[str], problem: str) -> Any:
     """The model in the family's own class of transformers."""
     weights = _weights(model, head, dict(model.config))
-    with quiet() as transformers:
+    with quiet() as transformers, DrawsNothing():
         config = config_of(
             model,
             id2label=dict(enumerate(names)),
