@@ -171,6 +171,8 @@ def environment() -> dict[str, Any]:
     """Describe versions and hardware; names no host and no path."""
     import torch
 
+    from skbert.runtime import resolve_runtime
+
     versions = {}
     for package in PACKAGES:
         try:
@@ -181,6 +183,8 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "fast bfloat16": resolve_runtime("cpu", "auto").dtype == torch.bfloat16,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -34,7 +34,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
     @with_callbacks
     @on_all_ranks
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train one more epoch, on these texts; the first call starts from the checkpoint.
+        """Train one more epoch, on these texts; an estimator that is not fitted starts from the checkpoint.
 
         The optimizer goes on from call to call (a model that was stored and loaded starts it anew), at a
         learning rate that rises over the first 20 steps and then stays. Sample weights are relative to the
@@ -181,12 +181,18 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         Returns
         -------
         float
+
+        Raises
+        ------
+        InputError
+            If y has columns of other names, or in another order, than those of `fit`.
         """
-        from skbert.data.targets import as_input_error, knowing_classes, label_values
+        from skbert.data.targets import as_input_error, check_same_columns, knowing_classes, label_values
 
         check_is_fitted(self)
         with as_input_error(), knowing_classes():
             labels = label_values(y)
+        check_same_columns(y, self._known_target().names)
         return super().score(X, labels, sample_weight)
 
     def _known_to_partial_fit(self, y: Any, classes: Any) -> Labels:

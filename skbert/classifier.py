@@ -158,7 +158,7 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     n_iter_ : int
         Epochs run; calls of `partial_fit` add one each.
     head_init_ : {"linear_probe", "random", "pretrained"}
-        How the head was started; "pretrained" for one that came with `from_pretrained`.
+        How the head was started; "pretrained" where a fit went on from one that came with `from_pretrained`.
     learning_rate_ : float
         Peak learning rate used.
     max_length_ : int

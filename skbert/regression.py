@@ -34,7 +34,7 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
     @with_callbacks
     @on_all_ranks
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train one more epoch, on these texts; the first call starts from the checkpoint.
+        """Train one more epoch, on these texts; an estimator that is not fitted starts from the checkpoint.
 
         The optimizer goes on from call to call (a model that was stored and loaded starts it anew), at a
         learning rate that rises over the first 20 steps and then stays. The mean and the scale of the numbers

@@ -241,6 +241,9 @@ def test_labels_with_names_need_no_others(make_classifier, reviews, tmp_path):
     assert BertClassifier.from_pretrained(tmp_path / "folder").classes_.tolist() == ["pos", "film"]
     with pytest.raises(InputError, match="Pass the same columns in the same order"):
         classifier.set_params(warm_start=True).fit(list(texts), y[["film", "pos"]])
+    with pytest.raises(InputError, match="Pass the same columns in the same order"):
+        classifier.score(texts, y[["film", "pos"]])
+    assert classifier.score(texts, y.to_numpy()) == classifier.score(texts, y)
     folds = cross_val_predict(make_classifier(epochs=1), texts, y, cv=2, method="predict_proba")
     assert folds.shape == (len(texts), 2)
     with pytest.raises(InputError, match=r"class_weight names \['bad'\].*as the columns of y are called"):

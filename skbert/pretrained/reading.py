@@ -31,7 +31,8 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
     if not weights:
         raise CheckpointError(
             f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
-            "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder)."
+            "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder), and the "
+            "tokenizer with AutoTokenizer in the same way."
         )
     with quiet() as transformers:
         # Its parts are imported as they are asked for. If that fails, it says nothing of the folder.

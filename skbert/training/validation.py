@@ -36,7 +36,7 @@ class Validation:
         self.scores: list[float] = []
 
     def check(self, model: SequenceClassifier) -> None:
-        """Try the scorer before the first step, so that a bad one costs nothing."""
+        """Try the scorer before the first step, so that a bad one costs no epoch."""
 
     def after_epoch(self, model: SequenceClassifier, optimizer: MasterAdamW) -> None:
         """Score the model, and keep its weights if they are the best so far."""
