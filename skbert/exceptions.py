@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from traceback import walk_tb
+from types import FrameType
 from typing import Any
 
 from joblib import parallel, parallel_config
@@ -75,14 +76,40 @@ def _put_back(before: Any) -> None:
 def raise_if_of_a_handler(error: Exception) -> None:
     """Let go on what a signal's handler raised, such as a time limit: it says nothing of a file or a disk.
 
-    A TimeoutError without a number is nobody else's either: the system's own have one, and those of libraries
-    are of types of theirs.
+    Libraries may have made another error of it. A TimeoutError without a number is nobody else's either: the
+    system's own have one, and those of libraries are of types of theirs.
     """
     if type(error) is TimeoutError and error.errno is None:
         raise error
     handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
-    if handlers and any(frame.f_code in handlers for frame, _line in walk_tb(error.__traceback__)):
-        raise error
+    for each in _raised_inside(error, sys._getframe(1)):
+        for frame, _line in walk_tb(each.__traceback__):
+            if frame.f_code in handlers or _is_given_its_caller(frame):
+                raise each
+
+
+def _raised_inside(error: BaseException, frame: FrameType | None) -> Iterator[BaseException]:
+    """An error and those that it came from, but for what callers of the frame were handling already."""
+    callers = set()
+    while frame is not None:
+        callers.add(frame)
+        frame = frame.f_back
+    yield error
+    seen = [error]
+    while (inner := seen[-1].__cause__ or seen[-1].__context__) is not None and inner not in seen:
+        traceback = inner.__traceback__
+        if traceback is None or traceback.tb_frame in callers:
+            return
+        yield inner
+        seen.append(inner)
+
+
+def _is_given_its_caller(frame: FrameType) -> bool:
+    """As a handler is, which is called between two steps of the frame that it is given."""
+    if frame.f_back is None:
+        return False
+    names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
+    return any(frame.f_locals.get(name) is frame.f_back for name in names)
 
 
 def _code(handler: Any) -> Any:

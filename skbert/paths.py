@@ -15,10 +15,10 @@ def expanded(path: str | os.PathLike[str], kind: type[SkbertError]) -> str:
     SkbertError
         Of the given kind, if there is no such home: a folder called ~ would be made where nobody expects it.
     """
-    found = os.path.expanduser(os.fspath(path))
+    found = os.path.expanduser(os.fsdecode(path))
     if found.startswith("~"):
         raise kind(
-            f"{os.fspath(path)!r} begins with ~, but there is no such home folder here. Write the path in "
-            f"full; or, if a name is meant that begins so, {'./' + os.fspath(path)!r}."
+            f"{found!r} begins with ~, but there is no such home folder here. Write the path in full; or, if "
+            f"a name is meant that begins so, {'./' + found!r}."
         )
     return found

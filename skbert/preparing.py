@@ -83,9 +83,8 @@ def split_off_validation(
         )
     if not split.unseen:
         warn(
-            "Some texts are given so often that they are both trained on and held out for early stopping: "
-            "the validation scores say less of texts that are new. Give each text once, with a "
-            "sample_weight, or pass X_val and y_val to fit."
+            "There are so few different texts that those held out for early stopping are also trained on: "
+            "the validation scores say nothing of texts that are new. Pass X_val and y_val to fit."
         )
     return rows[split.training], rows[split.validation]
 

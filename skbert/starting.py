@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skbert import inference
+from skbert.data.encoding import ragged_arange
 from skbert.data.inputs import numbered
 from skbert.data.weights import combine
 from skbert.exceptions import InputError
@@ -105,15 +107,35 @@ def start_head(
     embeddings = frozen.vectors(model, data.encodings.take(rows))
     inference.release(model)
     seen = (embeddings, data.targets[rows], weights[rows])
-    places = _places(data.encodings, rows)
-    if head_init == "auto" and not probing.generalizes(
-        *seen, model.head.out_features, generators.probe, places
-    ):
+    if head_init == "auto" and not _generalizes(model, data.encodings, rows, seen, generators):
         return "random"
     return "linear_probe" if probing.start_from_probe(model, *seen) else "random"
 
 
+def _generalizes(
+    model: SequenceClassifier,
+    encodings: Encodings,
+    rows: np.ndarray,
+    seen: tuple[np.ndarray, np.ndarray, np.ndarray],
+    generators: Generators,
+) -> bool:
+    """Ask a probe on some rows, equal ones once and with the weight of all."""
+    embeddings, targets, weights = seen
+    places = _places(encodings, rows)
+    keys, of_targets = row_keys(encodings.take(rows)), (target.tobytes() for target in targets)
+    groups = numbered(zip(places.tolist(), keys, of_targets, strict=True))[1]
+    firsts = np.unique(groups, return_index=True)[1]
+    summed = np.zeros((len(firsts), *weights.shape[1:]))
+    np.add.at(summed, groups, weights)
+    some = (embeddings[firsts], targets[firsts], summed)
+    return probing.generalizes(*some, model.head.out_features, generators.probe, numbered(places[firsts])[1])
+
+
 def _places(encodings: Encodings, rows: np.ndarray) -> np.ndarray:
-    """Where the text of each row stands among the different ones; windows are known by their text's first."""
-    firsts = np.flatnonzero(np.diff(encodings.owners, prepend=-1))
-    return numbered(row_keys(encodings.take(firsts[encodings.owners[rows]])))[1]
+    """Where the text of each row stands among the different ones; it is known by all of its windows."""
+    owners, inverse = np.unique(encodings.owners[rows], return_inverse=True)
+    begin, end = (np.searchsorted(encodings.owners, owners, side) for side in ("left", "right"))
+    keys = row_keys(encodings.take(ragged_arange(begin, end - begin)))
+    bounds = np.concatenate([[0], np.cumsum(end - begin)]).tolist()
+    of_owners = numbered(tuple(keys[a:b]) for a, b in pairwise(bounds))[1]
+    return numbered(of_owners[inverse].tolist())[1]

@@ -46,6 +46,7 @@ def test_another_file_of_the_same_size_and_date_is_read(tmp_path):
     [
         (ValueError("odd"), CheckpointError),
         (OSError(errno.EMFILE, "Too many open files"), OSError),
+        (RuntimeError("unable to open file <model>: Too many open files (24)"), RuntimeError),
         (RuntimeError("can't start new thread"), RuntimeError),
         (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"), MemoryError),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError),

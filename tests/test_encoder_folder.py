@@ -151,6 +151,7 @@ def test_a_copy_that_lacks_how_it_pools_is_refused(make_classifier, reviews, tmp
         BertClassifier(tmp_path / "encoder").fit(texts, labels)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 @pytest.mark.parametrize("write", ["save_encoder", "save_pretrained"])
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_a_folder_has_the_modes_of_any_new_folder(umask, write, make_classifier, reviews, tmp_path):
@@ -165,6 +166,16 @@ def test_a_folder_has_the_modes_of_any_new_folder(umask, write, make_classifier,
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "folder").iterdir() if path.is_file()}
     assert modes == {0o666 & ~umask}
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~umask
+
+
+def test_a_drive_without_modes_is_written_to(make_classifier, reviews, tmp_path, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    classifier = make_classifier(pooling="cls", epochs=1).fit(*reviews)
+    monkeypatch.setattr(os, "chmod", refuse)
+    classifier.save_encoder(tmp_path / "encoder")
+    AutoModel.from_pretrained(tmp_path / "encoder")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs names that are no Unicode")

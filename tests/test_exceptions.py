@@ -82,6 +82,16 @@ class Service:
         raise error("my limit")
 
 
+class Callable:
+    def __call__(self, number, frame):
+        raise TimeIsUpError("my limit")
+
+
+def once(number, frame):
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    raise TimeIsUpError("my limit")
+
+
 def wait():
     while True:
         time.sleep(0.01)
@@ -104,5 +114,51 @@ def test_any_error_of_a_handler_goes_on(error, bound):
         with pytest.raises(error, match="my limit"):
             exceptions.raise_if_of_a_handler(caught.value)
         exceptions.raise_if_of_a_handler(error("another"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def call(function):
+    """As skbert does what may fail."""
+    try:
+        function()
+    except Exception as error:
+        exceptions.raise_if_of_a_handler(error)
+        raise
+
+
+def wait_in_a_library():
+    try:
+        wait()
+    except Exception as error:
+        raise OSError("cannot be read") from error
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers of the system")
+@pytest.mark.parametrize("handler", [Callable(), once])
+@pytest.mark.parametrize("function", [wait, wait_in_a_library])
+def test_a_handler_is_known_by_what_it_is_given(handler, function):
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(TimeIsUpError, match="my limit"):
+            call(function)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers of the system")
+def test_a_limit_that_was_dealt_with_is_no_error_of_what_follows():
+    def fail():
+        raise OSError("another")
+
+    before = signal.signal(signal.SIGALRM, once)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            wait()
+        except TimeIsUpError:
+            with pytest.raises(OSError, match="another"):
+                call(fail)
     finally:
         signal.signal(signal.SIGALRM, before)

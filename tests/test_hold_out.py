@@ -91,6 +91,41 @@ def test_classes_that_were_oversampled_are_held_out_alike(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_a_rare_class_costs_the_others_nothing(seed):
+    """Two large classes and two rare ones, all texts twice; the rarest has a single text."""
+    sizes = [200, 200, 3, 1]
+    places = np.tile(np.arange(sum(sizes)), 2)
+    codes = np.tile(np.repeat(np.arange(4), sizes), 2)
+    split = hold_out(codes, places, 0.1, seed)
+    check_whole(split, codes, places)
+    held = np.bincount(codes[split.validation], minlength=4)
+    assert 36 <= held[:2].sum() <= 84
+    assert held[2] in (0, 2)
+    assert held[3] == 0
+    assert not split.complete
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_texts_that_were_oversampled_a_lot(seed):
+    places = np.concatenate([np.repeat(np.arange(5), 200), np.arange(5, 1005)])
+    codes = np.repeat([0, 1], 1000)
+    split = hold_out(codes, places, 0.1, seed)
+    check_whole(split, codes, places)
+    assert np.bincount(codes[split.validation]).tolist() == [200, 100]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_of_an_indicator_that_repeats(seed):
+    rng = np.random.default_rng(seed)
+    codes = np.tile((rng.random((300, 40)) < 0.03).astype(int), (2, 1))
+    places = np.tile(np.arange(300), 2)
+    split = hold_out(codes, places, 0.1, seed)
+    check_whole(split, codes, places)
+    assert np.array_equal(codes[split.training].any(axis=0), codes.any(axis=0))
+    assert len(split.validation) >= 40
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_a_text_that_most_rows_repeat_is_trained_on(seed):
     places = np.concatenate([np.zeros(50, dtype=int), np.arange(1, 51)])
     codes = np.array([0] * 75 + [1] * 25)
@@ -118,7 +153,7 @@ def test_too_few_different_texts_are_split_as_if_they_were_different(seed):
 
 
 def test_too_few_different_texts_are_said(make_classifier):
-    with pytest.warns(SkbertWarning, match="given so often"):
+    with pytest.warns(SkbertWarning, match="so few different texts"):
         make_classifier(early_stopping=True, epochs=1).fit(["good", "bad"] * 20, [1, 0] * 20)
 
 

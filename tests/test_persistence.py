@@ -489,6 +489,13 @@ def test_files_of_others(tmp_path, tiny_bert, fitted):
             BertClassifier.load(path)
 
 
+def test_a_name_may_be_of_bytes(file, tmp_path):
+    again = BertClassifier.load(os.fsencode(file))
+    np.testing.assert_array_equal(
+        again.predict_proba(["good"]), BertClassifier.load(file).predict_proba(["good"])
+    )
+
+
 def test_an_empty_name_is_no_file(file):
     with pytest.raises(PersistenceError, match="'' names no file"):
         BertClassifier.load(file).save("")

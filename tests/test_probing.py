@@ -13,6 +13,7 @@ from skbert.data.inputs import Texts
 from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
+from skbert.runtime import Generators
 from skbert.training.probing import choose_rows, generalizes, start_biases, start_from_probe
 
 
@@ -107,6 +108,27 @@ def test_windows_of_one_text_are_in_one_part(tiny_bert):
     assert len(encodings) > 4
     places = starting._places(encodings, np.arange(len(encodings)))
     assert places.tolist() == [[0, 1, 0, 2][owner] for owner in encodings.owners]
+
+
+def test_copies_are_asked_once_with_the_weight_of_all(tiny_bert):
+    """Equal to each text once, weighted: with copies the draws would see few different texts."""
+    checkpoint = checkpoints.load(tiny_bert)
+    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
+    texts = [f"{a} {b} film" for a in "good bad dull fine".split() for b in "cat dog bird fish sea".split()]
+    times, rng = np.arange(20) % 4 + 1, np.random.default_rng(0)
+    embeddings, codes = rng.normal(size=(20, 8)).astype(np.float32), rng.integers(0, 2, 20)
+    asked = []
+    for rows, weights in (
+        (np.arange(20), times.astype(float)),
+        (np.repeat(np.arange(20), times), np.ones(50)),
+    ):
+        encodings = encode(tokenizer, Texts([texts[row] for row in rows]), 16)
+        generators = Generators.from_seed(0, torch.device("cpu"))
+        seen = (embeddings[rows], codes[rows], weights)
+        model = make_model(tiny_bert, 2)
+        answer = starting._generalizes(model, encodings, np.arange(len(rows)), seen, generators)
+        asked.append((answer, generators.probe.bit_generator.state))
+    assert asked[0] == asked[1]
 
 
 def test_generalizes_with_too_few_rows_to_tell():

@@ -153,8 +153,10 @@ def _columns(X: Any, name: str) -> list[list[Any]]:
 
 def _as_a_container(X: Any) -> str:
     """How what has no rows yet, or too many kinds of them, becomes something that has."""
-    for method, kind in (("collect", "lazy table"), ("read_all", "stream"), ("df", "query")):
-        if hasattr(X, method):  # polars, Arrow, DuckDB
+    # Spark, polars, Arrow, DuckDB.
+    kinds = {"toPandas": "Spark table", "collect": "lazy table", "read_all": "stream", "df": "query"}
+    for method, kind in kinds.items():
+        if hasattr(X, method):
             return f"of a {kind} pass X.{method}()['text']"
     if hasattr(X, "column_names"):
         return "of a table pass a column, such as X['text']"

@@ -92,6 +92,8 @@ class Parts:
 
 
 def _say(message: str) -> None:
+    if sys.stderr is None:  # for which tqdm would take stdout
+        return
     try:
         tqdm.write(message, sys.stderr)
     except Exception as error:  # nobody reads it

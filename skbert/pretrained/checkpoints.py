@@ -107,7 +107,7 @@ def _fingerprint(folder: Path) -> tuple[Any, ...]:
     """What tells whether files are still those that were read; archives may give all of them one date."""
     files = sorted(p for pattern in (*FILES, POOLING) for p in folder.glob(pattern))
     found = [(p.name, p.stat()) for p in files]
-    return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found)
+    return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in found)
 
 
 def _read(folder: Path, name: str) -> Checkpoint:

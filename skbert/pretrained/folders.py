@@ -97,7 +97,8 @@ def _fill(temporary: Path, model: Any, tokenizer: Any, settings: Mapping[str, An
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
     except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
+        # On Windows the number is one of its own.
+        number = re.search(r"os error (\d+)", str(error)) if os.name != "nt" else None
         if number is None:
             raise OSError(f"{os.fspath(temporary.parent)!r} cannot be written: {error}") from error
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
@@ -105,6 +106,10 @@ def _fill(temporary: Path, model: Any, tokenizer: Any, settings: Mapping[str, An
         place = temporary / name
         place.parent.mkdir(exist_ok=True)
         place.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    mode = stat.S_IMODE((temporary / _CONFIG).stat().st_mode)  # what the umask leaves
+    for file in temporary.rglob("*.safetensors"):  # safetensors itself lets nobody else read them
+        with contextlib.suppress(OSError):  # some network drives know no modes
+            file.chmod(mode)
 
 
 def _move(temporary: Path, folder: Path) -> None:
@@ -113,11 +118,9 @@ def _move(temporary: Path, folder: Path) -> None:
     for file in (folder / _CONFIG, *old):
         with contextlib.suppress(FileNotFoundError):
             patiently(os.unlink, file)
-    mode = stat.S_IMODE((temporary / _CONFIG).stat().st_mode)  # what the umask leaves
     places = [file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file()]
     for place in sorted(places, key=lambda place: place == Path(_CONFIG)):
         (folder / place).parent.mkdir(exist_ok=True)
-        (temporary / place).chmod(mode)  # safetensors' own lets nobody else read it
         patiently(os.replace, temporary / place, folder / place)
 
 

@@ -103,7 +103,8 @@ def download(name: str, revision: str | None, hint: str) -> Path:
             raise
         raise_if_of_a_handler(error)
         _in_vain.add((name, revision))
-        otherwise = _NO_ACCESS if _errno(error) in _REFUSALS else _OUT_OF_REACH
+        # A firewall refuses with the same numbers, but names no file.
+        otherwise = _NO_ACCESS if _errno(error, of_a_file=True) in _REFUSALS else _OUT_OF_REACH
         raise CheckpointError(_explained(name, revision, error, otherwise) + hint) from error
     try:
         folder = Path(
@@ -136,11 +137,11 @@ _NO_ACCESS = (
 _REFUSALS = (ENOSPC, EDQUOT, EROFS, EACCES, EPERM, ENOTDIR)
 
 
-def _errno(error: BaseException | None) -> int | None:
+def _errno(error: BaseException | None, *, of_a_file: bool = False) -> int | None:
     """The system's number of an error, or of one that it came from."""
     while error is not None:
         number = getattr(error, "errno", None)
-        if number is not None:
+        if number is not None and (not of_a_file or getattr(error, "filename", None) is not None):
             return int(number)
         error = error.__cause__ or error.__context__
     return None
@@ -157,7 +158,11 @@ def _unreadable(name: str) -> Path | None:
     """A folder of the cache that this user may not look into, where the checkpoint would be."""
     root = Path(constants.HF_HUB_CACHE)
     of_name = root / constants.REPO_ID_SEPARATOR.join(["models", *name.split("/")])
-    for place in (root.parent, root, of_name, of_name / "refs", of_name / "snapshots"):
+    snapshots: list[Path] = []
+    with suppress(OSError):
+        snapshots = sorted((of_name / "snapshots").iterdir())
+    inner = (of_name / name for name in ("refs", "blobs", "snapshots"))
+    for place in (root.parent, root, of_name, *inner, *snapshots):
         if os.path.isdir(place) and not os.access(place, os.X_OK):
             return place
     return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EMFILE, ENFILE
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from skbert.network.memory import raise_if_out_of_memory
 from skbert.pretrained.folders import ADAPTER
 from skbert.pretrained.library import quiet
 
-_OF_THE_PROCESS = (EMFILE, ENFILE)  # it has too many files open
+_OF_THE_PROCESS = ("Too many open files", "can't start new thread")  # in whatever type it comes
 _POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was not fetched
 
 
@@ -98,7 +97,7 @@ def naming(what: str) -> Iterator[None]:
     except Exception as error:
         raise_if_out_of_memory(error)
         raise_if_of_a_handler(error)
-        if getattr(error, "errno", None) in _OF_THE_PROCESS or "start new thread" in str(error):
+        if any(words in str(error) for words in _OF_THE_PROCESS):
             raise
         raise CheckpointError(f"{what} could not be read ({type(error).__name__}: {error}).") from error
 

@@ -53,11 +53,11 @@ def hold_out(codes: np.ndarray, places: np.ndarray, fraction: float, seed: int) 
     if len(shared) == 0:
         return Split(training, validation, complete)
     held = _held_wholly(codes, places, validation, shared, seed)
-    others = np.setdiff1d(np.arange(len(codes)), held)
-    loses = len(held) == 0 or (_n_classes(codes, held) < _n_classes(codes, validation))
-    if loses or _n_classes(codes, others) < _n_classes(codes, training):
+    held = _without_last_ones(codes, places, training, held)
+    if len(held) == 0:
         return Split(training, validation, complete, unseen=False)
-    return Split(others, held, complete)
+    others = np.setdiff1d(np.arange(len(codes)), held)
+    return Split(others, held, _n_classes(codes, held) == _n_classes(codes))
 
 
 def _held_wholly(
@@ -66,20 +66,38 @@ def _held_wholly(
     """Rows to validate on, with all rows of their texts.
 
     Of the `shared` texts some go to validation and the others to training, in random order, so that of each
-    class no more rows are held out than were. A text that most rows repeat stays in training.
+    class no more rows are held out than were: a text that most rows repeat stays in training. A class that
+    would have none left to validate on gives its least frequent one, if it has another.
     """
     strata = codes if codes.ndim == 1 else np.zeros(len(codes), dtype=np.int64)
     counts, firsts = np.bincount(places), np.unique(places, return_index=True)[1]
-    torn = validation[np.isin(places[validation], shared)]
-    left = np.bincount(strata[firsts[places[torn]]], minlength=int(strata.max()) + 1)
-    taken = []
-    for place in np.random.default_rng(seed).permutation(shared):
-        stratum = strata[firsts[place]]
-        if counts[place] <= left[stratum]:
-            left[stratum] -= counts[place]
-            taken.append(place)
-    whole = places[np.setdiff1d(validation, torn)]
-    return np.flatnonzero(np.isin(places, [*taken, *whole]))
+    of_places = strata[firsts]  # a text with several classes counts for that of its first row
+    torn = np.isin(places[validation], shared)
+    held = set(places[validation[~torn]].tolist())
+    left = np.bincount(of_places[places[validation[torn]]], minlength=int(strata.max()) + 1)
+    for place in np.random.default_rng(seed).permutation(shared).tolist():
+        if counts[place] <= left[of_places[place]]:
+            left[of_places[place]] -= counts[place]
+            held.add(place)
+    n_texts = np.bincount(of_places)
+    there = {of_places[place] for place in held}
+    for place in sorted(shared.tolist(), key=lambda place: counts[place]):
+        if of_places[place] not in there and n_texts[of_places[place]] > 1:
+            there.add(of_places[place])
+            held.add(place)
+    return np.flatnonzero(np.isin(places, list(held)))
+
+
+def _without_last_ones(
+    codes: np.ndarray, places: np.ndarray, training: np.ndarray, held: np.ndarray
+) -> np.ndarray:
+    """Rows to validate on, less texts whose classes, or labels, would be in no training row any more."""
+    if are_numbers(codes):
+        return held
+    indicator = codes if codes.ndim == 2 else codes[:, None] == np.unique(codes)
+    others = np.setdiff1d(np.arange(len(codes)), held)
+    lost = indicator[training].any(axis=0) & ~indicator[others].any(axis=0)
+    return held[~np.isin(places[held], places[indicator[:, lost].any(axis=1)])]
 
 
 def _n_classes(codes: np.ndarray, rows: np.ndarray | slice = slice(None)) -> int:
