@@ -94,10 +94,13 @@ def _without_last_ones(
     """Rows to validate on, less texts whose classes, or labels, would be in no training row any more."""
     if are_numbers(codes):
         return held
-    indicator = codes if codes.ndim == 2 else codes[:, None] == np.unique(codes)
     others = np.setdiff1d(np.arange(len(codes)), held)
-    lost = indicator[training].any(axis=0) & ~indicator[others].any(axis=0)
-    return held[~np.isin(places[held], places[indicator[:, lost].any(axis=1)])]
+    if codes.ndim == 1:
+        of_lost = np.isin(codes, np.setdiff1d(codes[training], codes[others]))
+    else:
+        lost = codes[training].any(axis=0) & ~codes[others].any(axis=0)
+        of_lost = codes[:, lost].any(axis=1)
+    return held[~np.isin(places[held], places[of_lost])]
 
 
 def _n_classes(codes: np.ndarray, rows: np.ndarray | slice = slice(None)) -> int:
