@@ -79,29 +79,46 @@ def raise_if_of_a_handler(error: Exception) -> None:
     Libraries may have made another error of it. A TimeoutError without a number is nobody else's either: the
     system's own have one, and those of libraries are of types of theirs.
     """
-    if type(error) is TimeoutError and error.errno is None:
-        raise error
-    handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
-    for each in _raised_inside(error, sys._getframe(1)):
-        for frame, _line in walk_tb(each.__traceback__):
-            if frame.f_code in handlers or _is_given_its_caller(frame):
-                raise each
+    own = type(error) is TimeoutError and error.errno is None
+    found = error if own else _of_a_handler(error, sys._getframe(1))
+    if found is None:
+        return
+    if found is not error:
+        error.__cause__ = error.__context__ = None  # they would keep each other in memory
+    try:
+        raise found
+    finally:
+        del error, found  # and so would this frame
 
 
-def _raised_inside(error: BaseException, frame: FrameType | None) -> Iterator[BaseException]:
-    """An error and those that it came from, but for what callers of the frame were handling already."""
-    callers = set()
+def _of_a_handler(error: BaseException, frame: FrameType | None) -> BaseException | None:
+    """The error, or one that it came from, if a handler raised it; `frame` is where it was caught."""
+    running = set()
     while frame is not None:
-        callers.add(frame)
+        running.add(frame)
         frame = frame.f_back
-    yield error
+    handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    for each in _chain(error, running):
+        for place, _line in walk_tb(each.__traceback__):
+            # Locals of a frame that still runs would be kept with it.
+            if place not in running and (place.f_code in handlers or _is_given_its_caller(place)):
+                return each
+    return None
+
+
+def _chain(error: BaseException, running: set[FrameType]) -> Iterator[BaseException]:
+    """An error and those that it came from, but for what callers were handling already."""
     seen = [error]
-    while (inner := seen[-1].__cause__ or seen[-1].__context__) is not None and inner not in seen:
-        traceback = inner.__traceback__
-        if traceback is None or traceback.tb_frame in callers:
+    yield error
+    while True:
+        last = seen[-1]
+        inner = last.__context__ if last.__cause__ is None else last.__cause__
+        if inner is None or any(inner is other for other in seen):
             return
-        yield inner
+        if inner.__traceback__ is None or inner.__traceback__.tb_frame in running:
+            return
         seen.append(inner)
+        yield inner
 
 
 def _is_given_its_caller(frame: FrameType) -> bool:
@@ -116,6 +133,8 @@ def _code(handler: Any) -> Any:
     """What runs when Python calls a handler; None if that is not Python's code."""
     while isinstance(handler, partial):
         handler = handler.func
+    if callable(handler) and not hasattr(handler, "__code__"):
+        handler = type(handler).__call__
     return getattr(handler, "__code__", None)
 
 

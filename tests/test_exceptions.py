@@ -1,8 +1,11 @@
 """The tree of errors, as its docstring draws it."""
 
+import contextlib
+import gc
 import pickle
 import signal
 import time
+import weakref
 from contextlib import nullcontext
 from functools import partial
 
@@ -161,4 +164,37 @@ def test_a_limit_that_was_dealt_with_is_no_error_of_what_follows():
             with pytest.raises(OSError, match="another"):
                 call(fail)
     finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+class Large:
+    """Something whose end can be seen."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers of the system")
+@pytest.mark.parametrize("function", [wait, wait_in_a_library])
+def test_what_was_at_work_is_gone_with_the_error(function):
+    """Without waiting for the collector: a fit's states are several times the model."""
+
+    def work(what):
+        large = Large()
+        seen.append(weakref.ref(large))
+        call(what)
+        del large
+
+    def fail():
+        raise OSError("the disk is full")
+
+    seen = []
+    before = signal.signal(signal.SIGALRM, once)
+    gc.disable()
+    try:
+        with contextlib.suppress(OSError):
+            work(fail)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with contextlib.suppress(TimeIsUpError):
+            work(function)
+        assert [reference() for reference in seen] == [None, None]
+    finally:
+        gc.enable()
         signal.signal(signal.SIGALRM, before)

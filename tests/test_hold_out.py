@@ -105,6 +105,38 @@ def test_a_rare_class_costs_the_others_nothing(seed):
     assert not split.complete
 
 
+def test_a_text_that_dominates_its_class_is_trained_on():
+    places = np.concatenate([np.zeros(50, dtype=int), np.arange(1, 151)])
+    codes = np.repeat([0, 1], [60, 140])
+    for seed in range(40):
+        split = hold_out(codes, places, 0.1, seed)
+        check_whole(split, codes, places)
+        assert 0 in places[split.training]
+        assert len(split.validation) <= 20
+        assert split.complete
+
+
+def test_training_is_given_back_what_it_needs_and_no_more():
+    """One text of sixty rows with a label, eight of five rows with both: one of these must stay."""
+    places = np.concatenate([np.zeros(60, dtype=int), np.repeat(np.arange(1, 9), 5)])
+    codes = np.stack([np.ones(100, dtype=int), (places > 0).astype(int)], axis=1)
+    for seed in range(20):
+        split = hold_out(codes, places, 0.6, seed)
+        check_whole(split, codes, places)
+        assert codes[split.training].any(axis=0).all()
+        assert len(split.validation) >= 20
+
+
+def test_a_label_that_is_wrong_once_does_not_decide_where_a_text_goes():
+    places = np.concatenate([np.zeros(50, dtype=int), np.arange(1, 51)])
+    codes = np.repeat([0, 1], [50, 50])
+    codes[0] = 1
+    for seed in range(10):
+        split = hold_out(codes, places, 0.1, seed)
+        assert 0 in places[split.training]
+        assert len(split.validation) <= 10
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_few_texts_that_were_oversampled_a_lot(seed):
     places = np.concatenate([np.repeat(np.arange(5), 200), np.arange(5, 1005)])

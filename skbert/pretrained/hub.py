@@ -103,8 +103,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
             raise
         raise_if_of_a_handler(error)
         _in_vain.add((name, revision))
-        # A firewall refuses with the same numbers, but names no file.
-        otherwise = _NO_ACCESS if _errno(error, of_a_file=True) in _REFUSALS else _OUT_OF_REACH
+        otherwise = _NO_ACCESS if _errno(error) in _REFUSALS else _OUT_OF_REACH
         raise CheckpointError(_explained(name, revision, error, otherwise) + hint) from error
     try:
         folder = Path(
@@ -137,11 +136,13 @@ _NO_ACCESS = (
 _REFUSALS = (ENOSPC, EDQUOT, EROFS, EACCES, EPERM, ENOTDIR)
 
 
-def _errno(error: BaseException | None, *, of_a_file: bool = False) -> int | None:
-    """The system's number of an error, or of one that it came from."""
+def _errno(error: BaseException | None) -> int | None:
+    """The system's number of an error of a file, or of one that it came from."""
     while error is not None:
         number = getattr(error, "errno", None)
-        if number is not None and (not of_a_file or getattr(error, "filename", None) is not None):
+        # A firewall refuses with the same numbers, but names no file.
+        refused = number in (EACCES, EPERM) and getattr(error, "filename", None) is None
+        if number is not None and not refused:
             return int(number)
         error = error.__cause__ or error.__context__
     return None

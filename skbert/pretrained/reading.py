@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EMFILE, ENFILE
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def naming(what: str) -> Iterator[None]:
     except Exception as error:
         raise_if_out_of_memory(error)
         raise_if_of_a_handler(error)
-        if any(words in str(error) for words in _OF_THE_PROCESS):
+        if getattr(error, "errno", None) in (EMFILE, ENFILE) or any(w in str(error) for w in _OF_THE_PROCESS):
             raise
         raise CheckpointError(f"{what} could not be read ({type(error).__name__}: {error}).") from error
 

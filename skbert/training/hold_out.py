@@ -40,7 +40,7 @@ def hold_out(codes: np.ndarray, places: np.ndarray, fraction: float, seed: int) 
     places : ndarray of shape (n_samples,), int64
         Where each row's text stands among the different ones.
     fraction : float
-        Of the rows for validation. Where texts repeat it may be fewer.
+        Of the rows for validation. Where texts repeat it may be fewer, or more.
     seed : int
 
     Returns
@@ -69,38 +69,56 @@ def _held_wholly(
     class no more rows are held out than were: a text that most rows repeat stays in training. A class that
     would have none left to validate on gives its least frequent one, if it has another.
     """
-    strata = codes if codes.ndim == 1 else np.zeros(len(codes), dtype=np.int64)
-    counts, firsts = np.bincount(places), np.unique(places, return_index=True)[1]
-    of_places = strata[firsts]  # a text with several classes counts for that of its first row
+    counts, of_places = np.bincount(places), _class_of_texts(codes, places)
     torn = np.isin(places[validation], shared)
     held = set(places[validation[~torn]].tolist())
-    left = np.bincount(of_places[places[validation[torn]]], minlength=int(strata.max()) + 1)
+    left = np.bincount(of_places[places[validation[torn]]], minlength=int(of_places.max()) + 1)
     for place in np.random.default_rng(seed).permutation(shared).tolist():
         if counts[place] <= left[of_places[place]]:
             left[of_places[place]] -= counts[place]
             held.add(place)
     n_texts = np.bincount(of_places)
-    there = {of_places[place] for place in held}
-    for place in sorted(shared.tolist(), key=lambda place: counts[place]):
-        if of_places[place] not in there and n_texts[of_places[place]] > 1:
-            there.add(of_places[place])
+    wanted = set(of_places[places[validation]].tolist()) - {of_places[place] for place in held}
+    for place in np.argsort(counts, kind="stable").tolist() if wanted else ():
+        if of_places[place] in wanted and n_texts[of_places[place]] > 1:
+            wanted.remove(of_places[place])
             held.add(place)
     return np.flatnonzero(np.isin(places, list(held)))
+
+
+def _class_of_texts(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The class that most rows of each text have; of an indicator matrix, or of numbers, all are of one."""
+    if codes.ndim == 2:
+        return np.zeros(int(places.max()) + 1, dtype=np.int64)
+    n_classes = int(codes.max()) + 1
+    pairs, counts = np.unique(places * n_classes + codes, return_counts=True)
+    pairs = pairs[np.argsort(counts, kind="stable")]
+    found = np.empty(int(places.max()) + 1, dtype=np.int64)
+    found[pairs // n_classes] = pairs % n_classes  # the last one stays
+    return found
 
 
 def _without_last_ones(
     codes: np.ndarray, places: np.ndarray, training: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
-    """Rows to validate on, less texts whose classes, or labels, would be in no training row any more."""
-    if are_numbers(codes):
-        return held
-    others = np.setdiff1d(np.arange(len(codes)), held)
-    if codes.ndim == 1:
-        of_lost = np.isin(codes, np.setdiff1d(codes[training], codes[others]))
-    else:
-        lost = codes[training].any(axis=0) & ~codes[others].any(axis=0)
-        of_lost = codes[:, lost].any(axis=1)
-    return held[~np.isin(places[held], places[of_lost])]
+    """Rows to validate on, less those of texts that training needs: no other has their classes, or labels.
+
+    They are given back one by one, first those that have most of what is lost, of these the least frequent.
+    """
+    while not are_numbers(codes):
+        others = np.setdiff1d(np.arange(len(codes)), held)
+        if codes.ndim == 1:
+            has = codes[held][:, None] == np.setdiff1d(codes[training], codes[others])
+        else:
+            has = codes[held][:, codes[training].any(axis=0) & ~codes[others].any(axis=0)] == 1
+        if has.shape[1] == 0:
+            break
+        texts, rows = np.unique(places[held], return_inverse=True)
+        of_texts = np.zeros((len(texts), has.shape[1]), dtype=bool)
+        np.logical_or.at(of_texts, rows, has)
+        first = np.lexsort((np.bincount(rows), -of_texts.sum(axis=1)))[0]
+        held = held[rows != first]
+    return held
 
 
 def _n_classes(codes: np.ndarray, rows: np.ndarray | slice = slice(None)) -> int:
