@@ -15,7 +15,7 @@ import numpy as np
 
 from skbert.data.encoding import Encodings, LongText, encode
 from skbert.data.held_out import Target
-from skbert.data.inputs import Texts, unique_texts
+from skbert.data.inputs import Texts, numbered
 from skbert.exceptions import TruncationWarning, UnknownTokensWarning, warn
 from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
@@ -75,7 +75,8 @@ def split_off_validation(
     rows: np.ndarray, texts: Texts, target: Target, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a fraction of the rows off for validation; returns training and validation rows."""
-    split = hold_out(target.targets[rows], unique_texts(texts.take(rows))[1], fraction, seed)
+    _, places = numbered(texts.take(rows).rows)
+    split = hold_out(target.targets[rows], places, fraction, seed)
     if not split.complete:
         warn(
             f"The texts held out for early stopping ({len(split.validation)}) do not hold every class. Raise "

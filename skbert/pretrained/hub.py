@@ -20,6 +20,7 @@ from typing import Any
 
 import huggingface_hub
 from huggingface_hub import constants, errors
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import tqdm
 
 from skbert.exceptions import CheckpointError, raise_if_of_a_handler
@@ -158,7 +159,7 @@ class _NoBar(tqdm):
 def _unreadable(name: str) -> Path | None:
     """A folder of the cache that this user may not look into, where the checkpoint would be."""
     root = Path(constants.HF_HUB_CACHE)
-    of_name = root / constants.REPO_ID_SEPARATOR.join(["models", *name.split("/")])
+    of_name = root / repo_folder_name(repo_id=name, repo_type="model")
     snapshots: list[Path] = []
     with suppress(OSError):
         snapshots = sorted((of_name / "snapshots").iterdir())
