@@ -33,6 +33,7 @@ from skbert.scopes import own_settings
 from skbert.starting import Start, from_checkpoint, start_head
 from skbert.training.callbacks import Watcher, Watchers
 from skbert.training.diagnosis import warn_of_collapse
+from skbert.training.heap import freed_memory_kept
 from skbert.training.loop import Trainer, TrainingData, TrainingResult
 from skbert.training.lora import Adapter
 from skbert.training.optimizer import Moments
@@ -76,6 +77,7 @@ class FitData:
 Finish = Callable[[TrainingResult], FittedModel]
 
 
+@freed_memory_kept()
 @own_settings()
 def fit_texts(
     data: FitData,

@@ -122,6 +122,7 @@ NEVER = {
     "training.resume": {"sklearn", "pickle", "skbert.training.loop"},
     "training.ranks": {"sklearn", "skbert.network", "skbert.training.loop"},
     "training.scoring": {"torch", "skbert.training.loop"},
+    "training.heap": {"torch", "sklearn", "numpy"},
     "training.hold_out": {"torch", "skbert.training.loop"},
     "training.validation": {"torch", "sklearn", "skbert.training.loop"},
     "training.vocabulary": {"sklearn", "tokenizers"},

@@ -16,6 +16,7 @@ from skbert import BertClassifier, exceptions, inference, runtime
 from skbert.caching import cache, store
 from skbert.network import fingerprints
 from skbert.pretrained import checkpoints
+from skbert.training import heap
 
 texts, labels = ["good film", "bad film", "nice story", "poor story"] * 4, ["pos", "neg"] * 8
 made = BertClassifier(sys.argv[1], max_length=16, epochs=1, random_state=0, precision="bfloat16")
@@ -23,7 +24,7 @@ expected = made.fit(texts, labels).predict_proba(texts)
 made.save(sys.argv[2])
 locks = [
     *(inference._lock, *inference._makers.values(), runtime._one_builder, checkpoints._lock),
-    *(exceptions._filters_lock, fingerprints._lock, cache._lock, store.STORE._lock),
+    *(exceptions._filters_lock, fingerprints._lock, cache._lock, store.STORE._lock, heap._lock),
 ]
 are_held = threading.Event()
 
