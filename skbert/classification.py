@@ -60,7 +60,8 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         ------
         InputError
             If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
-            here: `early_stopping`, `lora`, `class_weight` "balanced", `freeze` "gradual", `checkpoint`.
+            here: `early_stopping`, `lora`, `class_weight` "balanced", `freeze` "gradual", `checkpoint`. And
+            all that `fit` raises.
         """
 
         def read(texts: Texts) -> tuple[Labels, np.ndarray, np.ndarray]:
@@ -83,10 +84,16 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
 
         Raises
         ------
+        NotFittedError
+            Before `fit`.
         InputError, InputTypeError
-            If texts cannot be used; the first bad row is named.
+            If texts cannot be used, in which case the first bad row is named; or the device is not there.
+        ValueError
+            If the text columns have other names than in `fit`.
         NonFiniteOutputError
             If the model gives NaN or infinity for a text.
+        InsufficientMemoryError
+            If a single text does not fit into memory.
         """
         from skbert.data import outputs
 
@@ -109,10 +116,16 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
 
         Raises
         ------
+        NotFittedError
+            Before `fit`.
         InputError, InputTypeError
-            If texts cannot be used; the first bad row is named.
+            If texts cannot be used, in which case the first bad row is named; or the device is not there.
+        ValueError
+            If the text columns have other names than in `fit`.
         NonFiniteOutputError
             If the model gives NaN or infinity for a text.
+        InsufficientMemoryError
+            If a single text does not fit into memory.
         """
         from skbert.data import outputs
 
@@ -133,10 +146,16 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
 
         Raises
         ------
+        NotFittedError
+            Before `fit`.
         InputError, InputTypeError
-            If texts cannot be used; the first bad row is named.
+            If texts cannot be used, in which case the first bad row is named; or the device is not there.
+        ValueError
+            If the text columns have other names than in `fit`.
         NonFiniteOutputError
             If the model gives NaN or infinity for a text.
+        InsufficientMemoryError
+            If a single text does not fit into memory.
         """
         from skbert.data import outputs
 
@@ -157,10 +176,16 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
 
         Raises
         ------
+        NotFittedError
+            Before `fit`.
         InputError, InputTypeError
-            If texts cannot be used; the first bad row is named.
+            If texts cannot be used, in which case the first bad row is named; or the device is not there.
+        ValueError
+            If the text columns have other names than in `fit`.
         NonFiniteOutputError
             If the model gives NaN or infinity for a text.
+        InsufficientMemoryError
+            If a single text does not fit into memory.
         """
         from skbert.data import outputs
 
@@ -185,7 +210,8 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         Raises
         ------
         InputError
-            If y has columns of other names, or in another order, than those of `fit`.
+            If y has columns of other names, or in another order, than those of `fit`. And all that `predict`
+            raises.
         """
         from skbert.data.targets import as_input_error, check_same_columns, knowing_classes, label_values
 

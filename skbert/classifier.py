@@ -37,8 +37,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     revision : str, default=None
         Branch, tag or commit on the hub; None is the main branch.
     max_length : int, default=256
-        Tokens per text or pair, special tokens included; what becomes of longer ones is `long_text`. A
-        checkpoint with fewer positions raises.
+        Tokens per text or pair, special tokens included, at least 8; what becomes of longer ones is
+        `long_text`. A checkpoint with fewer positions raises.
     long_text : {"head", "head_tail", "windows"}, default="head"
         What is read of texts longer than `max_length`, of a pair's longer side first: their beginning; a
         quarter of `max_length` from their beginning and the rest from their end [6]_; or all of them, in
@@ -58,7 +58,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         Start of the classification head: a logistic regression on the frozen encoder's embeddings [2]_ (of
         20,000 texts at most), or normal with standard deviation 0.02 [3]_, and for an indicator matrix with
         the log-odds of the labels as biases [12]_. "auto" takes the first where it predicts held-out training
-        texts better than the class frequencies do; `head_init_` tells.
+        texts better than the class frequencies do, or where too few are there to hold any out; `head_init_`
+        tells.
     dropout : float, default=None
         Probability of every dropout, in [0, 1); None keeps the checkpoint's own.
     epochs : int or "auto", default="auto"
@@ -109,14 +110,16 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         and the learning rate's schedule start anew.
     class_weight : dict or "balanced", default=None
         Weight of each class; "balanced" weighs classes by the inverse of their frequency. For an indicator
-        matrix: the weight of each label, as in `classes_`, where it is 1; "balanced" is the ratio of zeros to
+        matrix: the weight of each label, as in `classes_`, where it is 1. Classes that a dict does not name
+        weigh 1. "balanced" is the ratio of zeros to
         ones (1 for a label that is the same for all texts). Probabilities come to be those of texts in which
         the classes are as frequent as the weights make them, by logit adjustment [10]_ of the loss: weights
         of texts would wear off as a network comes to fit these. Texts of classes that weigh nothing are left
         out.
     random_state : int, RandomState instance or None, default=None
-        Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
-        number of threads gives the same model. Global random generators are left as they were.
+        Seeds the order of the texts, the head, dropout, and which texts early stopping holds out. The same
+        seed on the same machine, versions and number of threads gives the same model. None draws a seed from
+        numpy's global generator, as scikit-learn does; it, and all others, are otherwise left as they were.
     device : str, default="auto"
         "auto" takes a CUDA GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1". Where there are
         several GPUs, "auto" and "cuda" mean another one in each worker of a search and in each process of
@@ -175,7 +178,7 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         "epoch", "loss" and, if there was validation, "validation_score" of each epoch: rows of a DataFrame.
     truncated_fraction_ : float
         Fraction of the training texts of which some tokens were not read: those longer than `max_length`,
-        unless they went through in windows.
+        unless windows hold all of them (of a pair, the shorter side may still be cut).
     model_ : SequenceClassifier
         The fine-tuned torch module, on the CPU; float32 (float64 if `precision` is).
     tokenizer_ : tokenizers.Tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from skbert.data.inputs import Texts, check_same_columns
+from skbert.data.inputs import Texts, check_same_n_columns
 from skbert.exceptions import InputError
 from skbert.pretrained.sources import display_name
 
@@ -58,7 +58,7 @@ def start_from(estimator: Any, texts: Texts, moments: Moments | None = None) -> 
     InputError
         If texts or parameters are not those of the model.
     """
-    check_same_columns(texts, estimator.n_features_in_, type(estimator).__name__)
+    check_same_n_columns(texts, estimator.n_features_in_, type(estimator).__name__)
     model = estimator.model_
     named = display_name(estimator.model, estimator.revision)
     for name, wanted, found in (

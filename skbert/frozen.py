@@ -78,11 +78,20 @@ class FrozenLayers:
         plain : callable, default=None
             Makes a model with the encoder's weights, if vectors must be computed; None: `model` is one.
         """
-        if not self.cache.helps("vectors", len(encodings)):
-            return self._embed(plain() if plain else model, encodings)
+        with Progress("embed", len(encodings), self.verbose) as progress:
+            if self.cache.helps("vectors", len(encodings)):
+                return self._kept_vectors(model, encodings, plain, progress)
+            return self._embed(plain() if plain else model, encodings, progress)
 
+    def _kept_vectors(
+        self,
+        model: SequenceClassifier,
+        encodings: Encodings,
+        plain: Callable[[], SequenceClassifier] | None,
+        progress: Progress,
+    ) -> np.ndarray:
         def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            values = self._embed(plain() if plain else model, encodings.take(places))
+            values = self._embed(plain() if plain else model, encodings.take(places), progress)
             return values, np.arange(len(places) + 1)
 
         names = [name for name, _ in self.encoder.named_parameters() if not name.startswith("pooler.")]
@@ -93,10 +102,9 @@ class FrozenLayers:
         like = np.empty((0, model.hidden_size), dtype=wide_dtype(self.runtime))
         return np.concatenate(self.cache.rows(space, row_keys(encodings), compute, like))
 
-    def _embed(self, model: SequenceClassifier, encodings: Encodings) -> np.ndarray:
+    def _embed(self, model: SequenceClassifier, encodings: Encodings, progress: Progress) -> np.ndarray:
         every_row = encodings.take(np.arange(len(encodings)))  # as a text of its own
-        with Progress("embed", len(encodings), self.verbose) as progress:
-            return inference.run_model(model.eval(), every_row, self.runtime, "embeddings", progress)
+        return inference.run_model(model.eval(), every_row, self.runtime, "embeddings", progress)
 
     def states(
         self,
@@ -108,8 +116,7 @@ class FrozenLayers:
         """States above the lowest `n_layers` layers of each row: (n_tokens, hidden_size); see `_NUMPY`."""
 
         def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            with Progress("frozen layers", len(places), self.verbose) as progress:
-                return _lower_states(plain(), encodings.take(places), self.runtime, n_layers, progress)
+            return _lower_states(plain(), encodings.take(places), self.runtime, n_layers, progress)
 
         lower = [*embedding_parts(self.encoder), *encoder_layers(self.encoder)[:n_layers]]
         frozen = {p for part in lower for p in part.parameters()}
@@ -118,7 +125,8 @@ class FrozenLayers:
         like = np.empty((0, model.hidden_size), dtype=_NUMPY[self.runtime.dtype])
         of_a_row = max(1, like.itemsize * model.hidden_size * len(encodings.ids) // len(encodings))
         rows_per_block = max(1, _BLOCK_BYTES // of_a_row)
-        return self.cache.rows(space, row_keys(encodings), compute, like, rows_per_block)
+        with Progress("frozen layers", len(encodings), self.verbose) as progress:
+            return self.cache.rows(space, row_keys(encodings), compute, like, rows_per_block)
 
     def note_unchanged(self, fitted: SequenceClassifier, trained: SequenceClassifier) -> None:
         """Note that what was frozen in `trained` is in `fitted` as it was: it needs no hashing again."""
@@ -156,7 +164,7 @@ def _lower_states(
     """States above the lowest layers, end to end, and the offsets between the rows."""
     working = inference.replica(model.eval(), runtime).widen()  # a copy is narrow, whatever it is a copy of
     values = np.empty((len(encodings.ids), model.hidden_size), dtype=_NUMPY[runtime.dtype])
-    parts = Parts()
+    parts = Parts(progress.verbose)
 
     def fill(indices: np.ndarray) -> None:
         with _lowest_layers_only(working, n_layers) as caught:

@@ -63,6 +63,9 @@ class LearningMixin(ParametersMixin):
         InputError, InputTypeError
             If texts, targets or weights cannot be used, in which case the first bad row is named; or if a
             parameter does not fit them, the checkpoint, or another parameter.
+        ValueError
+            If a parameter is none of the values that it may have (scikit-learn's InvalidParameterError), or,
+            with `warm_start`, the text columns have other names.
         CheckpointError
             If the checkpoint cannot be found or is incomplete.
         MissingExtraError

@@ -14,7 +14,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skbert.data.columns import column_names
-from skbert.data.inputs import check_same_columns, check_texts
+from skbert.data.inputs import check_same_n_columns, check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,10 +60,16 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Raises
         ------
+        NotFittedError
+            Before `fit`.
         InputError, InputTypeError
-            If texts cannot be used; the first bad row is named.
+            If texts cannot be used, in which case the first bad row is named; or the device is not there.
+        ValueError
+            If the text columns have other names than in `fit`.
         NonFiniteOutputError
             If the model gives NaN or infinity for a text.
+        InsufficientMemoryError
+            If a single text does not fit into memory.
         """
         return self._as_of_now()._run(X, "embeddings")
 
@@ -88,7 +94,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         from skbert.runtime import resolve_runtime
 
         texts = check_texts(X)
-        check_same_columns(texts, self.n_features_in_, type(self).__name__)
+        check_same_n_columns(texts, self.n_features_in_, type(self).__name__)
         column_names(X, self)  # must be those of the fit
         runtime = resolve_runtime(self.device, self.precision, predict=True)
 

@@ -16,6 +16,7 @@ import numpy as np
 from skbert.data.encoding import Encodings, LongText, encode
 from skbert.data.held_out import Target
 from skbert.data.inputs import Texts, numbered
+from skbert.data.literal import unknown_tokens
 from skbert.exceptions import TruncationWarning, UnknownTokensWarning, warn
 from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from skbert.fitting import FitData
 
-_UNKNOWN = ("[UNK]", "<unk>")  # as tokenizers call what they do not know
 _MANY_UNKNOWN = 0.1  # of all tokens
 
 
@@ -68,7 +68,8 @@ def make_validation(
 ) -> HeldOutValidation:
     """Scoring on held-out texts; with `early_stopping` it may end the fit."""
     patience = parameters["n_iter_no_change"] if parameters["early_stopping"] else None
-    return HeldOutValidation(encodings, Judge(parameters["scoring"], target, y), patience, runtime)
+    judge = Judge(parameters["scoring"], target, y)
+    return HeldOutValidation(encodings, judge, patience, runtime, parameters["verbose"])
 
 
 def split_off_validation(
@@ -106,7 +107,7 @@ def _warn_of_truncation(share: float, max_length: int, long_text: LongText) -> N
 
 
 def _warn_of_unknown_tokens(ids: np.ndarray, tokenizer: Tokenizer) -> None:
-    known = {tokenizer.token_to_id(token) for token in _UNKNOWN} - {None}
+    known = {tokenizer.token_to_id(token) for token in unknown_tokens(tokenizer)} - {None}
     share = sum(np.count_nonzero(ids == token) for token in known) / len(ids)
     if share >= _MANY_UNKNOWN:
         warn(

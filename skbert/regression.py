@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.utils.validation import check_is_fitted
 
 from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
 
 class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
-    """Numbers: `partial_fit` and `predict`."""
+    """Numbers: `partial_fit`, `predict` and `score`."""
 
     _learns_numbers: ClassVar = True
     if TYPE_CHECKING:
         target_type_: NumbersType
+        target_names_: np.ndarray | None
         target_mean_: np.ndarray
         target_scale_: np.ndarray
 
@@ -58,8 +60,9 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         Raises
         ------
         InputError
-            If y has another form than in earlier calls, or in the first one is the same for all texts; or if
-            a parameter cannot work here: `early_stopping`, `lora`, `freeze` "gradual", `checkpoint`.
+            If y has another form or other columns than in earlier calls, or in the first one is the same for
+            all texts; or if a parameter cannot work here: `early_stopping`, `lora`, `freeze` "gradual",
+            `checkpoint`. And all that `fit` raises.
         """
         from skbert.data.numbers import check_spread
 
@@ -87,10 +90,16 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
 
         Raises
         ------
+        NotFittedError
+            Before `fit`.
         InputError, InputTypeError
-            If texts cannot be used; the first bad row is named.
+            If texts cannot be used, in which case the first bad row is named; or the device is not there.
+        ValueError
+            If the text columns have other names than in `fit`.
         NonFiniteOutputError
             If the model gives NaN or infinity for a text.
+        InsufficientMemoryError
+            If a single text does not fit into memory.
         """
         from skbert.data.outputs import in_units
 
@@ -101,11 +110,40 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
 
         return now._run(X, "logits", finish)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R², the share of the variance of y that is explained; of several numbers its mean.
+
+        Parameters
+        ----------
+        X : array-like of str
+            Texts or pairs, as in `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Numbers.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each text.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        InputError
+            If y has columns of other names, or in another order, than those of `fit`. And all that `predict`
+            raises.
+        """
+        from skbert.data.targets import check_same_columns
+
+        check_is_fitted(self)
+        check_same_columns(y, self._known_target().names)
+        return super().score(X, y, sample_weight)
+
     def _known_target(self) -> Numbers:
-        """Mean and scale of the fit, without any text."""
+        """Mean and scale of the fit, and the names of its columns, without any text."""
         from skbert.data.numbers import known_numbers
 
-        return known_numbers(self.target_type_, self.target_mean_, self.target_scale_)
+        names = getattr(self, "target_names_", None)  # not in the first files
+        return known_numbers(self.target_type_, self.target_mean_, self.target_scale_, names)
 
     def _read_target(
         self, y: Any, texts: Texts, sample_weight: Any, known: Any

@@ -23,7 +23,7 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
     revision : str, default=None
         Branch, tag or commit on the hub; None is the main branch.
     max_length : int, default=256
-        Tokens per text or pair, special tokens included.
+        Tokens per text or pair, special tokens included; at least 8.
     long_text : {"head", "head_tail", "windows"}, default="head"
         What is read of longer texts: their beginning, both ends, or all of them in windows that overlap by
         half, whose numbers are averaged.
@@ -73,8 +73,9 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
     warm_start : bool, default=False
         Whether `fit` on a fitted estimator goes on from its weights; mean and scale stay, too.
     random_state : int, RandomState instance or None, default=None
-        Seeds the order of the texts, the head and dropout. The same seed on the same machine, versions and
-        number of threads gives the same model.
+        Seeds the order of the texts, the head, dropout, and which texts are held out. The same seed on the
+        same machine, versions and number of threads gives the same model. None draws a seed from numpy's
+        global generator.
     device : str, default="auto"
         "auto" takes a CUDA GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1".
     precision : {"auto", "bfloat16", "float16", "float32", "float64", "int8"}, default="auto"
@@ -90,9 +91,11 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
     ----------
     target_type_ : {"continuous", "continuous-multioutput"}
         One number per text, or rows of them.
+    target_names_ : ndarray of shape (n_outputs,) or None
+        Names of y's columns, if it was a DataFrame with another str for each.
     target_mean_, target_scale_ : ndarray of shape (n_outputs,)
-        Mean and standard deviation of y over the training texts, as weighted. The model gives
-        standardized numbers.
+        Mean and standard deviation of y over the texts given to `fit`, as weighted, those held out for early
+        stopping included. The model gives standardized numbers.
     n_features_in_ : int
         Text columns seen in `fit`: 1, or 2 for pairs.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -109,8 +112,8 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
         As fitted; predictions use them too.
     loss_curve_ : list of float
         Mean training loss of each epoch: squared error in variances of y, of which a model that knows their
-        mean alone has 1.
-    validation_scores_, best_validation_score_, history_ : list of float, float, list of dict
+        mean alone has 1 (about that, where texts are held out).
+    validation_scores_, best_validation_score_, history_ : list of float or None, float or None, list of dict
         Validation score of each epoch of the last fit, the highest of them, and both losses and scores as
         rows of a DataFrame.
     truncated_fraction_ : float

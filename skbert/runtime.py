@@ -164,16 +164,16 @@ class Generators:
     def from_seed(cls, seed: int, device: torch.device, rank: int = 0) -> Generators:
         """Spawn independent streams; ranks of one fit differ in their dropout, and in nothing else."""
         order, *others, probe = np.random.SeedSequence(seed).spawn(5)
-        weights, dropout, scope = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in others)
+        weights, dropout, of_device = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in others)
         if rank > 0:
             own = np.random.SeedSequence([seed, rank]).generate_state(2, np.uint64) >> 1
-            dropout, scope = (int(value) for value in own)
+            dropout, of_device = (int(value) for value in own)
         return cls(
             order=np.random.default_rng(order),
             weights=torch.Generator().manual_seed(weights),
             dropout=torch.Generator(device).manual_seed(dropout),
             probe=np.random.default_rng(probe),
-            seed=scope,
+            seed=of_device,
         )
 
 

@@ -130,8 +130,10 @@ class SavingMixin:
             Made if it is not there. Files of the same names are replaced, `config.json` last: until then the
             folder is no checkpoint.
         label_names : array-like of str, default=None
-            Names of the labels, in the order of `classes_`. None takes the labels themselves; for an
-            indicator matrix pass `MultiLabelBinarizer.classes_`. For a regressor names of its numbers.
+            Names of the labels, in the order of `classes_`. None takes the labels themselves, and
+            where there are none (an indicator matrix or numbers without names of columns) transformers' own,
+            LABEL_0 and so on. For an indicator matrix pass `MultiLabelBinarizer.classes_`; for a regressor
+            names of its numbers.
 
         Raises
         ------
@@ -142,6 +144,8 @@ class SavingMixin:
             can be written.
         InputError
             If there is not one different name for each output.
+        OSError
+            If the folder cannot be written.
 
         Notes
         -----
@@ -174,6 +178,8 @@ class SavingMixin:
         ------
         PersistenceError
             If there is a file of that name, or the model came from `from_pretrained`.
+        OSError
+            If the folder cannot be written.
         """
         check_is_fitted(self)
         from skbert.pretrained import encoder_folder

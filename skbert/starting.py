@@ -128,7 +128,7 @@ def _generalizes(
     summed = np.zeros((len(firsts), *weights.shape[1:]))
     np.add.at(summed, groups, weights)
     some = (embeddings[firsts], targets[firsts], summed)
-    return probing.generalizes(*some, model.head.out_features, generators.probe, numbered(places[firsts])[1])
+    return probing.generalizes(*some, model.head.out_features, generators.probe, places[firsts])
 
 
 def _places(encodings: Encodings, rows: np.ndarray) -> np.ndarray:
@@ -138,4 +138,4 @@ def _places(encodings: Encodings, rows: np.ndarray) -> np.ndarray:
     keys = row_keys(encodings.take(ragged_arange(begin, end - begin)))
     bounds = np.concatenate([[0], np.cumsum(end - begin)]).tolist()
     of_owners = numbered(tuple(keys[a:b]) for a, b in pairwise(bounds))[1]
-    return numbered(of_owners[inverse].tolist())[1]
+    return of_owners[inverse]

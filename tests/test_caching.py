@@ -321,6 +321,15 @@ def test_a_prediction_looks_up_and_keeps_nothing(tokenizer, split_texts):
     assert skbert.cache_info("tokens")[:2] == (100, 140)
 
 
+@pytest.mark.parametrize("grows", [True, False])
+def test_rows_cannot_be_written_to_also_just_computed_ones(grows):
+    keys, values, offsets = block(3, 2)
+    for _ in range(2):
+        for row in Cache(grows=grows).rows("tokens-a", keys, lambda places: (values.copy(), offsets), values):
+            with pytest.raises(ValueError, match="read-only"):
+                row[0] = 7
+
+
 def test_without_a_cache_nothing_is_counted(make_classifier, reviews):
     skbert.set_cache_limit(0)
     make_classifier(freeze="encoder").fit(*map(list, reviews)).predict(list(reviews[0]))

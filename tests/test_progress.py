@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from skbert import progress
+from skbert import frozen, progress
 from skbert.progress import SILENT, Progress
 
 
@@ -79,6 +79,28 @@ def test_passes_before_a_fit_are_shown(parameters, what, at_once, make_classifie
     shown = capfd.readouterr().err
     assert f"{what}: 100%" in shown
     assert "24/24" in shown
+
+
+@pytest.mark.parametrize(
+    ("parameters", "what"), [({"freeze": "encoder"}, "embed"), ({"freeze": 1}, "frozen layers")]
+)
+def test_a_pass_in_blocks_is_one_bar(parameters, what, at_once, make_classifier, reviews, capfd, monkeypatch):
+    monkeypatch.setattr(frozen, "_BLOCK_BYTES", 5000)
+    monkeypatch.setattr(frozen.Cache.rows, "__defaults__", (5,))
+    texts, labels = [f"{text} in blocks {what}" for text in reviews[0]], list(reviews[1])
+    make_classifier(verbose=1, head_init="random", **parameters).fit(texts, labels)
+    shown = [line.split("\r")[-1] for line in capfd.readouterr().err.split("\n")]
+    bars = [line for line in shown if line.startswith(f"{what}:")]
+    assert len(bars) == 1
+    assert "24/24" in bars[0]
+
+
+def test_validation_is_shown(at_once, make_classifier, reviews, capfd):
+    texts, labels = map(list, reviews)
+    make_classifier(verbose=1).fit(texts, labels, X_val=texts[:6], y_val=labels[:6])
+    shown = capfd.readouterr().err
+    assert shown.count("validate: 100%") == 3, "before the first step, and after each epoch"
+    assert "6/6" in shown
 
 
 # As tqdm 4.66 deletes a bar that could not begin.

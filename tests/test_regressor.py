@@ -258,6 +258,22 @@ def test_partial_fit(make, stars):
         make(early_stopping=True).partial_fit(texts, y)
 
 
+def test_columns_in_another_order_are_refused(make, stars, tmp_path):
+    texts, y = stars
+    table = pd.DataFrame({"stars": y, "words": [float(len(text.split())) for text in texts]})
+    swapped = table[["words", "stars"]]
+    regressor = make(warm_start=True).fit(texts, table)
+    assert regressor.target_names_.tolist() == ["stars", "words"]
+    regressor.save(tmp_path / "model")
+    for known in (regressor, BertRegressor.load(tmp_path / "model"), pickle.loads(pickle.dumps(regressor))):
+        for call in (known.fit, known.partial_fit, known.score):
+            with pytest.raises(InputError, match=r"y has the columns .*words.*stars.* but those of the fit"):
+                call(texts, swapped)
+    assert regressor.score(texts, table) == r2_score(table, regressor.predict(texts))
+    assert regressor.partial_fit(texts, table.to_numpy()).target_names_.tolist() == ["stars", "words"]
+    assert make().fit(texts, y).target_names_ is None
+
+
 def test_the_first_call_of_partial_fit_fixes_the_scale(make, stars):
     texts, y = stars
     for some, numbers in ((texts[:1], y[:1]), (texts, np.full(24, 7.0))):

@@ -90,6 +90,7 @@ class Cache:
             chunk = places[start : start + rows_per_block]
             values, offsets = compute(chunk)
             of_chunk = [keys[place] for place in chunk]
+            values.flags.writeable = False
             found |= rows_by_key(of_chunk, values, offsets)
             if self.grows:
                 STORE.add(space, of_chunk, values, offsets)

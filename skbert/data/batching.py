@@ -29,8 +29,9 @@ class Batch:
     positions: torch.Tensor  # (n_tokens,) int64, from 0 in each text
     lengths: torch.Tensor  # (n_texts,) int64
     max_length: int  # longest text in the batch; kept here so that no device is asked for it
-    targets: torch.Tensor  # (n_texts,) or (n_texts, n_labels) int64; empty for prediction
-    weights: torch.Tensor  # of their shape, mean one over the data set; empty for prediction
+    # (n_texts,) or (n_texts, n_labels) int64, or (n_texts, n_outputs) numbers; empty for prediction
+    targets: torch.Tensor
+    weights: torch.Tensor  # of their shape, of numbers (n_texts, 1); mean one over the data set, or empty
     frozen: torch.Tensor | None = None  # (n_tokens, width) or (n_texts, width): what frozen layers gave
 
     def __len__(self) -> int:
@@ -77,7 +78,7 @@ def collate(
     ----------
     encodings : Encodings
     indices : ndarray of shape (n_texts_in_batch,)
-    targets, weights : ndarray of shape (n_samples,) or (n_samples, n_labels), optional
+    targets, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs), optional
         Of all texts; those at `indices` are taken. Left out for prediction.
 
     Returns

@@ -84,7 +84,7 @@ def check_texts(X: Any, name: str = "X") -> Texts:
     return Texts(*columns)
 
 
-def check_same_columns(texts: Texts, n_features_in: int, estimator: str) -> None:
+def check_same_n_columns(texts: Texts, n_features_in: int, estimator: str) -> None:
     """Refuse pairs where single texts were fitted, and the reverse."""
     if texts.n_columns != n_features_in:
         raise InputError(

@@ -20,12 +20,17 @@ import numpy as np
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_UNKNOWN = ("[UNK]", "<unk>")
+_UNKNOWN = ("[UNK]", "<unk>")  # as tokenizers call what they do not know
+
+
+def unknown_tokens(tokenizer: Tokenizer) -> set[str]:
+    """What stands for all that the tokenizer does not know."""
+    return {*_UNKNOWN, getattr(tokenizer.model, "unk_token", None) or _UNKNOWN[0]}
 
 
 def special_ids(tokenizer: Tokenizer) -> np.ndarray:
     """Ids that no text may have: of all special tokens but the one for what is unknown."""
-    unknown = (getattr(tokenizer.model, "unk_token", None), *_UNKNOWN)
+    unknown = unknown_tokens(tokenizer)
     added = tokenizer.get_added_tokens_decoder().items()
     return np.array([i for i, token in added if token.special and token.content not in unknown], np.int32)
 

@@ -59,7 +59,12 @@ class Numbers:
 
     def attributes(self) -> dict[str, Any]:
         """What a fitted estimator keeps."""
-        return {"target_type_": self.target_type, "target_mean_": self.means, "target_scale_": self.scales}
+        return {
+            "target_type_": self.target_type,
+            "target_names_": self.names,
+            "target_mean_": self.means,
+            "target_scale_": self.scales,
+        }
 
 
 def are_numbers(targets: np.ndarray) -> bool:
@@ -67,10 +72,12 @@ def are_numbers(targets: np.ndarray) -> bool:
     return targets.dtype.kind == "f"
 
 
-def known_numbers(target_type: NumbersType, means: np.ndarray, scales: np.ndarray) -> Numbers:
+def known_numbers(
+    target_type: NumbersType, means: np.ndarray, scales: np.ndarray, names: np.ndarray | None
+) -> Numbers:
     """What a fitted estimator knows of its target, without any text."""
     none = np.empty((0, len(means)))
-    return Numbers(none[:, 0] if target_type == "continuous" else none, none, means, scales)
+    return Numbers(none[:, 0] if target_type == "continuous" else none, none, means, scales, names)
 
 
 def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Numbers:
@@ -83,7 +90,7 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
     weights : ndarray of shape (n_samples,)
         Texts count as much as they weigh.
     known : Numbers, default=None
-        Of a model that goes on training: its mean and scale are taken.
+        Of a model that goes on training: its mean and scale are taken, and its columns expected.
 
     Returns
     -------
@@ -92,16 +99,17 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
     Raises
     ------
     InputError
-        If y is missing, of another length or form, or holds anything but finite numbers; or such as lie too
-        far from the mean to compute with.
+        If y is missing, of another length or form, has other columns, or holds anything but finite numbers;
+        or such as lie too far from the mean to compute with.
     """
     given = number_values(y, len(weights), "y")
-    columns = given.reshape(len(given), -1)
+    columns, names = given.reshape(len(given), -1), names_of_columns(y)
     if known is None:
         means, scales = _moments(columns[weights > 0], weights[weights > 0])
     else:
         _check_like(given, known, "y")
-        means, scales = known.means, known.scales
+        check_same_columns(y, known.names)
+        means, scales, names = known.means, known.scales, known.names if names is None else names
     with np.errstate(over="ignore", invalid="ignore"):
         targets = (columns - means) / scales
     far = np.flatnonzero(~(np.abs(targets) < _FARTHEST).all(axis=1))
@@ -111,7 +119,7 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
             f"({means.tolist()}; the standard deviation is {scales.tolist()}). Leave such rows out, or learn "
             "logarithms; a model that goes on training keeps its mean and scale."
         )
-    return Numbers(given, targets, means, scales, names_of_columns(y))
+    return Numbers(given, targets, means, scales, names)
 
 
 def check_spread(numbers: Numbers) -> None:

@@ -61,5 +61,6 @@ def _version() -> str:
 
 def _text_key(text: str, needed: int | None) -> bytes:
     """A digest of the text; of a very long one, and of how much of it is needed."""
-    cut = needed is not None and len(text) > longest_whole(needed)
-    return digest(text.encode("utf-8", "surrogatepass"), needed or 0 if cut else 0)
+    if needed is None or len(text) <= longest_whole(needed):
+        needed = 0
+    return digest(text.encode("utf-8", "surrogatepass"), needed)

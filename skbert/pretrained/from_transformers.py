@@ -130,7 +130,8 @@ def _stated_target(
     if is_regression:
         kind = "continuous" if n_outputs == 1 else "continuous-multioutput"
         none, one = np.zeros(n_outputs), np.ones(n_outputs)  # its head gives numbers in their units
-        return {"target_type_": kind, "target_mean_": none, "target_scale_": one}, order
+        numbers = {"target_names_": None, "target_mean_": none, "target_scale_": one}
+        return {"target_type_": kind} | numbers, order
     if problem == "multi_label_classification":  # the columns of an indicator matrix keep their order
         return {"classes_": label_values(names), "target_type_": "multilabel-indicator"}, order
     order = np.argsort(names)  # labels are sorted, as those of a fit are

@@ -62,7 +62,10 @@ def _head_in_units(estimator: Any) -> nn.Linear:
 
 
 def _label_names(estimator: Any, given: Any) -> list[str]:
-    classes = np.arange(n_outputs_of(vars(estimator))) if estimator._learns_numbers else estimator.classes_
+    if not estimator._learns_numbers:
+        classes = estimator.classes_
+    elif (classes := getattr(estimator, "target_names_", None)) is None:
+        classes = np.arange(n_outputs_of(vars(estimator)))
     if isinstance(given, str | bytes | set | frozenset | Mapping):
         raise InputError(
             f"label_names is a {type(given).__name__}. Expected a name for each label, in the order of "

@@ -15,6 +15,7 @@ import numpy as np
 
 from skbert.data.encoding import Encodings
 from skbert.inference import run_working_model
+from skbert.progress import Progress
 from skbert.runtime import Runtime
 from skbert.training.ranks import current
 
@@ -65,12 +66,14 @@ class HeldOutValidation(Validation):
         judge: Callable[[np.ndarray], float],
         patience: int | None,
         runtime: Runtime,
+        verbose: int = 0,
     ) -> None:
         super().__init__()
         self.encodings = encodings
         self.judge = judge
         self.patience = patience
         self.runtime = runtime
+        self.verbose = verbose
 
     @property
     def should_stop(self) -> bool:  # type: ignore[override]  # a constant in the base, which never stops
@@ -100,7 +103,9 @@ class HeldOutValidation(Validation):
 
     def _score(self, model: SequenceClassifier) -> float:
         assert self.encodings is not None
-        return self.judge(run_working_model(model.eval(), self.encodings, self.runtime))
+        with Progress("validate", len(self.encodings.truncated), self.verbose) as progress:
+            logits = run_working_model(model.eval(), self.encodings, self.runtime, progress=progress)
+        return self.judge(logits)
 
 
 def _best(scores: list[float]) -> int:
