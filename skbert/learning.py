@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from sklearn.utils import check_random_state
 
 from skbert.continuing import check_partial_fit, start_from
@@ -25,8 +26,6 @@ from skbert.training.distributed import on_all_ranks
 from skbert.training.ranks import current
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from skbert.data.held_out import Target
     from skbert.fitting import FitData, FittedModel
 
@@ -140,9 +139,12 @@ class LearningMixin(ParametersMixin):
                 raise InputError(f"{name}=True. Expected {expected}.")
 
     def _settings(self) -> dict[str, Any]:
-        """All parameters by name, those that a subclass fixes included; an int of Python for what is kept."""
-        settings = {name: getattr(self, name) for name in self._parameter_constraints}
-        return settings | {"max_length": int(self.max_length)}
+        """All parameters by name, those that a subclass fixes included; numbers as Python's own.
+
+        Those of numpy, as a grid of `np.arange` has them, overflow where they are narrow, and compare to what
+        is no bool.
+        """
+        return {name: _plain(getattr(self, name)) for name in self._parameter_constraints}
 
     def _watch(
         self,
@@ -215,3 +217,7 @@ def _history(losses: list[float], scores: list[float] | None, first: int) -> lis
     if scores is None:
         return rows
     return [row | {"validation_score": score} for row, score in zip(rows, scores, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import build_albert
 from sklearn.base import clone
 from sklearn.utils._param_validation import InvalidParameterError
 
-from skbert import BertClassifier, BertRegressor, SkbertError
+from skbert import BertClassifier, BertRegressor, InputError, SkbertError
 
 WRONG_TYPE = {
     "model": [3, None, ["a"], b"bytes"],
@@ -275,6 +276,8 @@ def test_repr_shows_what_was_set():
     [
         ("max_length", np.int64(16)),
         ("epochs", np.int32(2)),
+        ("batch_size", np.uint8(8)),
+        ("dropout", np.float16(0.25)),
         ("batch_size", np.int64(4)),
         ("learning_rate", np.float32(1e-3)),
         ("dropout", np.float64(0.2)),
@@ -311,6 +314,27 @@ def test_values_that_searches_pass(make_classifier, reviews, name, value):
     assert vars(estimator)[name] is value
     assert set(estimator.predict(texts)) <= {"neg", "pos"}
     assert np.isfinite(estimator.loss_curve_).all()
+
+
+def test_numbers_of_numpy_do_not_overflow_in_a_fit(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    narrow = {"epochs": np.int8(3), "batch_size": np.uint8(7), "dropout": np.float16(0.25)}
+    plain = {"epochs": 3, "batch_size": 7, "dropout": 0.25}
+    fitted = [
+        make_classifier(freeze="gradual", **parameters).fit(texts, labels) for parameters in (narrow, plain)
+    ]
+    np.testing.assert_array_equal(*(each.predict_proba(texts) for each in fitted))
+    assert [type(each.n_iter_) for each in fitted] == [int, int]
+
+
+def test_an_encoder_that_runs_one_layer_again_and_again_is_told_what_works(
+    make_classifier, tmp_path, reviews
+):
+    texts, labels = map(list, reviews)
+    folder = build_albert(tmp_path)
+    for parameters in ({"freeze": 1}, {"gradient_checkpointing": True}, {"layer_decay": 0.5}):
+        with pytest.raises(InputError, match=r"gradient_checkpointing need it\. Leave these"):
+            make_classifier(model=folder, **parameters).fit(texts, labels)
 
 
 def test_path_as_model(make_classifier, tiny_bert, reviews):

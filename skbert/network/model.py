@@ -276,7 +276,11 @@ def encoder_layers(encoder: Any) -> nn.ModuleList:
     for module in encoder.modules():
         if isinstance(module, nn.ModuleList) and len(module) == encoder.config.num_hidden_layers:
             return module
-    raise InputError(f"{type(encoder).__name__} has no list of layers that freeze or layer_decay could use.")
+    raise InputError(
+        f"{type(encoder).__name__} has no list of its layers (ALBERT's are one, run again and again), as a "
+        "number of layers for freeze, freeze='gradual', layer_decay below 1 and gradient_checkpointing need "
+        "it. Leave these at their defaults; freeze may be 'embeddings' or 'encoder'."
+    )
 
 
 def embedding_parts(encoder: Any) -> list[nn.Module]:
