@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skbert import InputError, InputTypeError
-from skbert.data.inputs import Texts, check_same_columns, check_texts, unique_texts
+from skbert.data.inputs import Texts, check_same_n_columns, check_texts, unique_texts
 
 A = ["one", "", "  ", "é😀"]
 B = ["uno", "dos", "", "x"]
@@ -198,9 +198,9 @@ def test_sparse_is_refused():
 
 
 def test_same_columns():
-    check_same_columns(Texts(A), 1, "BertClassifier")
+    check_same_n_columns(Texts(A), 1, "BertClassifier")
     with pytest.raises(InputError, match="X has 2 features, but BertClassifier is expecting 1"):
-        check_same_columns(Texts(A, B), 1, "BertClassifier")
+        check_same_n_columns(Texts(A, B), 1, "BertClassifier")
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1), st.booleans())

@@ -73,7 +73,7 @@ def are_numbers(targets: np.ndarray) -> bool:
 
 
 def known_numbers(
-    target_type: NumbersType, means: np.ndarray, scales: np.ndarray, names: np.ndarray | None
+    target_type: NumbersType, means: np.ndarray, scales: np.ndarray, names: np.ndarray | None = None
 ) -> Numbers:
     """What a fitted estimator knows of its target, without any text."""
     none = np.empty((0, len(means)))
