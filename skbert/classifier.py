@@ -109,13 +109,12 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         Whether `fit` on a fitted estimator goes on from its weights, with the classes it has; the optimizer
         and the learning rate's schedule start anew.
     class_weight : dict or "balanced", default=None
-        Weight of each class; "balanced" weighs classes by the inverse of their frequency. For an indicator
-        matrix: the weight of each label, as in `classes_`, where it is 1. Classes that a dict does not name
-        weigh 1. "balanced" is the ratio of zeros to
-        ones (1 for a label that is the same for all texts). Probabilities come to be those of texts in which
-        the classes are as frequent as the weights make them, by logit adjustment [10]_ of the loss: weights
-        of texts would wear off as a network comes to fit these. Texts of classes that weigh nothing are left
-        out.
+        Weight of each class, 1 where a dict does not name it; "balanced" weighs classes by the inverse of
+        their frequency. For an indicator matrix: the weight of each label, as in `classes_`, where it is 1;
+        "balanced" is the ratio of zeros to ones (1 for a label that is the same for all texts). Probabilities
+        come to be those of texts in which the classes are as frequent as the weights make them, by logit
+        adjustment [10]_ of the loss: weights of texts would wear off as a network comes to fit these. Texts
+        of classes that weigh nothing are left out.
     random_state : int, RandomState instance or None, default=None
         Seeds the order of the texts, the head, dropout, and which texts early stopping holds out. The same
         seed on the same machine, versions and number of threads gives the same model. None draws a seed from

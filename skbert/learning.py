@@ -141,8 +141,8 @@ class LearningMixin(ParametersMixin):
     def _settings(self) -> dict[str, Any]:
         """All parameters by name, those that a subclass fixes included; numbers as Python's own.
 
-        Those of numpy, as a grid of `np.arange` has them, overflow where they are narrow, and compare to what
-        is no bool.
+        Those of numpy, as a grid of `np.arange` has them, overflow where they are narrow, and comparisons
+        with them give numpy's bools, which torch refuses.
         """
         return {name: _plain(getattr(self, name)) for name in self._parameter_constraints}
 

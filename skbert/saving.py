@@ -130,10 +130,9 @@ class SavingMixin:
             Made if it is not there. Files of the same names are replaced, `config.json` last: until then the
             folder is no checkpoint.
         label_names : array-like of str, default=None
-            Names of the labels, in the order of `classes_`. None takes the labels themselves, and
-            where there are none (an indicator matrix or numbers without names of columns) transformers' own,
-            LABEL_0 and so on. For an indicator matrix pass `MultiLabelBinarizer.classes_`; for a regressor
-            names of its numbers.
+            Names of the labels, in the order of `classes_`. None takes the labels themselves, or the
+            names of y's columns, or where it has none transformers' own, LABEL_0 and so on. For an indicator
+            matrix pass `MultiLabelBinarizer.classes_`; for a regressor names of its numbers.
 
         Raises
         ------

@@ -197,7 +197,7 @@ def test_sparse_is_refused():
         check_texts(scipy_sparse.csr_matrix((3, 2)))
 
 
-def test_same_columns():
+def test_same_n_columns():
     check_same_n_columns(Texts(A), 1, "BertClassifier")
     with pytest.raises(InputError, match="X has 2 features, but BertClassifier is expecting 1"):
         check_same_n_columns(Texts(A, B), 1, "BertClassifier")

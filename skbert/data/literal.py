@@ -25,7 +25,7 @@ _UNKNOWN = ("[UNK]", "<unk>")  # as tokenizers call what they do not know
 
 def unknown_tokens(tokenizer: Tokenizer) -> set[str]:
     """What stands for all that the tokenizer does not know."""
-    return {*_UNKNOWN, getattr(tokenizer.model, "unk_token", None) or _UNKNOWN[0]}
+    return {*_UNKNOWN, getattr(tokenizer.model, "unk_token", None)} - {None}
 
 
 def special_ids(tokenizer: Tokenizer) -> np.ndarray:

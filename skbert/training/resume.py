@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from skbert.training.loop import Trainer
 
 _SHARE = 20  # times as long as a write took passes before the next
-_GENERATORS = ("dropout", "weights")  # and `probe`: steps draw from the first; all go on as they were
+_GENERATORS = ("dropout", "weights")  # steps draw from the first alone; the other is kept, too
 _PARTS = ("weight", "first", "second")
 
 
