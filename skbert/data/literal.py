@@ -25,7 +25,8 @@ _UNKNOWN = ("[UNK]", "<unk>")  # as tokenizers call what they do not know
 
 def unknown_tokens(tokenizer: Tokenizer) -> set[str]:
     """What stands for all that the tokenizer does not know."""
-    return {*_UNKNOWN, getattr(tokenizer.model, "unk_token", None)} - {None}
+    own = getattr(tokenizer.model, "unk_token", None)
+    return {*_UNKNOWN} if own is None else {*_UNKNOWN, own}
 
 
 def special_ids(tokenizer: Tokenizer) -> np.ndarray:
