@@ -210,16 +210,18 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         Raises
         ------
         InputError
-            If y has columns of other names, or in another order, than those of `fit`. And all that `predict`
-            raises.
+            If y cannot be used, or has columns of other names, or in another order, than those of `fit`; if a
+            weight is missing or below zero. And all that `predict` raises.
         """
         from skbert.data.targets import as_input_error, check_same_columns, knowing_classes, label_values
+        from skbert.data.weights import check_text_weights
 
         check_is_fitted(self)
         with as_input_error(), knowing_classes():
             labels = label_values(y)
         check_same_columns(y, self._known_target().names)
-        return super().score(X, labels, sample_weight)
+        weights = None if sample_weight is None else check_text_weights(len(labels), sample_weight)
+        return super().score(X, labels, weights)
 
     def _known_to_partial_fit(self, y: Any, classes: Any) -> Labels:
         from skbert.data.labels import check_same_classes, known_labels

@@ -114,7 +114,7 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         "balanced" is the ratio of zeros to ones (1 for a label that is the same for all texts). Probabilities
         come to be those of texts in which the classes are as frequent as the weights make them, by logit
         adjustment [10]_ of the loss: weights of texts would wear off as a network comes to fit these. Texts
-        of classes that weigh nothing are left out.
+        of classes that weigh nothing are left out, and their probabilities next to zero.
     random_state : int, RandomState instance or None, default=None
         Seeds the order of the texts, the head, dropout, and which texts early stopping holds out. The same
         seed on the same machine, versions and number of threads gives the same model. None draws a seed from
@@ -148,7 +148,7 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted; of an indicator matrix the names of its columns, if it is a DataFrame with str
-        names or `from_pretrained` found some, or their numbers.
+        or int names or `from_pretrained` found some, or their numbers from 0.
     target_type_ : {"binary", "multiclass", "multilabel-indicator"}
         What y was, in the words of scikit-learn's `type_of_target`.
     n_features_in_ : int

@@ -28,8 +28,9 @@ from skbert.caching.cache import LOOK_UPS, Cache, digest
 from skbert.data.batching import collate, longest_first
 from skbert.data.encoding import Encodings, ragged_arange
 from skbert.network import fingerprints
+from skbert.network.layers import embedding_parts, encoder_layers
 from skbert.network.memory import Parts
-from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
+from skbert.network.model import SequenceClassifier
 from skbert.progress import SILENT, Progress
 from skbert.runtime import Runtime, wide_dtype
 from skbert.scopes import own_settings

@@ -129,14 +129,18 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         Raises
         ------
         InputError
-            If y has columns of other names, or in another order, than those of `fit`. And all that `predict`
-            raises.
+            If y holds anything but finite numbers, or has columns of other names, or in another order, than
+            those of `fit`; if a weight is missing or below zero. And all that `predict` raises.
         """
+        from skbert.data.numbers import number_values
         from skbert.data.targets import check_same_columns
+        from skbert.data.weights import check_text_weights
 
         check_is_fitted(self)
+        numbers = number_values(y, None, "y")
         check_same_columns(y, self._known_target().names)
-        return super().score(X, y, sample_weight)
+        weights = None if sample_weight is None else check_text_weights(len(numbers), sample_weight)
+        return super().score(X, numbers, weights)
 
     def _known_target(self) -> Numbers:
         """Mean and scale of the fit, and the names of its columns, without any text."""

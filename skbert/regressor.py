@@ -92,7 +92,7 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
     target_type_ : {"continuous", "continuous-multioutput"}
         One number per text, or rows of them.
     target_names_ : ndarray of shape (n_outputs,) or None
-        Names of y's columns, if it was a DataFrame with another str for each.
+        Names of y's columns, if it was a DataFrame with another str, or another int, for each.
     target_mean_, target_scale_ : ndarray of shape (n_outputs,)
         Mean and standard deviation of y over the texts given to `fit`, as weighted, those held out for early
         stopping included. The model gives standardized numbers.

@@ -5,7 +5,8 @@ import torch
 from checkpoints import FAMILIES
 
 from skbert import InputError
-from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
+from skbert.network.layers import embedding_parts, encoder_layers
+from skbert.network.model import SequenceClassifier
 from skbert.pretrained import checkpoints
 from skbert.training.adapt import GradualThawing, depths, freeze
 

@@ -67,6 +67,7 @@ NEVER = {
     "network.first_tokens": {"sklearn", "skbert.network.model"},
     "network.grouped_attention": {"sklearn", "tokenizers"},
     "network.head": {"sklearn", "skbert.network.model"},
+    "network.layers": {"sklearn", "skbert.network.model"},
     "network.memory": {"sklearn"},
     "network.run_attention": {"sklearn", "tokenizers"},
     "network.pooling": {"sklearn", "skbert.network.model"},
@@ -196,6 +197,11 @@ def test_never_imports(module):
         if name == banned or name.startswith(f"{banned}.")
     }
     assert not broken
+
+
+def test_no_lock_is_hidden_in_a_decorator():
+    """One that a forked process would find held (`forks.lazy` has none)."""
+    assert not [m for m in MODULES if "functools.cached_property" in imports(m)]
 
 
 # Folders from the texts to the estimator: one imports those before it alone.

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -269,6 +270,34 @@ def test_the_first_token_of_a_decoder_is_refused(folder):
         BertClassifier(folder, **settings).fit(TEXTS * 4, [0, 1] * 4)
     classifier = BertClassifier(folder, pooling="mean", **settings).fit(TEXTS * 4, [0, 1] * 4)
     assert classifier.transform(TEXTS).shape == (2, 32)
+
+
+def test_big_bird_does_not_depend_on_earlier_calls(folder):
+    """Its sparse attention is left at the first short batch, and sets numpy's global seed in training."""
+    config = transformers.BigBirdConfig(
+        **{"vocab_size": 384, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+        **{"intermediate_size": 64, "max_position_embeddings": 512, "block_size": 8, "num_random_blocks": 1},
+    )
+    assert config.attention_type == "block_sparse"
+    transformers.BigBirdModel(config).save_pretrained(folder)
+    long = ["good film " * 150, "bad film " * 140]
+    before = np.random.get_state()[1].copy()
+    settings = {"pooling": "mean", "epochs": 1, "device": "cpu", "max_length": 400, "random_state": 0}
+    classifier = BertClassifier(folder, **settings).fit([*long, *TEXTS] * 2, [0, 1] * 4)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+    first = classifier.transform(long)
+    classifier.predict(TEXTS)
+    np.testing.assert_array_equal(classifier.transform(long), first)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(classifier)).transform(long), first)
+
+
+@pytest.mark.parametrize("family", ["LayoutLM", "SqueezeBert"])
+def test_encoders_that_cannot_do_without_their_pooler_are_refused(family, folder):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = getattr(transformers, f"{family}Config")(vocab_size=384, embedding_size=32, **sizes)
+    getattr(transformers, f"{family}Model")(config).save_pretrained(folder)
+    with pytest.raises(CheckpointError, match=r"does not make a state of each token id \(TypeError"):
+        checkpoints.load(folder)
 
 
 def test_segments_are_those_that_the_tokenizer_gives_transformers(folder):

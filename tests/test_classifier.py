@@ -254,6 +254,52 @@ def test_multilabel_weights_and_validation(make_classifier, topics):
     assert means[0] < means[1] < means[2]
 
 
+def test_names_of_labels_may_be_numbers(make_classifier, topics, tmp_path):
+    texts, Y = topics
+    table = pd.DataFrame(Y, columns=[7, 8, 9])
+    settings = {"epochs": 1, "pooling": "cls", "head_init": "random"}
+    classifier = make_classifier(class_weight={8: 20}, **settings).fit(texts, table)
+    assert classifier.classes_.tolist() == [7, 8, 9]
+    by_place = make_classifier(class_weight={1: 20}, **settings).fit(texts, Y)
+    np.testing.assert_array_equal(classifier.predict_proba(texts), by_place.predict_proba(texts))
+    classifier.save(tmp_path / "model")
+    for known in (classifier, BertClassifier.load(tmp_path / "model")):
+        assert known.score(texts, table) == known.score(texts, Y)
+        with pytest.raises(InputError, match=r"those of the fit are \[7, 8, 9\]"):
+            known.score(texts, table[[8, 7, 9]])
+    classifier.save_pretrained(tmp_path / "folder")
+    again = BertClassifier.from_pretrained(tmp_path / "folder")
+    assert again.classes_.tolist() == ["7", "8", "9"]
+    assert again.score(texts, table) == classifier.score(texts, table)
+
+
+def test_score_refuses_weights_that_fit_refuses(fitted, reviews):
+    texts, labels = reviews
+    hidden = np.ma.array(np.ones(24), mask=[True] + [False] * 23)
+    with pytest.raises(InputError, match="sample_weight is masked at row 0"):
+        fitted.score(texts, labels, hidden)
+    wrong = np.where(np.arange(24) < 6, "neg", "pos")
+    weights = np.arange(24.0)  # one is zero
+    expected = np.average(fitted.predict(texts) == wrong, weights=weights)
+    assert fitted.score(texts, wrong, weights) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("head_init", ["random", "linear_probe"])
+def test_a_class_that_weighs_nothing_is_as_one_that_weighs_next_to_nothing(
+    head_init, make_classifier, reviews
+):
+    texts, labels = reviews
+    third = [*labels[:18], *["other"] * 6]
+    settings = {"head_init": head_init, "epochs": 3, "max_grad_norm": None}
+    p = [
+        make_classifier(class_weight={"other": weight}, **settings).fit(texts, third).predict_proba(texts)
+        for weight in (0, 1e-9, 1)
+    ]
+    assert p[0][:, 1].max() < 1e-6
+    assert p[1][:, 1].max() < 1e-5
+    assert p[2][:, 1].max() > 0.01
+
+
 @pytest.mark.parametrize("head_init", ["random", "linear_probe"])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 def test_a_label_that_never_occurs_is_not_predicted(head_init, class_weight, make_classifier, topics):

@@ -33,6 +33,13 @@ def test_names_of_an_arrow_table():
         check_same_names(batch.select(["b", "a"]), column_names(PAIRS))
 
 
+def test_names_of_frames_that_are_not_pandas_own():
+    frames = pytest.importorskip("dask.dataframe")
+    assert column_names(frames.from_pandas(PAIRS, npartitions=2))["feature_names_in_"].tolist() == ["a", "b"]
+    with pytest.raises(InputError, match="Pass the same columns"):
+        check_same_names(frames.from_pandas(PAIRS[["b", "a"]], npartitions=2), column_names(PAIRS))
+
+
 @pytest.mark.parametrize("method", ["partial_fit", "warm start"])
 def test_a_model_does_not_go_on_with_swapped_columns(method, make_classifier):
     classifier = make_classifier(warm_start=method == "warm start")

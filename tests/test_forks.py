@@ -108,3 +108,50 @@ def test_a_process_forked_from_one_that_has_loaded_a_model_computes_with_one_thr
         check=False,
     )
     assert done.stdout.splitlines() == ["1 2"] * 4, done.stderr
+
+
+BUSY = """
+import os, signal, sys, threading
+from skbert import BertClassifier
+
+sys.setswitchinterval(1e-5)
+loaded = BertClassifier.load(sys.argv[1])
+texts = ["good film", "bad film", "a story"]
+expected = loaded.predict_proba(texts)
+
+
+def predict():
+    while True:
+        loaded.predict_proba(texts)
+
+
+for _ in range(3):
+    threading.Thread(target=predict, daemon=True).start()
+for _ in range(int(sys.argv[2])):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if (loaded.predict_proba(texts) == expected).all() else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.stress
+def test_workers_that_are_forked_while_threads_predict(
+    make_classifier, reviews, tmp_path, full_count, figure
+):
+    """Python 3.11 has a lock in each `functools.cached_property`, too."""
+    make_classifier(device="cpu", precision="float32").fit(*map(list, reviews)).save(tmp_path / "model")
+    count = full_count(15, 300)
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY, tmp_path / "model", str(count)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
+        timeout=1200,
+        check=False,
+    )
+    codes = done.stdout.split()
+    figure("forked while three threads predict", count, f"{count - codes.count('0')} hung or other results")
+    assert codes == ["0"] * count, done.stderr

@@ -554,6 +554,19 @@ def test_a_folder_that_is_half_replaced_is_none(make_classifier, reviews, tmp_pa
     assert not list(tmp_path.glob(".skbert-*"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other limits")
+def test_a_folder_that_cannot_be_written_to_is_named(make_classifier, reviews, tmp_path):
+    """And not the folder that is made in it for a while, whose name here is too long for the system."""
+    classifier = fit(make_classifier, reviews, pooling="cls")
+    folder = tmp_path
+    while len(os.fspath(folder)) < 4_060:
+        folder /= "x" * min(200, 4_070 - len(os.fspath(folder)))
+    folder.mkdir(parents=True)
+    with pytest.raises(OSError, match=r"to write a folder there\): '.*x'$"):
+        classifier.save_pretrained(folder)
+    assert list(folder.iterdir()) == []
+
+
 def test_a_refusal_that_may_pass_leaves_no_folder_half_replaced(
     make_classifier, reviews, tmp_path, monkeypatch
 ):

@@ -22,6 +22,7 @@ from skbert.data.labels import (
     encode_labels,
     known_labels,
 )
+from skbert.data.weights import check_weights
 
 KINDS = {
     "str": ["b", "a", "c", "a"],
@@ -202,7 +203,24 @@ def test_columns_of_a_dataframe_name_the_labels():
         known_labels(["card", "hello"], y)
 
 
-@pytest.mark.parametrize("columns", [[0, 1, 2], ["a", "b", 2], pd.date_range("2026", periods=3)])
+def test_whole_numbers_name_the_labels_too():
+    """As those of `pd.get_dummies` for numbers of tags."""
+    y = pd.DataFrame(INDICATOR, columns=[3, 1, 2])
+    labels = encode_labels(y, 4)
+    assert labels.classes.tolist() == [3, 1, 2]
+    weights = check_weights(labels, None, {1: 5})[1]
+    assert weights.tolist() == [1, 5, 1]
+    for other in (y[[1, 2, 3]], y.set_axis([0, 1, 3], axis=1)):
+        with pytest.raises(InputError, match=r"those of the fit are \[3, 1, 2\]"):
+            encode_known_labels(other, 4, labels)
+    # A table from a file has str.
+    assert encode_known_labels(y.set_axis(["3", "1", "2"], axis=1), 4, labels).classes.tolist() == [3, 1, 2]
+    assert encode_known_labels(INDICATOR, 4, labels).classes.tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "columns", [[0, 1, 2], [True, False, 2], [0.5, 1.5, 2.5], ["a", "b", 2], pd.date_range("2026", periods=3)]
+)
 def test_columns_without_names_are_numbered(columns):
     y = pd.DataFrame(INDICATOR, columns=columns)
     assert encode_labels(y, 4).classes.tolist() == [0, 1, 2]

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers
 from checkpoints import (
     FAMILIES,
     as_sentence_transformer,
@@ -261,6 +262,30 @@ def test_set_dropout_reaches_every_dropout(family, tiny_checkpoints):
     set_dropout(model, 0.5, torch.Generator().manual_seed(0))
     assert not torch.equal(model(batch), reference)
     assert not any(type(m) is torch.nn.Dropout for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [
+        ("Longformer", {"attention_window": 8}),
+        ("Esm", {"pad_token_id": 1, "mask_token_id": 4}),
+        ("BioGpt", {}),
+    ],
+)
+def test_set_dropout_reaches_probabilities_that_modules_keep(family, sizes, tiny_bert, tmp_path):
+    shutil.copytree(tiny_bert, tmp_path, dirs_exist_ok=True)
+    common = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    rates = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "activation_dropout": 0.3}
+    vocabulary = {"vocab_size": 384, "max_position_embeddings": 128}
+    config = getattr(transformers, f"{family}Config")(**vocabulary, **common, **rates, **sizes)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    model, tokenizer = build(tmp_path, pooling="mean")
+    batch = collate(encode(tokenizer, PAIRS, 64), np.arange(len(PAIRS)))
+    set_dropout(model, 0.0, torch.Generator().manual_seed(0))
+    reference = model(batch)
+    assert torch.equal(model.train()(batch), reference)
+    set_dropout(model, 0.5, torch.Generator().manual_seed(0))
+    assert not torch.equal(model(batch), reference)
 
 
 def test_dropout_repeats_with_its_generator_and_leaves_the_global_one(tiny_bert):

@@ -739,6 +739,13 @@ def run(code, *arguments):
     return result.stdout
 
 
+def test_a_python_without_docstrings_is_named_and_not_the_file(file):
+    code = f"from skbert import BertClassifier; BertClassifier.load({str(file)!r})"
+    command = [sys.executable, "-OO", "-W", "ignore", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.stderr.splitlines()[-1].startswith("ImportError: transformers reads docstrings")
+
+
 @pytest.mark.parametrize("method", ["load", "from_pretrained"])
 def test_a_fresh_process_without_sockets(method, fitted, file, tmp_path):
     """No connection, no pickle, no process is even tried, and nothing is said on stderr."""

@@ -173,6 +173,18 @@ def test_classes_start_at_what_they_weigh(tiny_bert):
     np.testing.assert_allclose(model.head.bias.numpy(), np.log(class_weights), rtol=1e-6)
 
 
+def test_classes_without_a_row_start_as_far_below_as_they_weigh_less(tiny_bert):
+    embeddings, codes, weights = make_data(3)
+    model = make_model(tiny_bert, 5)
+    class_weights = np.array([1.0, 1.0, 1.0, 1e-9, 1.0])
+    start_biases(model, codes, weights, class_weights)
+    start_from_probe(model, embeddings, codes, weights)
+    biases = model.head.bias.detach().numpy()
+    assert biases[4] == pytest.approx(biases[:3].min() - 1)
+    assert biases[3] == pytest.approx(biases[4] + np.log(1e-9))
+    assert not model.head.weight[3:].any()
+
+
 def test_ones_that_weigh_nothing(tiny_bert):
     embeddings, indicator, weights = make_indicator()
     model = make_model(tiny_bert, 3)

@@ -272,6 +272,34 @@ def test_columns_in_another_order_are_refused(make, stars, tmp_path):
     assert regressor.score(texts, table) == r2_score(table, regressor.predict(texts))
     assert regressor.partial_fit(texts, table.to_numpy()).target_names_.tolist() == ["stars", "words"]
     assert make().fit(texts, y).target_names_ is None
+    years = table.set_axis([2024, 2025], axis=1)
+    numbered = make().fit(texts, years)
+    assert numbered.target_names_.tolist() == [2024, 2025]
+    with pytest.raises(InputError, match=r"those of the fit are \[2024, 2025\]"):
+        numbered.score(texts, years[[2025, 2024]])
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (np.ma.array(np.ones(24), mask=[True] + [False] * 23), "y contains NaN .* at row 0"),
+        (["4.5"] * 24, "y has '4.5' "),
+        (np.ones(24).astype("m8[D]"), "y has '1 days' "),
+    ],
+)
+def test_score_refuses_what_fit_refuses(make, stars, y, said):
+    texts, numbers = stars
+    regressor = make(epochs=1).fit(texts, numbers)
+    with pytest.raises(InputError, match=said):
+        regressor.fit(texts, y)
+    with pytest.raises(InputError, match=said):
+        regressor.score(texts, y)
+    hidden = np.ma.array(np.ones(24), mask=[True] + [False] * 23)
+    with pytest.raises(InputError, match="sample_weight is masked at row 0"):
+        regressor.score(texts, numbers, hidden)
+    weights = np.arange(24.0)  # one is zero
+    expected = r2_score(numbers, regressor.predict(texts), sample_weight=weights)
+    assert regressor.score(texts, numbers, weights) == expected
 
 
 def test_the_first_call_of_partial_fit_fixes_the_scale(make, stars):

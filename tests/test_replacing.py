@@ -105,6 +105,12 @@ def test_only_files_are_replaced(tmp_path, kind):
     assert not (tmp_path / "there").is_file()
 
 
+def test_a_name_that_ends_as_a_folders_is_refused(tmp_path):
+    with pytest.raises(PersistenceError, match=r"models/' names a folder\. Give the name of a file"):
+        replace_file(f"{tmp_path}/models/", lambda file: file.write(b"content"))
+    assert not (tmp_path / "models").exists()
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.file'$"):  # and not the temporary file's name
         replace_file(tmp_path / "nowhere" / "file", lambda file: None)

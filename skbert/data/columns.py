@@ -37,11 +37,15 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
 
 
 def _as_table(X: Any) -> Any:
-    """Arrow's batch of rows as a table: of a batch scikit-learn reads no names."""
+    """What scikit-learn reads the names of X off: a table, where X is a batch of Arrow's or one of Dask's."""
     pyarrow = sys.modules.get("pyarrow")
-    if pyarrow is None or not isinstance(X, pyarrow.RecordBatch):
-        return X
-    return pyarrow.Table.from_batches([X])
+    if pyarrow is not None and isinstance(X, pyarrow.RecordBatch):
+        return pyarrow.Table.from_batches([X])
+    if hasattr(X, "iloc") and hasattr(X, "columns"):
+        import pandas as pd
+
+        return X if isinstance(X, pd.DataFrame) else pd.DataFrame(columns=list(X.columns))
+    return X
 
 
 def check_same_names(X_val: Any, names: dict[str, np.ndarray]) -> None:

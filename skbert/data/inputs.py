@@ -132,6 +132,8 @@ def _columns(X: Any, name: str) -> list[list[Any]]:
         )
     if isinstance(X, dict | set | frozenset):
         raise InputTypeError(f"{name} is a {type(X).__name__}, which has no order of rows. {_EXPECTED}.")
+    if type(getattr(X, "dtype", None)).__name__ == "Struct":  # numpy would see columns without names
+        raise InputTypeError(f"{name} is a Series of structs. {_EXPECTED}; pass {name}.struct.unnest().")
     if hasattr(X, "toarray"):
         raise InputTypeError(f"{name} is a sparse {type(X).__name__} of numbers. {_EXPECTED}.")
     if isinstance(X, np.ma.MaskedArray):

@@ -48,7 +48,8 @@ class Labels:
     @property
     def names(self) -> np.ndarray | None:
         """Names of the label columns, if they have some."""
-        return self.classes if self.codes.ndim == 2 and self.classes.dtype.kind != "i" else None
+        are_numbers = self.classes.tolist() == list(range(len(self.classes)))
+        return self.classes if self.codes.ndim == 2 and not are_numbers else None
 
     @property
     def targets(self) -> np.ndarray:

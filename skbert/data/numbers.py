@@ -146,8 +146,11 @@ def _moments(columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
     return np.where(same, columns[0], means * peaks), np.where(same, 1.0, scales)
 
 
-def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
-    """The numbers in y, (n_samples,) or (n_samples, n_outputs) float64, or what is wrong with them."""
+def number_values(y: Any, n_texts: int | None, name: str) -> np.ndarray:
+    """The numbers in y, (n_samples,) or (n_samples, n_outputs) float64, or what is wrong with them.
+
+    `n_texts` is None where somebody else compares the lengths.
+    """
     if y is None or isinstance(y, str | bytes):
         raise InputError(
             f"BertRegressor requires y to be passed, but the target {name} is {y!r}. Pass one number per "
@@ -169,7 +172,7 @@ def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
         raise InputError(
             f"{name} has the shape {values.shape}. Expected one number per text, or rows of them."
         )
-    if len(values) != n_texts:
+    if n_texts is not None and len(values) != n_texts:
         raise InputError(
             f"Found input variables with inconsistent numbers of samples: [{n_texts}, {len(values)}] (texts, "
             f"numbers in {name})."
@@ -180,7 +183,7 @@ def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         numbers = values.astype(np.float64)
     if not np.isfinite(numbers).all():
-        row = int(np.flatnonzero(~np.isfinite(numbers).reshape(n_texts, -1).all(axis=1))[0])
+        row = int(np.flatnonzero(~np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1))[0])
         raise InputError(f"Input {name} contains infinity at row {row}. Numbers must be finite.")
     return numbers
 

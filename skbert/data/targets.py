@@ -6,6 +6,7 @@ import warnings
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,8 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
         )
     y = _with_a_dtype(y)
     _check_finite(np.asarray(y), name)
-    if hasattr(y, "iloc") and type_of_target(np.asarray(y.iloc[:1])) == "unknown":
-        y = y.astype(object).to_numpy()
+    if hasattr(y, "iloc") and type_of_target(np.asarray(y)[:1]) == "unknown":
+        y = np.asarray(y.astype(object))
     column = _as_column(y, name)
     if column is not None and all(type(label) is str for label in column.tolist()):
         return column  # without asking whether many different ones are numbers to regress on
@@ -98,18 +99,26 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
 
 
 def names_of_columns(y: Any) -> np.ndarray | None:
-    """What a DataFrame calls the columns of an indicator matrix, if it has another str for each."""
+    """What a DataFrame calls its columns, if it has another str, or another whole number, for each.
+
+    Numbers from 0 in their order are no names: a DataFrame has them where nobody has given any.
+    """
     # Arrow's tables have names where those of others have columns.
     names = list(getattr(y, "column_names", getattr(y, "columns", ())))
-    if not names or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+    if len(set(names)) < len(names) or names == list(range(len(names))):
         return None
-    return label_values([str(name) for name in names])
+    if all(isinstance(name, str) for name in names):
+        return label_values([str(name) for name in names])
+    if all(isinstance(name, Integral) and not isinstance(name, bool) for name in names):
+        return label_values([int(name) for name in names])
+    return None
 
 
 def check_same_columns(y: Any, known: np.ndarray | None, name: str = "y") -> None:
     """Refuse a table whose columns are called otherwise, or stand in another order, than they are known."""
     names = names_of_columns(y)
-    if names is not None and known is not None and names.tolist() != known.tolist():
+    # As str: a table from a file has "1" where this one may have 1.
+    if names is not None and known is not None and [*map(str, names.tolist())] != [*map(str, known.tolist())]:
         raise InputError(
             f"{name} has the columns {names.tolist()[:10]}, but those of the fit are {known.tolist()[:10]}. "
             "Pass the same columns in the same order."

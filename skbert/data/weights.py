@@ -17,6 +17,8 @@ from skbert.data.labels import Labels, codes_in
 from skbert.data.targets import as_input_error
 from skbert.exceptions import InputError
 
+_NEXT_TO_NOTHING = 1e-9  # of the heaviest class
+
 
 def check_weights(
     labels: Labels, sample_weight: Any, class_weight: Any, min_classes: int = 2
@@ -54,7 +56,9 @@ def check_weights(
                 f"{labels.classes[kept].tolist()} have rows of a weight above zero. Give weight to at least "
                 "two classes."
             )
-    of_classes = np.where(of_classes > 0, of_classes, 1.0)
+    # A class that weighs nothing is one that next to no text has; of a label's ones no row is left to say so.
+    least = 1.0 if labels.codes.ndim == 2 else _NEXT_TO_NOTHING * of_classes.max()
+    of_classes = np.where(of_classes > 0, of_classes, least)
     _check_total(of_rows.sum())
     _check_total(combine(of_rows, of_classes, labels.codes).sum())
     return of_rows, of_classes

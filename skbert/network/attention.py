@@ -14,12 +14,12 @@ transformers' own padded run (tests/test_model.py).
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from skbert.forks import lazy
 from skbert.network.attention_layout import Layout, make_layout
 from skbert.network.dropout import dropout as dropout_of
 from skbert.network.filler import fill
@@ -59,24 +59,24 @@ class Packing:
 
     # What not every device and pooling needs is made when it is asked for first.
 
-    @cached_property
+    @lazy
     def bounds(self) -> torch.Tensor:
         """Where each text begins, and last the number of tokens: (n_texts + 1,), int32."""
         return F.pad(self.lengths.cumsum(0), (1, 0)).to(torch.int32)
 
-    @cached_property
+    @lazy
     def firsts(self) -> torch.Tensor:
         """Where each text begins, (n_texts,) int64."""
         return self.lengths.cumsum(0) - self.lengths
 
-    @cached_property
+    @lazy
     def slots(self) -> torch.Tensor:
         """Place of each token in the flat padded layout, (n_tokens,) int64."""
         numbers = torch.arange(self.n_texts, device=self.lengths.device)
         texts = torch.repeat_interleave(numbers, self.lengths, output_size=len(self.positions))
         return texts * self.max_length + self.positions
 
-    @cached_property
+    @lazy
     def mask(self) -> torch.Tensor:
         """True on tokens, False in the gaps: (n_texts, max_length)."""
         columns = torch.arange(self.max_length, device=self.lengths.device)

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+
+from skbert.forks import lazy
 
 _WASTE = 30_000  # scores that a group may waste before another group is cheaper
 _VECTOR = 64  # bytes
@@ -63,7 +64,7 @@ class Group:
         """With those that are masked."""
         return self.n_matrices * self.n_queries * self.n_keys
 
-    @cached_property
+    @lazy
     def whole(self) -> Block:
         """All scores in one block."""
         return self._texts(slice(0, len(self.lengths)))

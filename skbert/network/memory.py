@@ -22,7 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
 from skbert.exceptions import InsufficientMemoryError, raise_if_of_a_handler
-from skbert.network.model import SequenceClassifier, encoder_layers
+from skbert.network.layers import encoder_layers
+from skbert.network.model import SequenceClassifier
 from skbert.runtime import DrawsFrom
 
 T = TypeVar("T")

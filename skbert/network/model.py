@@ -19,12 +19,12 @@ import torch
 from torch import nn
 
 from skbert.data.batching import Batch
-from skbert.exceptions import InputError
 from skbert.network import filler
 from skbert.network.attention import Packing
 from skbert.network.dropout import Dropout
 from skbert.network.first_tokens import narrow_last_layer, widen_last_layer
 from skbert.network.head import BarePooler, HiddenLayer
+from skbert.network.layers import encoder_layers
 from skbert.network.pooling import POOLS, Pooling
 from skbert.runtime import DrawsFrom
 from skbert.scopes import trainable
@@ -263,37 +263,18 @@ def set_dropout(model: SequenceClassifier, p: float | None, generator: torch.Gen
                 setattr(module, name, Dropout(child.p))
             elif isinstance(child, nn.Identity) and name.endswith("drop"):
                 setattr(module, name, Dropout(0.0))  # ModernBERT leaves a dropout of zero out
-        if p is not None and isinstance(getattr(module, "attention_dropout", None), float):
-            vars(module)["attention_dropout"] = p  # ModernBERT's attention reads it from here
+        for name in [] if p is None else _probabilities(module):
+            vars(module)[name] = p
     for module in model.modules():
         if isinstance(module, Dropout):
             module.p = module.p if p is None else p
             module.generator = generator
 
 
-def encoder_layers(encoder: Any) -> nn.ModuleList:
-    """The transformer layers of an encoder, lowest first."""
-    for module in encoder.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == encoder.config.num_hidden_layers:
-            return module
-    raise InputError(
-        f"{type(encoder).__name__} has no list of its layers (ALBERT's are one, run again and again), as a "
-        "number of layers for freeze, freeze='gradual', layer_decay below 1 and gradient_checkpointing need "
-        "it. Leave these at their defaults; freeze may be 'embeddings' or 'encoder'."
-    )
-
-
-def embedding_parts(encoder: Any) -> list[nn.Module]:
-    """What comes before the layers: the embeddings, and what some families have besides.
-
-    ELECTRA, ALBERT and RemBERT project them; MPNet and DeBERTa embed distances, which go into every layer,
-    and DeBERTa may have a convolution beside the lowest one.
-    """
-    beside = getattr(encoder, "encoder", None)
-    names = ["embedding_hidden_mapping_in", "relative_attention_bias"]
-    if hasattr(beside, "rel_embeddings"):
-        names += ["rel_embeddings", "LayerNorm", "conv"]
-    embeddings = getattr(encoder, "embeddings", None)
-    parts = [encoder.get_input_embeddings() if embeddings is None else embeddings]
-    parts += [getattr(encoder, "embeddings_project", None), *(getattr(beside, name, None) for name in names)]
-    return [part for part in parts if part is not None]
+def _probabilities(module: nn.Module) -> list[str]:
+    """Names of the probabilities of dropout that a module keeps itself, as ModernBERT's attention does."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if ("dropout" in name or "pdrop" in name) and type(value) in (int, float)
+    ]

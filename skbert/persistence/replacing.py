@@ -36,6 +36,8 @@ def replace_file(
     """
     if not os.fspath(path):  # which would be the working directory
         raise PersistenceError(f"{os.fspath(path)!r} names no file. Give the name of a file.")
+    if os.fsdecode(path).endswith(("/", os.sep)):
+        raise PersistenceError(f"{os.fspath(path)!r} names a folder. Give the name of a file.")
     target = Path(os.path.realpath(expanded(path, PersistenceError)))
     if target.exists() and not target.is_file():
         raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")

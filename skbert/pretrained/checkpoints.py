@@ -25,7 +25,7 @@ from skbert.network.model import Architecture, twin
 from skbert.network.pooling import Pooling
 from skbert.pretrained.hub import FILES, POOLING, VOCABULARIES
 from skbert.pretrained.library import quiet
-from skbert.pretrained.reading import naming, read_model, refuse_other_weights
+from skbert.pretrained.reading import naming, read_model, refuse_other_weights, settle
 from skbert.pretrained.sources import locate
 from skbert.pretrained.traits import (
     architecture_of,
@@ -158,8 +158,11 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
     ids = torch.zeros(1, 4, dtype=torch.long, device="cpu")
     trouble, cause = "no table of embeddings, or states of another shape", None
     try:
-        with quiet(), torch.no_grad():  # on a copy: short texts turn BigBird's attention into another
-            output = twin(encoder, shared=True)(input_ids=ids, attention_mask=torch.ones_like(ids))
+        probe = twin(encoder, shared=True)
+        if getattr(probe, "pooler", None) is not None:
+            probe.pooler = None  # as the classifier takes it away; some families call it all the same
+        with quiet(), torch.no_grad():
+            output = probe(input_ids=ids, attention_mask=torch.ones_like(ids))
         has_table = isinstance(encoder.get_input_embeddings(), torch.nn.Embedding)
         if has_table and output.last_hidden_state.shape == (1, 4, encoder.config.hidden_size):
             return
@@ -219,6 +222,8 @@ def build_encoder(config: dict[str, Any], packed: bool) -> Any:
     settings = dict(config)
     family = settings.pop("model_type")
     with quiet() as transformers, DrawsNothing():
-        encoder = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(family, **settings))
+        config_of_family = transformers.AutoConfig.for_model(family, **settings)
+        settle(config_of_family)
+        encoder = transformers.AutoModel.from_config(config_of_family)
     encoder.config._attn_implementation = _attention_of(packed)
     return encoder

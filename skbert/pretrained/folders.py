@@ -26,6 +26,7 @@ from skbert.persistence.replacing import patiently
 from skbert.pretrained.library import quiet
 
 ADAPTER = "adapter_config.json"  # transformers puts the adapter that it describes into the model
+_TEMPORARY = ".skbert-"  # how its name begins
 _CONFIG = "config.json"  # without which a folder is no checkpoint
 _WEIGHTS = "model*.safetensors*"  # in one file, or in several with an index
 _SETTINGS = ("modules.json", "config_sentence_transformers.json", "added_tokens.json")
@@ -74,15 +75,20 @@ def write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any] 
         if made:
             with contextlib.suppress(OSError):  # something is in it
                 folder.rmdir()
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        if isinstance(error, OSError) and error.errno is not None and _names_nothing(error):
             message = f"{error.strerror} (to write a folder there)"
             raise OSError(error.errno, message, os.fspath(folder)) from error
         raise
 
 
+def _names_nothing(error: OSError) -> bool:
+    """Whether an error names no file, or only one that the caller does not know."""
+    return error.filename2 is None and (error.filename is None or _TEMPORARY in os.fsdecode(error.filename))
+
+
 def _write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".skbert-{secrets.token_hex(8)}.tmp"
+    temporary = folder / f"{_TEMPORARY}{secrets.token_hex(8)}.tmp"
     try:
         temporary.mkdir(mode=0o700)
         _fill(temporary, model, tokenizer, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,11 @@ def quiet() -> Iterator[Any]:
     All use of it goes through here, its import, too: it imports its parts when they are first asked for, and
     fails if two threads ask.
     """
+    if sys.flags.optimize > 1:
+        raise ImportError(
+            "transformers reads docstrings as it is imported, and python -OO (PYTHONOPTIMIZE=2) leaves them "
+            "out. Start Python with -O at most."
+        )
     with building():
         import transformers
 

@@ -20,6 +20,14 @@ _OF_THE_PROCESS = ("Too many open files", "can't start new thread")  # in whatev
 _POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was not fetched
 
 
+def settle(config: Any) -> None:
+    """Take what computes a text by the call, and not by the text, out of a config of transformers."""
+    config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
+    if getattr(config, "attention_type", None) == "block_sparse":
+        # BigBird leaves it at the first short batch, for good; and for it sets numpy's global seed.
+        config.attention_type = "original_full"
+
+
 def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
     """A model of one of transformers' Auto classes, and its report of missing and unexpected weights."""
     if (folder / ADAPTER).is_file():
@@ -43,7 +51,7 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
         config = config_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         # config.json may name any, even one whose code transformers would get from the hub.
         config._attn_implementation = "eager"
-        config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
+        settle(config)
         model, report = model_class.from_pretrained(
             folder,
             config=config,

@@ -62,10 +62,11 @@ def _head_in_units(estimator: Any) -> nn.Linear:
 
 
 def _label_names(estimator: Any, given: Any) -> list[str]:
+    n_labels = n_outputs_of(vars(estimator))
     if not estimator._learns_numbers:
         classes = estimator.classes_
     elif (classes := getattr(estimator, "target_names_", None)) is None:
-        classes = np.arange(n_outputs_of(vars(estimator)))
+        classes = np.arange(n_labels)
     if isinstance(given, str | bytes | set | frozenset | Mapping):
         raise InputError(
             f"label_names is a {type(given).__name__}. Expected a name for each label, in the order of "
@@ -73,16 +74,14 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
         )
     if given is not None:
         names = [str(name) for name in given]
-    elif estimator.target_type_ not in ("binary", "multiclass") and classes.dtype.kind != "U":
-        names = [f"LABEL_{column}" for column in range(len(classes))]  # as transformers names the nameless
+    elif estimator.target_type_ not in ("binary", "multiclass") and classes.tolist() == [*range(n_labels)]:
+        names = [f"LABEL_{column}" for column in range(n_labels)]  # as transformers names the nameless
     else:
         names = [
             str(label) for label in (classes.astype(str) if classes.dtype.kind == "M" else classes).tolist()
         ]
-    if len(names) != len(classes):
-        raise InputError(
-            f"label_names has {len(names)} names. Expected one for each of {len(classes)} labels."
-        )
+    if len(names) != n_labels:
+        raise InputError(f"label_names has {len(names)} names. Expected one for each of {n_labels} labels.")
     if len(set(names)) < len(names):
         remedy = "Pass label_names." if given is None else "Pass a different name for each."
         raise InputError(f"Labels of transformers are str, and {names[:10]} are not all different. {remedy}")

@@ -14,7 +14,8 @@ from typing import Literal
 from torch import nn
 
 from skbert.exceptions import InputError
-from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
+from skbert.network.layers import embedding_parts, encoder_layers
+from skbert.network.model import SequenceClassifier
 from skbert.training.callbacks import Watcher
 
 Frozen = int | Literal["embeddings", "encoder", "gradual"]

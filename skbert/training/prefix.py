@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from skbert.caching.store import STORE
 from skbert.data.encoding import Encodings
 from skbert.frozen import FrozenLayers, hand_on
-from skbert.network.model import SequenceClassifier, embedding_parts, encoder_layers
+from skbert.network.layers import embedding_parts, encoder_layers
+from skbert.network.model import SequenceClassifier
 
 if TYPE_CHECKING:
     from peft import LoraConfig

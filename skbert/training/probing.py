@@ -119,6 +119,7 @@ def start_from_probe(
     Parameters
     ----------
     model : SequenceClassifier
+        Its head has the biases that `start_biases` gave it.
     embeddings : ndarray of shape (n_samples, hidden_size)
         Pooled vectors of the frozen encoder.
     codes, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
@@ -133,6 +134,10 @@ def start_from_probe(
     if len(np.unique(codes)) < 2:
         return False
     coefficients, intercepts = fit_probe(embeddings, codes, weights, model.head.out_features)
+    if codes.ndim == 1:  # a class without a row is as much rarer than the others as it weighs less
+        without = np.setdiff1d(np.arange(len(intercepts)), codes)
+        given = model.head.bias.detach().double().numpy()
+        intercepts[without] += given[without] - given.max()
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(coefficients))
         model.head.bias.copy_(torch.from_numpy(intercepts))

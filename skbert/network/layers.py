@@ -1,0 +1,72 @@
+"""Where the layers of an encoder are, and what comes before them.
+
+Families of transformers call their parts as they like. What they share is their order: parts are made, and so
+registered, in the order in which they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from skbert.exceptions import InputError
+
+# Made beside the layers or after them, but read by the lowest one: MPNet and DeBERTa embed distances, which
+# go into every layer, and DeBERTa may have a convolution. ALBERT projects its embeddings first.
+_BESIDE = ("relative_attention_bias", "embedding_hidden_mapping_in")
+_BESIDE_DISTANCES = ("rel_embeddings", "LayerNorm", "conv")
+
+
+def encoder_layers(encoder: Any) -> nn.ModuleList:
+    """The transformer layers of an encoder, lowest first.
+
+    Raises
+    ------
+    InputError
+        If there is no list of them.
+    """
+    layers = _list_of_layers(encoder)
+    if layers is None:
+        raise InputError(
+            f"{type(encoder).__name__} has no list of its layers (ALBERT's are one, run again and again; "
+            "those of XLM are in several lists), as a number of layers for freeze, freeze='gradual', "
+            "layer_decay below 1 and gradient_checkpointing need it. Leave these at their defaults; freeze "
+            "may be 'embeddings' or 'encoder'."
+        )
+    return layers
+
+
+def _list_of_layers(encoder: Any) -> nn.ModuleList | None:
+    for module in encoder.modules():
+        lists = [
+            child
+            for child in module.children()
+            if isinstance(child, nn.ModuleList) and len(child) == encoder.config.num_hidden_layers
+        ]
+        if lists:
+            return lists[0] if len(lists) == 1 else None
+    return None
+
+
+def embedding_parts(encoder: Any) -> list[nn.Module]:
+    """What comes before the layers: embeddings, their projections and norms, and what layers read besides."""
+    layers = _list_of_layers(encoder)
+    embeddings = getattr(encoder, "embeddings", None)
+    parts = [encoder.get_input_embeddings() if embeddings is None else embeddings]
+    parts += [] if layers is None else _before(layers, encoder)
+    beside = getattr(encoder, "encoder", None)
+    names = (*_BESIDE, *(_BESIDE_DISTANCES if hasattr(beside, "rel_embeddings") else ()))
+    parts += [part for name in names if (part := getattr(beside, name, None)) is not None]
+    return list(dict.fromkeys(parts))
+
+
+def _before(layers: nn.ModuleList, module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if child is layers:
+            return
+        if any(part is layers for part in child.modules()):
+            yield from _before(layers, child)
+            return
+        yield child
