@@ -5,6 +5,7 @@ Usage: ``python benchmarks/ablation.py --data DIR``. About six minutes on two qu
 1. A technique is switched off by putting the plain form of one step in its place, or by a parameter.
 2. With and without it run in turn (A B A B), after a warm-up, in one process and on the same texts; what is
    said is the median of the ratios of the pairs. Results go to a JSON file; ``--table`` prints it.
+3. What matters only beside another thread has one: it has fitted, and waits until the clock has stopped.
 
 Techniques overlap: their ratios must not be multiplied.
 """
@@ -14,10 +15,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ class Technique:
     parameters: dict[str, Any] = field(default_factory=dict)  # of the classifier, with and without
     without: dict[str, Any] = field(default_factory=dict)  # parameters that switch it off
     keeps: bool = False  # whether fits may find what earlier ones have kept; without it they never do
+    beside: bool = False  # another thread that has computed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,18 +108,44 @@ def measure(technique: Technique, work: Workload, rounds: int) -> dict[str, list
     """Seconds with and without the technique, in turn."""
     timer = fit_seconds if technique.work == "fit" else predict_seconds()
 
+    beside = idle_thread if technique.beside else nullcontext
+
     def on(_: int) -> float:
-        return timer(work, technique.parameters, technique.keeps)
+        with beside():
+            return timer(work, technique.parameters, technique.keeps)
 
     def off(_: int) -> float:
         with ExitStack() as stack:
             for patch in technique.patches():
                 stack.enter_context(mock.patch.object(*patch))
+            stack.enter_context(beside())
             return timer(work, technique.parameters | technique.without, False)
 
     for system in (on, off):
         system(0)
     return alternate({"with": on, "without": off}, rounds, lambda _: None)
+
+
+@contextmanager
+def idle_thread() -> Iterator[None]:
+    """Have another thread, as a server has, which computes first and then does nothing."""
+    import skbert
+
+    has_fitted, is_over = threading.Event(), threading.Event()
+
+    def fit_and_wait() -> None:
+        skbert.BertClassifier(epochs=1, random_state=0).fit(["a warm film", "a dull film"] * 8, [0, 1] * 8)
+        has_fitted.set()
+        is_over.wait()
+
+    thread = threading.Thread(target=fit_and_wait)
+    thread.start()
+    has_fitted.wait()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def fit_seconds(work: Workload, parameters: dict[str, Any], keeps: bool) -> float:
@@ -240,6 +269,12 @@ def _quantized_each_time() -> list[Patch]:
     return [(LastInput, "quantized", lambda self, x, offset: quantized_rows(x.flatten(0, -2), offset))]
 
 
+def _threads_kept() -> list[Patch]:
+    from skbert import openmp
+
+    return [(openmp, "_give_back", lambda: None)]
+
+
 TECHNIQUES = {
     "packed batches": Technique("fit", _padded),
     "attention in groups of like length": Technique("fit", _one_group),
@@ -252,6 +287,10 @@ TECHNIQUES = {
     "attention in runs of equal length": Technique("predict", _no_runs),
     "first tokens when predicting": Technique("predict", _all_tokens, {"pooling": "cls"}),
     "8-bit integers": Technique("predict", parameters={"precision": "int8"}, without={"precision": "auto"}),
+    "threads given back, beside an idle thread": Technique("fit", _threads_kept, beside=True),
+    "threads given back, int8, beside an idle thread": Technique(
+        "predict", _threads_kept, {"precision": "int8"}, beside=True
+    ),
     "one quantization for three layers": Technique("predict", _quantized_each_time, {"precision": "int8"}),
 }
 

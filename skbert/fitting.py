@@ -25,6 +25,7 @@ from skbert.data.inputs import Texts
 from skbert.data.outputs import make_loss
 from skbert.frozen import FrozenLayers
 from skbert.network.model import SequenceClassifier
+from skbert.openmp import threads_given_back
 from skbert.preparing import encode_data
 from skbert.pretrained.traits import check_max_length
 from skbert.recipe import checked_lora, choose_trained, own_watchers, resolve_settings
@@ -78,6 +79,7 @@ Finish = Callable[[TrainingResult], FittedModel]
 
 
 @freed_memory_kept()
+@threads_given_back()
 @own_settings()
 def fit_texts(
     data: FitData,

@@ -90,6 +90,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         from skbert import frozen
         from skbert.caching.cache import LOOK_UPS
         from skbert.data import chunks
+        from skbert.openmp import threads_given_back
         from skbert.progress import Progress
         from skbert.runtime import resolve_runtime
 
@@ -108,7 +109,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             encoded = chunks.encode_in_chunks(
                 self.tokenizer_, texts, self.max_length_, self.long_text_, LOOK_UPS
             )
-            with closing(encoded) as parts:
+            with threads_given_back(), closing(encoded) as parts:
                 return chunks.results_of_rows(parts, len(texts), run)
 
     def __sklearn_tags__(self) -> Any:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skbert import forks, workers
 from skbert.exceptions import InputError, raise_if_of_a_handler
+from skbert.openmp import threads_given_back
 from skbert.scopes import TorchFunctions, keeping, own_settings, scope, trainable
 
 _DTYPES = {
@@ -249,7 +250,14 @@ def building(generator: torch.Generator | None = None) -> Iterator[None]:
     """
     workers.settle()
     source = generator if generator is not None else torch.Generator().manual_seed(0)
-    with _one_builder, keeping(TorchFunctions()), trainable(), own_settings(), DrawsFrom(source):
+    with (
+        _one_builder,
+        threads_given_back(),
+        keeping(TorchFunctions()),
+        trainable(),
+        own_settings(),
+        DrawsFrom(source),
+    ):
         yield
 
 

@@ -84,6 +84,7 @@ NEVER = {
         "skbert.training.loop",
     },
     "persistence.fit_file": {"torch", "sklearn", "pickle", "joblib"},
+    "openmp": {"sklearn", "numpy", "skbert.network", "skbert.training"},
     "paths": {"torch", "sklearn", "numpy"},
     "persistence.replacing": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.tensorfile": {"torch", "sklearn", "pickle", "joblib"},

@@ -1,0 +1,74 @@
+"""Threads that a call leaves to OpenMP: none, where another thread would wait for them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="is about GNU's OpenMP")
+
+SCRIPT = """
+import os, sys, threading, warnings
+warnings.simplefilter("ignore")
+import torch
+from skbert import BertClassifier, openmp
+
+assert openmp._pause_function() is not None
+torch.set_num_threads(3)
+many = torch.ones(1_000_000)
+
+
+def n_threads():
+    return len(os.listdir("/proc/self/task"))
+
+
+def added_by(call):
+    before = n_threads()
+    call()
+    return n_threads() - before
+
+
+texts, labels = ["good film " * 20, "bad film " * 20] * 40, ["pos", "neg"] * 40
+made = BertClassifier(sys.argv[1], max_length=64, epochs=1, device="cpu", precision="float32")
+loaded = BertClassifier.load(sys.argv[2])
+
+
+def calls():
+    print("torch", added_by(lambda: many.add_(1)))
+    for call in (
+        lambda: made.fit(texts, labels),
+        lambda: loaded.predict_proba(texts),
+        lambda: loaded.predict_proba(texts[:1]),
+        lambda: BertClassifier.load(sys.argv[2]),
+    ):
+        many.add_(1)
+        print(added_by(call), torch.get_num_threads())
+
+
+made.fit(texts, labels)  # whatever else is made once
+loaded.predict_proba(texts)
+thread = threading.Thread(target=calls)
+thread.start()
+thread.join()
+
+# Alone, a short call keeps its threads for the next one, and a long one does not.
+for seconds in (60.0, 0.0):
+    openmp._SHORT = seconds
+    with openmp.threads_given_back():
+        many.add_(1)
+    print(added_by(lambda: many.add_(1)))
+"""
+
+
+def test_no_threads_are_left_beside_another_thread(make_classifier, reviews, tmp_path, tiny_bert):
+    make_classifier().fit(*map(list, reviews)).save(tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tiny_bert, tmp_path / "model"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["torch 2", *["-2 3"] * 4, "0", "2"], done.stderr
