@@ -1,6 +1,6 @@
 """What each technique brings: the time of a fit or a prediction without it over the time with it.
 
-Usage: ``python benchmarks/ablation.py --data DIR``. About six minutes on two quiet cores.
+Usage: ``python benchmarks/ablation.py --data DIR``. About four minutes on two quiet cores.
 
 1. A technique is switched off by putting the plain form of one step in its place, or by a parameter.
 2. With and without it run in turn (A B A B), after a warm-up, in one process and on the same texts; what is
@@ -192,10 +192,10 @@ def table(cells: dict[str, Any]) -> list[str]:
 
 
 def _padded() -> list[Patch]:
-    from skbert.pretrained import checkpoints
+    from skbert.pretrained import checkpoints, traits
 
     return [
-        (checkpoints, "_PACKED_FAMILIES", frozenset()),
+        (traits, "_PACKED_FAMILIES", frozenset()),
         (checkpoints, "_attention_of", lambda packed: "sdpa"),
         (checkpoints, "_loaded", _loaded_padded),
     ]
@@ -287,8 +287,8 @@ TECHNIQUES = {
     "attention in runs of equal length": Technique("predict", _no_runs),
     "first tokens when predicting": Technique("predict", _all_tokens, {"pooling": "cls"}),
     "8-bit integers": Technique("predict", parameters={"precision": "int8"}, without={"precision": "auto"}),
-    "threads given back, beside an idle thread": Technique("fit", _threads_kept, beside=True),
-    "threads given back, int8, beside an idle thread": Technique(
+    "threads given back beside an idle thread": Technique("fit", _threads_kept, beside=True),
+    "threads given back beside an idle thread (int8)": Technique(
         "predict", _threads_kept, {"precision": "int8"}, beside=True
     ),
     "one quantization for three layers": Technique("predict", _quantized_each_time, {"precision": "int8"}),

@@ -372,3 +372,13 @@ def test_shapes_that_are_no_labels(shape):
 def test_labels_in_arrays_without_dimensions():
     y = [np.array("a"), np.array("b"), np.array("a")]
     assert encode_labels(y, 3).codes.tolist() == [0, 1, 0]
+
+
+def test_tables_of_dask():
+    frames = pytest.importorskip("dask.dataframe")
+    table = pd.DataFrame(INDICATOR, columns=["refund", "card", "hello"])
+    labels = encode_labels(frames.from_pandas(table, npartitions=2), 4)
+    assert labels.classes.tolist() == ["refund", "card", "hello"]
+    assert labels.codes.tolist() == INDICATOR.tolist()
+    column = frames.from_pandas(pd.Series(["a", "b", "a", "b"]), npartitions=2)
+    assert encode_labels(column, 4).codes.tolist() == [0, 1, 0, 1]
