@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from skbert.forks import renew
 from skbert.scopes import scope
 
 _SOFT = 1  # omp_pause_soft of omp.h
@@ -39,8 +40,12 @@ def threads_given_back() -> Iterator[None]:
 
 
 def _give_back() -> None:
-    """End the pool of the thread that calls this, if it has one."""
-    pause = _pause_function()
+    """End the pool of the thread that calls this, if it has one.
+
+    In a forked process the pool of the thread that has forked is one of threads that are not there, and whose
+    end would be waited for.
+    """
+    pause = None if _is_forked else _pause_function()
     if pause is not None:
         pause(_SOFT)
 
@@ -54,3 +59,7 @@ def _pause_function() -> Any:
     if hasattr(library, "__kmpc_fork_call"):  # LLVM's or Intel's, whose threads do not count each other
         return None
     return getattr(library, "omp_pause_resource_all", None)
+
+
+_is_forked = False
+renew(globals(), _is_forked=lambda: True)
