@@ -18,6 +18,7 @@ import numpy as np
 
 from skbert.data.inputs import Texts
 from skbert.data.targets import (
+    are_numbered,
     as_input_error,
     check_same_columns,
     class_values,
@@ -48,8 +49,7 @@ class Labels:
     @property
     def names(self) -> np.ndarray | None:
         """Names of the label columns, if they have some."""
-        are_numbers = self.classes.tolist() == list(range(len(self.classes)))
-        return self.classes if self.codes.ndim == 2 and not are_numbers else None
+        return self.classes if self.codes.ndim == 2 and not are_numbered(self.classes.tolist()) else None
 
     @property
     def targets(self) -> np.ndarray:

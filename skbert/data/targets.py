@@ -98,14 +98,16 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     return values
 
 
-def names_of_columns(y: Any) -> np.ndarray | None:
-    """What a DataFrame calls its columns, if it has another str, or another whole number, for each.
+def are_numbered(names: list[Any]) -> bool:
+    """Whether columns are called 0, 1, 2 and so on, as they are where nobody has named them."""
+    return names == list(range(len(names)))
 
-    Numbers from 0 in their order are no names: a DataFrame has them where nobody has given any.
-    """
+
+def names_of_columns(y: Any) -> np.ndarray | None:
+    """What a DataFrame calls its columns, if it has another str, or another whole number, for each."""
     # Arrow's tables have names where those of others have columns.
     names = list(getattr(y, "column_names", getattr(y, "columns", ())))
-    if len(set(names)) < len(names) or names == list(range(len(names))):
+    if len(set(names)) < len(names) or are_numbered(names):
         return None
     if all(isinstance(name, str) for name in names):
         return label_values([str(name) for name in names])

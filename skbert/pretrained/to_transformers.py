@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from skbert.data.targets import are_numbered
 from skbert.exceptions import InputError, PersistenceError
 from skbert.network.model import SequenceClassifier
 from skbert.persistence.fitted import n_outputs_of
@@ -74,7 +75,7 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
         )
     if given is not None:
         names = [str(name) for name in given]
-    elif estimator.target_type_ not in ("binary", "multiclass") and classes.tolist() == [*range(n_labels)]:
+    elif estimator.target_type_ not in ("binary", "multiclass") and are_numbered(classes.tolist()):
         names = [f"LABEL_{column}" for column in range(n_labels)]  # as transformers names the nameless
     else:
         names = [
