@@ -158,10 +158,10 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
     ids = torch.zeros(1, 4, dtype=torch.long, device="cpu")
     trouble, cause = "no table of embeddings, or states of another shape", None
     try:
-        probe = twin(encoder, shared=True)
-        if getattr(probe, "pooler", None) is not None:
-            probe.pooler = None  # as the classifier takes it away; some families call it all the same
         with quiet(), torch.no_grad():
+            probe = twin(encoder, shared=True)
+            if getattr(probe, "pooler", None) is not None:
+                probe.pooler = None  # as the classifier takes it away; some families call it all the same
             output = probe(input_ids=ids, attention_mask=torch.ones_like(ids))
         has_table = isinstance(encoder.get_input_embeddings(), torch.nn.Embedding)
         if has_table and output.last_hidden_state.shape == (1, 4, encoder.config.hidden_size):
