@@ -245,7 +245,7 @@ def _plain_adamw() -> list[Patch]:
 def _all_tokens() -> list[Patch]:
     from skbert.network import model
 
-    return [(model, "narrow_last_layer", lambda layers: False)]
+    return [(model, "restrict_last_layer", lambda layers: False)]
 
 
 def _no_runs() -> list[Patch]:

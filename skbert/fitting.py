@@ -1,4 +1,4 @@
-"""From checked texts and labels to a fine-tuned model: the order of the stages of a fit.
+"""From checked texts and targets to a fine-tuned model: the order of the stages of a fit.
 
 1. See that all ranks were given the same (`identity.py`).
 2. Take the model to start from (`starting.py`), and see whether this fit was interrupted before.
@@ -28,8 +28,9 @@ from skbert.network.model import SequenceClassifier
 from skbert.openmp import threads_given_back
 from skbert.preparing import encode_data
 from skbert.pretrained.traits import check_max_length
+from skbert.randomness import Generators, isolated_cuda
 from skbert.recipe import checked_lora, choose_trained, own_watchers, resolve_settings
-from skbert.runtime import Generators, Runtime, isolated_cuda, resolve_runtime
+from skbert.runtime import Runtime, resolve_runtime
 from skbert.scopes import own_settings
 from skbert.starting import Start, from_checkpoint, start_head
 from skbert.training.callbacks import Watcher, Watchers
@@ -41,12 +42,11 @@ from skbert.training.optimizer import Moments
 from skbert.training.prefix import start_above
 from skbert.training.ranks import Ranks, current
 from skbert.training.resume import FolderKeeper, Keeper
-from skbert.training.validation import Validation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from skbert.persistence.unfinished import Folder, Unfinished
+    from skbert.persistence.unfinished import FitFolder, Unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ def fit_texts(
     start: Start | None,
     watch: Callable[[Finish], Watcher],
     *,
-    going_on: bool = False,
-    folder: Folder | None = None,
+    open_ended: bool = False,
+    folder: FitFolder | None = None,
 ) -> FittedModel:
     """Fine-tune a model on texts.
 
@@ -97,17 +97,17 @@ def fit_texts(
     ----------
     data : FitData
     parameters : mapping
-        The parameters of `BertClassifier`, validated.
+        The parameters of the estimator, validated.
     seed : int
         Of every random stream of the fit.
     start : Start or None
         A fitted model to go on from; None takes the checkpoint.
     watch : callable
         Given `finish` (TrainingResult → FittedModel), returns the Watcher.
-    going_on : bool, default=False
-        For a training that goes on with more data: the learning rate stays up, and the optimizer's state is
-        part of the result.
-    folder : Folder, default=None
+    open_ended : bool, default=False
+        More data will follow (`partial_fit`): the learning rate stays up, and the optimizer's state is part
+        of the result.
+    folder : FitFolder, default=None
         Keeps the state of the fit, and may hold that of the same fit, interrupted.
 
     Returns
@@ -124,11 +124,11 @@ def fit_texts(
     seed = seed if found is None else found.seed
     frozen = FrozenLayers(start.encoder, runtime, open_cache(parameters["memory"]), parameters["verbose"])
     training, validation = encode_data(data, parameters, start, frozen, seed)
-    settings = resolve_settings(parameters, len(training), start, going_on=going_on)
+    settings = resolve_settings(parameters, len(training), start, open_ended=open_ended)
     generators = Generators.from_seed(seed, runtime.device, ranks.rank)
     # Gradients on, whatever the caller has set; a CUDA device's generator as it was, afterwards.
     with torch.inference_mode(False), torch.enable_grad(), isolated_cuda(generators.seed, runtime.device):
-        ranks.compare(lambda: identity.of_start(start))
+        ranks.compare(lambda: identity.describe_start(start))
         model = start.new_model()
         head_init = _start_new_head(start, found, model, training, parameters, frozen, generators)
         choose_trained(model, parameters, lora, generators)
@@ -136,7 +136,8 @@ def fit_texts(
         rows, validation.encodings = start_above(
             model, parameters["freeze"], lora, (training, validation.encodings), frozen, start
         )
-        finish = partial(assemble, start, head_init, settings.learning_rate, training, validation)
+        truncated = float(training.encodings.truncated.mean())
+        finish = partial(assemble, start, head_init, settings.learning_rate, truncated)
         smoothing = parameters.get("label_smoothing", 0.0)
         loss = make_loss(data.target.target_type, smoothing, data.class_weights)
         keeper = _keeper(folder, found, seed, head_init)
@@ -147,9 +148,9 @@ def fit_texts(
             )
             validation.check(model)
             result = trainer.fit()
-        fitted = finish(result, trainer.moments() if going_on else None)
+        fitted = finish(result, trainer.moments() if open_ended else None)
         frozen.note_unchanged(fitted.model, model)
-        if not going_on:
+        if not open_ended:
             warn_of_collapse(fitted.model, result.loss_curve[-1], training, data.target, smoothing, runtime)
     ranks.end()
     return fitted
@@ -161,7 +162,7 @@ def _agree(
     """Hold what the ranks were given against that of rank 0; the parameters of this rank, the seed of all."""
     ranks.compare(
         lambda: (
-            identity.of_given(data, parameters, seed)
+            identity.describe_given(data, parameters, seed)
             | {"the device's type": runtime.device.type, "precision": str(runtime.dtype)}
         )
     )
@@ -188,7 +189,7 @@ def _start_new_head(
     return current().first(how if found is None else found.head_init)
 
 
-def _keeper(folder: Folder | None, found: Unfinished | None, seed: int, head_init: str) -> Keeper:
+def _keeper(folder: FitFolder | None, found: Unfinished | None, seed: int, head_init: str) -> Keeper:
     if folder is None:
         return Keeper()
     return FolderKeeper(partial(folder.write, seed, head_init), None if found is None else found.state)
@@ -198,8 +199,7 @@ def assemble(
     start: Start,
     head_init: str,
     learning_rate: float,
-    training: TrainingData,
-    validation: Validation,
+    truncated_fraction: float,
     result: TrainingResult,
     moments: Moments | None = None,
 ) -> FittedModel:
@@ -211,9 +211,9 @@ def assemble(
         tokenizer=start.tokenizer,
         adapters=result.adapters,
         loss_curve=result.loss_curve,
-        validation_scores=None if validation.encodings is None else result.scores,
+        validation_scores=result.scores or None,
         head_init=head_init,
         learning_rate=learning_rate,
-        truncated_fraction=float(training.encodings.truncated.mean()),
+        truncated_fraction=truncated_fraction,
         moments=moments,
     )

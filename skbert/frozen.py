@@ -26,13 +26,14 @@ import torch
 from skbert import __version__, inference
 from skbert.caching.cache import LOOK_UPS, Cache, digest
 from skbert.data.batching import collate, longest_first
-from skbert.data.encoding import Encodings, ragged_arange
+from skbert.data.encoding import Encodings
 from skbert.network import fingerprints
 from skbert.network.layers import embedding_parts, encoder_layers
 from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier
 from skbert.progress import SILENT, Progress
-from skbert.runtime import Runtime, wide_dtype
+from skbert.ragged import ragged_arange
+from skbert.runtime import Runtime
 from skbert.scopes import own_settings
 
 _BLOCK_BYTES = 2**25  # of states that are computed, kept and dropped together
@@ -100,7 +101,7 @@ class FrozenLayers:
             [fingerprints.digest(p) for p in model.pooler.parameters()] if model.pooler is not None else None
         )
         space = self._space("vectors", model, names, [model.pooling, type(model.pooler).__name__, pooler])
-        like = np.empty((0, model.hidden_size), dtype=wide_dtype(self.runtime))
+        like = np.empty((0, model.hidden_size), dtype=self.runtime.master_dtype_in_numpy)
         return np.concatenate(self.cache.rows(space, row_keys(encodings), compute, like))
 
     def _embed(self, model: SequenceClassifier, encodings: Encodings, progress: Progress) -> np.ndarray:
@@ -163,7 +164,7 @@ def _lower_states(
     model: SequenceClassifier, encodings: Encodings, runtime: Runtime, n_layers: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """States above the lowest layers, end to end, and the offsets between the rows."""
-    working = inference.replica(model.eval(), runtime).widen()  # a copy is narrow, whatever it is a copy of
+    working = inference.replica(model.eval(), runtime).give_all_tokens()
     values = np.empty((len(encodings.ids), model.hidden_size), dtype=_NUMPY[runtime.dtype])
     parts = Parts(progress.verbose)
 
@@ -233,7 +234,7 @@ def _classify(
     # The head is as wide in bfloat16 as in float32.
     same = runtime.master_dtype == model.head.weight.dtype
     working = model if same else inference.replica(model, runtime)
-    logits = np.empty((len(vectors), model.head.out_features), dtype=wide_dtype(runtime))
+    logits = np.empty((len(vectors), model.head.out_features), dtype=runtime.master_dtype_in_numpy)
     with torch.inference_mode():
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             logits[indices] = working.classify(vectors[indices]).numpy()

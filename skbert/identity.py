@@ -1,8 +1,9 @@
 """Which fit it is: what two fits must have in common to end with the same weights.
 
-1. `of_given` gives a short value for each thing that a fit is given: the parameters, by name; checksums of
-   texts, labels and weights; versions. Ranks of one fit must agree on it.
-2. `of_start` does so for the model that the fit starts from, `of_surroundings` for device and threads.
+1. `describe_given` gives a short value for each thing that a fit is given: the parameters, by name;
+   checksums of texts, labels and weights; versions. Ranks of one fit must agree on it.
+2. `describe_start` does so for the model that the fit starts from, `describe_environment` for device and
+   threads.
    `describe` is all of it: a fit that was interrupted goes on only where nothing differs.
 3. `differences` tells what differs between two of them.
 
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from skbert.starting import Start
 
 # What does not change the result, or is compared by what it resolves to: model and revision by the weights,
-# device and precision by `of_surroundings`, random_state by the seed.
+# device and precision by `describe_environment`, random_state by the seed.
 _NOT_COMPARED = {
     *("checkpoint", "device", "memory", "model", "precision", "random_state", "revision", "verbose"),
 }
-_LIBRARIES = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
+LIBRARIES = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
 _CHECKSUM = "sha256:"
 
 
@@ -58,35 +59,39 @@ def describe(
     -------
     dict of str to str
     """
-    return of_given(data, parameters, seed) | of_start(start) | of_surroundings(runtime)
+    return describe_given(data, parameters, seed) | describe_start(start) | describe_environment(runtime)
 
 
-def of_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> dict[str, str]:
+def describe_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> dict[str, str]:
     """What a fit is given, and the versions that it runs on."""
     found = {name: canonical(value) for name, value in parameters.items() if name not in _NOT_COMPARED}
     held_out = "None"
     if data.held_out is not None:
-        held_out = _of_parts(_of_texts(data.held_out[0]), canonical(data.held_out[1].tolist()))
+        held_out = _checksum_of_parts(
+            _checksum_of_texts(data.held_out[0]), canonical(data.held_out[1].tolist())
+        )
     return found | {
         "random_state": "None" if parameters["random_state"] is None else f"seed {seed}",
-        "X": f"{len(data.texts)} texts {_of_texts(data.texts)}",
-        "y": _of_parts(_of_array(data.target.targets), _of_attributes(data.target.attributes())),
-        "sample_weight": _of_array(data.weights),
+        "X": f"{len(data.texts)} texts {_checksum_of_texts(data.texts)}",
+        "y": _checksum_of_parts(
+            _checksum_of_array(data.target.targets), _described_attributes(data.target.attributes())
+        ),
+        "sample_weight": _checksum_of_array(data.weights),
         "X_val or y_val": held_out,
         "the version of skbert": skbert.__version__,
-        **{f"the version of {name}": version(name) for name in _LIBRARIES},
+        **{f"the version of {name}": version(name) for name in LIBRARIES},
     }
 
 
-def of_start(start: Start) -> dict[str, str]:
+def describe_start(start: Start) -> dict[str, str]:
     """The model that a fit starts from: a name, or a path, may be another one elsewhere."""
     return {
-        "the weights of model": _of_weights(start),
-        "the tokenizer of model": _of_parts(start.tokenizer.to_str()),
+        "the weights of model": _checksum_of_weights(start),
+        "the tokenizer of model": _checksum_of_parts(start.tokenizer.to_str()),
     }
 
 
-def of_surroundings(runtime: Runtime) -> dict[str, str]:
+def describe_environment(runtime: Runtime) -> dict[str, str]:
     """Hardware and settings of the process that change the bits."""
     import torch
 
@@ -146,19 +151,19 @@ def canonical(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
-def _of_parts(*parts: str) -> str:
+def _checksum_of_parts(*parts: str) -> str:
     digest = hashlib.sha256()
     for part in parts:
         _update(digest, part)
     return _CHECKSUM + digest.hexdigest()
 
 
-def _of_attributes(attributes: Mapping[str, Any]) -> str:
+def _described_attributes(attributes: Mapping[str, Any]) -> str:
     arrays = {name: value.tolist() for name, value in attributes.items() if isinstance(value, np.ndarray)}
     return canonical({**attributes, **arrays})
 
 
-def _of_texts(texts: Texts) -> str:
+def _checksum_of_texts(texts: Texts) -> str:
     digest = hashlib.sha256()
     for column in (texts.first, texts.second or []):
         digest.update(len(column).to_bytes(8, "little"))
@@ -173,14 +178,14 @@ def _update(digest: Any, text: str) -> None:
     digest.update(content)
 
 
-def _of_array(array: np.ndarray) -> str:
+def _checksum_of_array(array: np.ndarray) -> str:
     digest = hashlib.sha256()
     _update(digest, f"{array.dtype} {array.shape}")
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return _CHECKSUM + digest.hexdigest()
 
 
-def _of_weights(start: Start) -> str:
+def _checksum_of_weights(start: Start) -> str:
     """Of its settings and all weights, but for a head that the fit itself gives its first weights."""
     digest = hashlib.sha256()
     own = ("head.", "hidden.") if start.head_init is None else ()
@@ -188,6 +193,6 @@ def _of_weights(start: Start) -> str:
     _update(digest, canonical([*model.rebuild[1], model.pooling, model.dropout.p]))
     for name, weight in model.state_dict().items():
         if not name.startswith(own):
-            _update(digest, f"{name} {_of_array(weight.numpy())}")
+            _update(digest, f"{name} {_checksum_of_array(weight.numpy())}")
     _update(digest, start.head_init or "")
     return _CHECKSUM + digest.hexdigest()

@@ -24,7 +24,7 @@ from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier, narrow, twin
 from skbert.network.quantized import quantize
 from skbert.progress import SILENT, Progress
-from skbert.runtime import Runtime, wide_dtype
+from skbert.runtime import Runtime
 from skbert.scopes import trainable
 
 
@@ -76,7 +76,7 @@ def run_working_model(
     encodings.check_ids(model.encoder.get_input_embeddings().num_embeddings)
     function = model.forward if output == "logits" else model.embed
     width = model.head.out_features if output == "logits" else model.hidden_size
-    rows = np.empty((len(encodings), width), dtype=wide_dtype(runtime))
+    rows = np.empty((len(encodings), width), dtype=runtime.master_dtype_in_numpy)
     parts = Parts(progress.verbose)
     texts_per_row = len(encodings.truncated) / len(encodings)
 

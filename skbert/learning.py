@@ -94,7 +94,7 @@ class LearningMixin(ParametersMixin):
         from skbert.fitting import FitData, fit_texts
 
         data = FitData(texts, target, of_texts, of_outputs, held_out)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = self._draw_seed()
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
         if self.checkpoint is not None and current().size > 1:
             raise InputError(
@@ -105,6 +105,9 @@ class LearningMixin(ParametersMixin):
             fitted = fit_texts(data, self._settings(), seed, start, watch, folder=folder)
             self._keep(self._attributes(fitted, data) | names)
         return self
+
+    def _draw_seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _fit_one_epoch(
         self, X: Any, y: Any, sample_weight: Any, read: Callable[[Texts], tuple[Any, np.ndarray, np.ndarray]]
@@ -120,11 +123,11 @@ class LearningMixin(ParametersMixin):
 
         data = FitData(texts, target, of_texts, of_outputs)
         steps = start.moments.steps if start and start.moments else 0
-        seed = (int(check_random_state(self.random_state).randint(2**31 - 1)) + steps) % 2**31
+        seed = (self._draw_seed() + steps) % 2**31
         earlier = getattr(self, "history_", [])
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names, earlier)
         parameters = self._settings() | {"epochs": 1}
-        fitted = fit_texts(data, parameters, seed, start, watch, going_on=True)
+        fitted = fit_texts(data, parameters, seed, start, watch, open_ended=True)
         self._keep(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
         return self
 
@@ -205,11 +208,6 @@ class LearningMixin(ParametersMixin):
         self, y: Any, texts: Texts, sample_weight: Any, known: Any
     ) -> tuple[Target, np.ndarray, np.ndarray]:
         """What is to be learned, in the terms of what is `known`; the weights of texts, and of outputs."""
-
-    def __getstate__(self) -> Any:
-        state = super().__getstate__()
-        of_the_process = ("_moments", "_callback_fit_ctx", "_skl_callbacks_to_teardown")
-        return {name: value for name, value in state.items() if name not in of_the_process}
 
 
 def _history(losses: list[float], scores: list[float] | None, first: int) -> list[dict[str, float]]:

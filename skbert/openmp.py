@@ -1,4 +1,4 @@
-"""Threads that a call leaves to OpenMP, given back at its end.
+"""OpenMP's pools of threads, which a call leaves behind, given back at its end.
 
 torch shares an operation on a CPU among a pool of threads. Each thread of Python has a pool of its own, from
 its first operation until it ends. With GNU's OpenMP, which torch's wheels for Linux have, the threads of a

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skbert.data.columns import column_names
+from skbert.data.columns import check_column_names
 from skbert.data.inputs import check_same_n_columns, check_texts
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from skbert.data.outputs import TargetType
     from skbert.network.model import SequenceClassifier
 
-    Finish = Callable[[np.ndarray, TargetType], np.ndarray]  # logits of some texts → what a method returns
+    FromLogits = Callable[
+        [np.ndarray, TargetType], np.ndarray
+    ]  # logits of some texts → what a method returns
 
 
 class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -83,7 +85,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return now
 
     def _run(
-        self, X: Any, output: Literal["logits", "embeddings"], finish: Finish | None = None
+        self, X: Any, output: Literal["logits", "embeddings"], finish: FromLogits | None = None
     ) -> np.ndarray:
         """Check, encode the different texts, run the model, and give every row its result."""
         check_is_fitted(self)
@@ -96,7 +98,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         texts = check_texts(X)
         check_same_n_columns(texts, self.n_features_in_, type(self).__name__)
-        column_names(X, self)  # must be those of the fit
+        check_column_names(X, self)
         runtime = resolve_runtime(self.device, self.precision, predict=True)
 
         what = "predict" if output == "logits" else "embed"

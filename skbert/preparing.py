@@ -15,7 +15,7 @@ import numpy as np
 
 from skbert.data.encoding import Encodings, LongText, encode
 from skbert.data.held_out import Target
-from skbert.data.inputs import Texts, numbered
+from skbert.data.inputs import Texts, factorize
 from skbert.data.literal import unknown_tokens
 from skbert.exceptions import TruncationWarning, UnknownTokensWarning, warn
 from skbert.frozen import FrozenLayers
@@ -76,8 +76,8 @@ def split_off_validation(
     rows: np.ndarray, texts: Texts, target: Target, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a fraction of the rows off for validation; returns training and validation rows."""
-    _, places = numbered(texts.take(rows).rows)
-    split = hold_out(target.targets[rows], places, fraction, seed)
+    _, groups = factorize(texts.take(rows).rows)
+    split = hold_out(target.targets[rows], groups, fraction, seed)
     if not split.complete:
         warn(
             f"The texts held out for early stopping ({len(split.validation)}) do not hold every class. Raise "
@@ -94,14 +94,15 @@ def split_off_validation(
 def _warn_of_truncation(share: float, max_length: int, long_text: LongText) -> None:
     if share == 0:
         return
-    told = (
-        f"About {_about(share)} of the training texts are longer than max_length={max_length} tokens and are "
-        "cut. Raise max_length, or use long_text='windows' to read all of them"
-    )
     if long_text == "windows":
         told = (
             f"Of about {_about(share)} of the training pairs both sides take more than half of max_length="
             f"{max_length} tokens; the shorter one, which is in all windows, is cut to that. Raise max_length"
+        )
+    else:
+        told = (
+            f"About {_about(share)} of the training texts are longer than max_length={max_length} tokens and "
+            "are cut. Raise max_length, or use long_text='windows' to read all of them"
         )
     warn(f"{told} (truncated_fraction_ holds the share).", TruncationWarning)
 
@@ -119,5 +120,5 @@ def _warn_of_unknown_tokens(ids: np.ndarray, tokenizer: Tokenizer) -> None:
 
 
 def _about(share: float) -> str:
-    """To one digit: Python shows the same words once, and so once for most fits of a search."""
+    """Rounded to one digit: Python shows equal warnings once, and so once for most fits of a search."""
     return f"{100 * float(f'{share:.0e}'):g}%"

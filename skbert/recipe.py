@@ -10,10 +10,10 @@ from skbert import defaults
 from skbert.exceptions import InputError
 from skbert.network.memory import checkpoint_layers
 from skbert.network.model import SequenceClassifier, set_dropout
-from skbert.runtime import Generators
+from skbert.randomness import Generators
 from skbert.starting import Start
-from skbert.training.adapt import GradualThawing, freeze
 from skbert.training.callbacks import ProgressBar, Watcher
+from skbert.training.freezing import GradualUnfreezing, freeze
 from skbert.training.loop import TrainingSettings
 from skbert.training.lora import add_adapters, resolve_config
 from skbert.training.optimizer import constant_schedule, linear_schedule
@@ -34,7 +34,7 @@ def checked_lora(parameters: Mapping[str, Any]) -> LoraConfig | None:
 
 
 def resolve_settings(
-    parameters: Mapping[str, Any], n_texts: int, start: Start, *, going_on: bool
+    parameters: Mapping[str, Any], n_texts: int, start: Start, *, open_ended: bool
 ) -> TrainingSettings:
     """The recipe with every "auto" resolved."""
     epochs, rate = parameters["epochs"], parameters["learning_rate"]
@@ -48,12 +48,12 @@ def resolve_settings(
         if rate == "auto"
         else rate,
         schedule=partial(constant_schedule, first_step=first_step, warmup=defaults.WARMUP_STEPS)
-        if going_on
+        if open_ended
         else partial(linear_schedule, warmup_ratio=parameters["warmup_ratio"]),
         layer_decay=parameters["layer_decay"],
         weight_decay=parameters["weight_decay"],
         max_grad_norm=parameters["max_grad_norm"],
-        goes_on=going_on,
+        open_ended=open_ended,
         verbose=parameters["verbose"],
     )
 
@@ -77,4 +77,4 @@ def choose_trained(
 def own_watchers(model: SequenceClassifier, parameters: Mapping[str, Any]) -> list[Watcher]:
     """Those that parameters ask for."""
     watchers: list[Watcher] = [ProgressBar()] if parameters["verbose"] else []
-    return [*watchers, GradualThawing(model)] if parameters["freeze"] == "gradual" else watchers
+    return [*watchers, GradualUnfreezing(model)] if parameters["freeze"] == "gradual" else watchers

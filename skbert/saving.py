@@ -11,13 +11,16 @@ from typing import Any, Self
 
 from sklearn.utils.validation import check_is_fitted
 
+from skbert.persistence.fitted import OF_THIS_PROCESS
+
 
 class SavingMixin:
     """`save` and `load`, `save_pretrained` and `from_pretrained`, `save_encoder`."""
 
     def __getstate__(self) -> dict[str, Any]:
         """State of plain values and arrays, so that joblib stores arrays as such, and skops can read them."""
-        state = dict(super().__getstate__())  # type: ignore[call-overload]  # BaseEstimator's is a dict
+        given: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # BaseEstimator's is a dict
+        state = {name: value for name, value in given.items() if name not in OF_THIS_PROCESS}
         if "model_" in state:
             from skbert.persistence import blueprint
 

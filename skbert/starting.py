@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skbert import inference
-from skbert.data.encoding import ragged_arange
-from skbert.data.inputs import numbered
+from skbert.data.inputs import factorize
 from skbert.data.weights import combine
 from skbert.exceptions import InputError
 from skbert.frozen import row_keys
 from skbert.network.model import SequenceClassifier, reset_head, twin
 from skbert.pretrained import checkpoints
 from skbert.pretrained.traits import max_positions
-from skbert.runtime import Generators
+from skbert.ragged import offsets_of, ragged_arange
+from skbert.randomness import Generators
 from skbert.training import probing
 
 if TYPE_CHECKING:
@@ -121,21 +121,21 @@ def _generalizes(
 ) -> bool:
     """Ask a probe on some rows, equal ones once and with the weight of all."""
     embeddings, targets, weights = seen
-    places = _places(encodings, rows)
+    groups = _text_groups(encodings, rows)
     keys, of_targets = row_keys(encodings.take(rows)), (target.tobytes() for target in targets)
-    groups = numbered(zip(places.tolist(), keys, of_targets, strict=True))[1]
-    firsts = np.unique(groups, return_index=True)[1]
+    same = factorize(zip(groups.tolist(), keys, of_targets, strict=True))[1]
+    firsts = np.unique(same, return_index=True)[1]
     summed = np.zeros((len(firsts), *weights.shape[1:]))
-    np.add.at(summed, groups, weights)
+    np.add.at(summed, same, weights)
     some = (embeddings[firsts], targets[firsts], summed)
-    return probing.generalizes(*some, model.head.out_features, generators.probe, places[firsts])
+    return probing.generalizes(*some, model.head.out_features, generators.probe, groups[firsts])
 
 
-def _places(encodings: Encodings, rows: np.ndarray) -> np.ndarray:
-    """Where the text of each row stands among the different ones; it is known by all of its windows."""
+def _text_groups(encodings: Encodings, rows: np.ndarray) -> np.ndarray:
+    """The number of each row's text among the different ones; a text is known by all of its windows."""
     owners, inverse = np.unique(encodings.owners[rows], return_inverse=True)
     begin, end = (np.searchsorted(encodings.owners, owners, side) for side in ("left", "right"))
     keys = row_keys(encodings.take(ragged_arange(begin, end - begin)))
-    bounds = np.concatenate([[0], np.cumsum(end - begin)]).tolist()
-    of_owners = numbered(tuple(keys[a:b]) for a, b in pairwise(bounds))[1]
+    bounds = offsets_of(end - begin).tolist()
+    of_owners = factorize(tuple(keys[a:b]) for a, b in pairwise(bounds))[1]
     return of_owners[inverse]

@@ -92,7 +92,7 @@ def share_cores(environment: MutableMapping[str, str]) -> None:
         environment.setdefault("RAYON_NUM_THREADS", threads)
 
 
-def settle() -> None:
+def limit_threads() -> None:
     """Let this process, if it is one of several, compute with its share of the cores, and not hang."""
     _survive_fork()
     started = {"LOCAL_RANK", "RAY_RAYLET_PID"} & os.environ.keys()  # by torchrun, by Ray

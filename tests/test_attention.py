@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skbert.network.attention import Packing, packed_attention
+from skbert.network.attention import packed_attention
+from skbert.network.packing import Packing
 
 LENGTHS = [3, 1, 7, 4]
 

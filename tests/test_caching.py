@@ -24,9 +24,9 @@ import skbert
 from skbert.caching import disk
 from skbert.caching import store as store_module
 from skbert.caching.cache import LOOK_UPS, Cache, digest, open_cache
-from skbert.caching.disk import Folder
+from skbert.caching.disk import BlockFolder
 from skbert.caching.store import STORE, Store
-from skbert.data import splitting
+from skbert.data import tokenizing
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.frozen import row_keys
@@ -289,13 +289,13 @@ def test_another_tokenizer_has_other_ids(tokenizer):
 def split_texts(monkeypatch):
     """Count the texts that the tokenizer is given; it still splits them."""
     counts = Counter()
-    original = splitting._ids
+    original = tokenizing._ids
 
     def counted(tokenizer, texts):
         counts.update(texts)
         return original(tokenizer, texts)
 
-    monkeypatch.setattr(splitting, "_ids", counted)
+    monkeypatch.setattr(tokenizing, "_ids", counted)
     return counts
 
 
@@ -346,15 +346,15 @@ def find(folder, space, keys, like=LIKE):
 
 
 def test_another_process_finds_what_one_wrote(tmp_path):
-    Folder(tmp_path).add("tokens-a", *block(3, 0, 2))
-    Folder(tmp_path).add("tokens-a", *block(4))
-    found = find(Folder(tmp_path), "tokens-a", {key(2), key(0), key(4), key(9)})
+    BlockFolder(tmp_path).add("tokens-a", *block(3, 0, 2))
+    BlockFolder(tmp_path).add("tokens-a", *block(4))
+    found = find(BlockFolder(tmp_path), "tokens-a", {key(2), key(0), key(4), key(9)})
     assert {k: row.tolist() for k, row in found.items()} == {key(2): [2, 2], key(0): [], key(4): [4] * 4}
-    assert find(Folder(tmp_path), "tokens-b", {key(2)}) == {}
+    assert find(BlockFolder(tmp_path), "tokens-b", {key(2)}) == {}
 
 
 def test_a_folder_sees_what_others_write_later(tmp_path):
-    mine, other = Folder(tmp_path), Folder(tmp_path)
+    mine, other = BlockFolder(tmp_path), BlockFolder(tmp_path)
     assert find(mine, "tokens-a", {key(3)}) == {}
     other.add("tokens-a", *block(3))
     assert find(mine, "tokens-a", {key(3)})[key(3)].tolist() == [3, 3, 3]
@@ -363,8 +363,8 @@ def test_a_folder_sees_what_others_write_later(tmp_path):
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64])
 def test_values_come_back_exactly(tmp_path, dtype):
     values = np.random.default_rng(0).standard_normal((5, 7)).astype(dtype)
-    Folder(tmp_path).add("states-a", [key(1), key(2)], values, np.array([0, 2, 5]))
-    found = find(Folder(tmp_path), "states-a", {key(1), key(2)}, values[:0])
+    BlockFolder(tmp_path).add("states-a", [key(1), key(2)], values, np.array([0, 2, 5]))
+    found = find(BlockFolder(tmp_path), "states-a", {key(1), key(2)}, values[:0])
     np.testing.assert_array_equal(found[key(1)], values[:2])
     np.testing.assert_array_equal(found[key(2)], values[2:])
     assert found[key(1)].dtype == dtype
@@ -376,7 +376,7 @@ def written(folder):
 
 def test_every_damaged_byte_is_found(tmp_path):
     """A flipped bit anywhere, and a file cut anywhere: no row, one warning, and no exception."""
-    Folder(tmp_path).add("tokens-a", *block(3, 2))
+    BlockFolder(tmp_path).add("tokens-a", *block(3, 2))
     file = written(tmp_path)
     whole = file.read_bytes()
     damaged = [whole[:i] + bytes([whole[i] ^ 4]) + whole[i + 1 :] for i in range(len(whole))]
@@ -385,7 +385,7 @@ def test_every_damaged_byte_is_found(tmp_path):
         file.write_bytes(content)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            folder = Folder(tmp_path)
+            folder = BlockFolder(tmp_path)
             found = find(folder, "tokens-a", {key(3), key(2)})
             assert find(folder, "tokens-a", {key(3)}).keys() <= found.keys()
         assert all(
@@ -403,7 +403,7 @@ def test_every_damaged_byte_is_found(tmp_path):
 @pytest.mark.parametrize("is_known", [False, True])
 def test_a_pipe_among_the_files_is_not_waited_for(tmp_path, is_known):
     """Whoever opens one to read waits for somebody who writes."""
-    folder = Folder(tmp_path)
+    folder = BlockFolder(tmp_path)
     folder.add("tokens-a", *block(3))
     file = written(tmp_path)
     if is_known:
@@ -432,20 +432,20 @@ def test_a_pipe_among_the_files_is_not_waited_for(tmp_path, is_known):
     ],
 )
 def test_foreign_headers_are_refused(tmp_path, header):
-    Folder(tmp_path).add("tokens-a", *block(3))
+    BlockFolder(tmp_path).add("tokens-a", *block(3))
     file = written(tmp_path)
     line, rest = file.read_bytes().split(b"\n", 1)
     if isinstance(header, dict):
         header = json.dumps(json.loads(line) | header).encode()
     file.write_bytes(header + b"\n" + rest)
     with pytest.warns(skbert.CacheWarning, match="not an intact cache file"):
-        assert find(Folder(tmp_path), "tokens-a", {key(3)}) == {}
+        assert find(BlockFolder(tmp_path), "tokens-a", {key(3)}) == {}
 
 
 def test_rows_of_another_kind_are_refused(tmp_path):
-    Folder(tmp_path).add("tokens-a", *block(3))
+    BlockFolder(tmp_path).add("tokens-a", *block(3))
     with pytest.warns(skbert.CacheWarning, match="of another kind"):
-        assert find(Folder(tmp_path), "tokens-a", {key(3)}, np.empty((0, 8), np.float32)) == {}
+        assert find(BlockFolder(tmp_path), "tokens-a", {key(3)}, np.empty((0, 8), np.float32)) == {}
 
 
 def test_a_fit_computes_damaged_entries_again_and_says_so_once(tmp_path, make_classifier, reviews):

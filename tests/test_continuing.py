@@ -45,9 +45,9 @@ def _reference(model, calls, parameters):
     from skbert.data.inputs import Texts
     from skbert.data.outputs import make_loss
     from skbert.network.model import reset_head
-    from skbert.runtime import Generators
+    from skbert.randomness import Generators
     from skbert.starting import from_checkpoint
-    from skbert.training.adapt import freeze
+    from skbert.training.freezing import freeze
     from skbert.training.optimizer import learning_rate_scales, parameter_groups
 
     start = from_checkpoint(model.get_params(), 2)

@@ -14,7 +14,7 @@ from transformers.models.modernbert import modeling_modernbert
 
 from skbert import BertClassifier, InputError, fitting
 from skbert.network import attention, flash_attention
-from skbert.runtime import Generators
+from skbert.randomness import Generators
 from skbert.training import resume
 from skbert.training.callbacks import Watcher
 from skbert.training.loop import Trainer

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from skbert import InputError
-from skbert.data.encoding import encode, ragged_arange, truncate_longest_first
+from skbert.data.encoding import encode, truncate_longest_first
 from skbert.data.inputs import Texts
 from skbert.pretrained import checkpoints
 
@@ -74,14 +74,6 @@ def test_longest_first_equals_taking_tokens_one_by_one(first, budget, data):
             assert kept_a + 1 >= kept_b
         if kept_b < b:
             assert kept_b + 1 >= kept_a
-
-
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), max_size=20))
-def test_ragged_arange_equals_a_loop(rows):
-    starts = np.array([s for s, _ in rows], dtype=np.int64)
-    lengths = np.array([n for _, n in rows], dtype=np.int64)
-    expected = [i for s, n in rows for i in range(s, s + n)]
-    assert ragged_arange(starts, lengths).tolist() == expected
 
 
 def test_a_text_of_nothing_is_named(tokenizer):

@@ -10,10 +10,11 @@ from checkpoints import FAMILIES
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
-from skbert.network.attention import Packing, first_token_attention
+from skbert.network.attention import first_token_attention
 from skbert.network.attention_layout import make_layout
 from skbert.network.grouped_attention import GroupedAttention
 from skbert.network.model import SequenceClassifier, reset_head, set_dropout
+from skbert.network.packing import Packing
 from skbert.pretrained import checkpoints
 
 TEXTS = Texts(["good film", "", "the cat and the dog walk to the sea", "bad", "x-9!"])
@@ -37,19 +38,19 @@ def states_of(model, batch):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_which_families_are_narrowed(family, tiny_checkpoints):
     model, batch = build(tiny_checkpoints(family, layers=2), "cls")
-    assert model.narrowed is (family not in ("modernbert", "deberta-v2"))
-    if model.narrowed:
+    assert model.gives_first_tokens is (family not in ("modernbert", "deberta-v2"))
+    if model.gives_first_tokens:
         assert len(states_of(model, batch)) == len(TEXTS)
         assert torch.equal(copy.deepcopy(model)(batch), model(batch))
         narrowed = model(batch)
-        model.widen()
+        model.give_all_tokens()
         assert len(states_of(model, batch)) == len(batch.input_ids)
         torch.testing.assert_close(model(batch), narrowed)
 
 
 def test_other_poolings_read_every_token(tiny_bert):
     model, batch = build(tiny_bert, "mean")
-    assert not model.narrowed
+    assert not model.gives_first_tokens
     assert len(states_of(model, batch)) == len(batch.input_ids)
 
 

@@ -10,7 +10,8 @@ import torch
 from other_device import NAME, OtherDevice
 
 from skbert.network import attention, flash_attention
-from skbert.network.attention import Packing, first_token_attention, packed_attention
+from skbert.network.attention import first_token_attention, packed_attention
+from skbert.network.packing import Packing
 
 LENGTHS = [3, 1, 7, 4]
 HEAD_SIZE = 8

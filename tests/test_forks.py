@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_meth
 HELD = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")
-from skbert import BertClassifier, exceptions, inference, runtime
+from skbert import BertClassifier, inference, randomness, warning_filters
 from skbert.caching import cache, store
 from skbert.network import fingerprints
 from skbert.pretrained import checkpoints
@@ -23,8 +23,8 @@ made = BertClassifier(sys.argv[1], max_length=16, epochs=1, random_state=0, prec
 expected = made.fit(texts, labels).predict_proba(texts)
 made.save(sys.argv[2])
 locks = [
-    *(inference._lock, *inference._makers.values(), runtime._one_builder, checkpoints._lock),
-    *(exceptions._filters_lock, fingerprints._lock, cache._lock, store.STORE._lock, heap._lock),
+    *(inference._lock, *inference._makers.values(), randomness._one_builder, checkpoints._lock),
+    *(warning_filters._filters_lock, fingerprints._lock, cache._lock, store.STORE._lock, heap._lock),
 ]
 are_held = threading.Event()
 

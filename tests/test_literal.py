@@ -8,7 +8,7 @@ from checkpoints import FAMILIES
 from tokenizers import AddedToken, Tokenizer, models
 
 from skbert.data import literal
-from skbert.data.splitting import split
+from skbert.data.tokenizing import tokenize
 from skbert.pretrained import checkpoints
 
 SPECIAL = ["[CLS]", "[SEP]", "[MASK]", "[PAD]", "<s>", "</s>", "<pad>", "<mask>"]
@@ -27,7 +27,7 @@ def tokenizers(tiny_checkpoints):
 def test_no_text_has_special_ids(form, family, tokenizers):
     tokenizer = tokenizers[family]
     texts = ["a good film", *(form.format(*[token] * form.count("{}")) for token in SPECIAL), "the end"]
-    ids, offsets = split(tokenizer, texts, None)
+    ids, offsets = tokenize(tokenizer, texts, None)
     assert not np.isin(ids, literal.special_ids(tokenizer)).any()
     for number in (0, len(texts) - 1):  # the texts beside them are what they were
         plain = tokenizer.encode(texts[number], add_special_tokens=False).ids
@@ -39,7 +39,7 @@ def test_pieces_of_a_unigram_vocabulary(tokenizers):
     tokenizer = tokenizers["xlm-roberta"]
     assert isinstance(tokenizer.model, models.Unigram)
     assert "</s>" in tokenizer.encode("x</s>y", add_special_tokens=False).tokens  # what is mended
-    ids, _ = split(tokenizer, ["good x</s>y"], None)
+    ids, _ = tokenize(tokenizer, ["good x</s>y"], None)
     assert list(map(tokenizer.id_to_token, ids)) == ["▁good", "▁", "x", "<", "/", "s", ">", "y"]
 
 
@@ -50,5 +50,5 @@ def test_words_of_a_vocabulary_and_tokens_that_are_not_special(tokenizers):
     tokenizer.add_tokens(["film star"])
     tokenizer.encode_special_tokens = True
     assert literal.special_ids(tokenizer).tolist() == [1]
-    assert split(tokenizer, ["[SEP]", "good"], None)[0].tolist() == [0, 2]
+    assert tokenize(tokenizer, ["[SEP]", "good"], None)[0].tolist() == [0, 2]
     assert literal.without_special(tokenizer, "film star[SEP]") == [3, 0]

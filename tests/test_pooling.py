@@ -2,7 +2,7 @@
 
 import torch
 
-from skbert.network.attention import Packing
+from skbert.network.packing import Packing
 from skbert.network.pooling import maximum_of_texts, mean_of_texts
 
 

@@ -13,9 +13,10 @@ from skbert.data.inputs import Texts
 from skbert.frozen import FrozenLayers
 from skbert.network.fingerprints import digest
 from skbert.pretrained import checkpoints
-from skbert.runtime import Generators, Runtime
+from skbert.randomness import Generators
+from skbert.runtime import Runtime
 from skbert.starting import from_checkpoint
-from skbert.training.adapt import freeze
+from skbert.training.freezing import freeze
 from skbert.training.loop import TrainingData
 from skbert.training.prefix import start_above
 

@@ -13,7 +13,7 @@ from skbert.data.inputs import Texts
 from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
-from skbert.runtime import Generators
+from skbert.randomness import Generators
 from skbert.training.probing import choose_rows, generalizes, start_biases, start_from_probe
 
 

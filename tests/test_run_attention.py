@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from skbert.network import attention, run_attention
-from skbert.network.attention import Packing, packed_attention
+from skbert.network.attention import packed_attention
+from skbert.network.packing import Packing
 
 LENGTHS = np.array([100, 100, 7, 3, 3, 3, 7])
 

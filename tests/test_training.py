@@ -15,7 +15,8 @@ from skbert.data.inputs import Texts
 from skbert.data.outputs import make_loss
 from skbert.network.model import SequenceClassifier, reset_head, set_dropout
 from skbert.pretrained import checkpoints
-from skbert.runtime import Generators, Runtime
+from skbert.randomness import Generators
+from skbert.runtime import Runtime
 from skbert.training import loop, optimizer, resume
 from skbert.training.callbacks import Watcher
 from skbert.training.optimizer import linear_schedule, parameter_groups
@@ -284,7 +285,7 @@ def test_a_fit_that_float16_has_left_out_is_refused(tiny_bert, monkeypatch):
 
 def test_a_call_of_several_may_leave_its_only_step_out(tiny_bert, monkeypatch):
     """What it keeps is the smaller scale, under which the next call's step goes through."""
-    settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=7, goes_on=True)
+    settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=7, open_ended=True)
     monkeypatch.setattr(optimizer, "_LOSS_SCALE", 2.0**22)
     model, data = make(tiny_bert)
     moments, scales = None, []
@@ -308,6 +309,6 @@ def test_a_state_holds_the_scale_of_the_loss(tiny_bert, monkeypatch):
     first.fit()
     values, arrays = resume.state_of(first)
     again = trainer(*make(tiny_bert), Generators.from_seed(0, CPU), settings, torch.float16)
-    resume.put_back(again, values, arrays)
+    resume.restore(again, values, arrays)
     assert again.optimizer.scaler.state_dict() == first.optimizer.scaler.state_dict()
     assert again.optimizer.scaler.get_scale() < 2.0**30

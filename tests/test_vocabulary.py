@@ -12,7 +12,8 @@ from skbert.data.inputs import Texts
 from skbert.data.outputs import make_loss
 from skbert.network.model import SequenceClassifier, reset_head, set_dropout
 from skbert.pretrained import checkpoints
-from skbert.runtime import Generators, Runtime
+from skbert.randomness import Generators
+from skbert.runtime import Runtime
 from skbert.training import loop
 from skbert.training.callbacks import Watcher
 from skbert.training.optimizer import linear_schedule

@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 
 from skbert import forks
-from skbert.caching.disk import Folder
+from skbert.caching.disk import BlockFolder
 from skbert.caching.store import STORE
-from skbert.exceptions import InputError, InputTypeError, raise_if_of_a_handler
+from skbert.exceptions import InputError, InputTypeError
+from skbert.ragged import end_to_end
+from skbert.signal_errors import raise_if_of_a_handler
 
 ROWS_PER_BLOCK = 1024
 
-_folders: dict[Path, Folder] = {}
+_folders: dict[Path, BlockFolder] = {}
 _lock = threading.Lock()
 forks.renew(globals(), _folders=dict, _lock=threading.Lock)
 
@@ -37,13 +39,13 @@ class Cache:
 
     Parameters
     ----------
-    folder : Folder, default=None
+    folder : BlockFolder, default=None
         None keeps nothing on disk.
     grows : bool, default=True
         Whether what is computed is kept.
     """
 
-    folder: Folder | None = None
+    folder: BlockFolder | None = None
     grows: bool = True
 
     def helps(self, kind: str, n_rows: int) -> bool:
@@ -127,11 +129,6 @@ def rows_by_key(keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) 
     return {k: values[a:b] for k, a, b in zip(keys, offsets[:-1], offsets[1:], strict=True)}
 
 
-def end_to_end(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows in one array, and the offsets between them."""
-    return np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-
-
 LOOK_UPS = Cache(grows=False)
 
 
@@ -162,7 +159,7 @@ def open_cache(memory: Any) -> Cache:
         raise InputError("memory='' is no folder. Expected the name of one, or None.")
     path = _path_of(os.fspath(location)) / "skbert"
     with _lock:
-        return Cache(_folders.setdefault(path, Folder(path)))
+        return Cache(_folders.setdefault(path, BlockFolder(path)))
 
 
 def _path_of(location: str) -> Path:

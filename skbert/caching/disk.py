@@ -22,8 +22,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from skbert.exceptions import CacheWarning, PersistenceError, raise_if_of_a_handler, warn
+from skbert.exceptions import CacheWarning, PersistenceError, warn
 from skbert.persistence.replacing import replace_file
+from skbert.ragged import offsets_of
+from skbert.signal_errors import raise_if_of_a_handler
 
 _FORMAT = 1
 _SUFFIX = ".rows"
@@ -51,7 +53,7 @@ class _DamagedError(Exception):
     """Why a file is not read."""
 
 
-class Folder:
+class BlockFolder:
     """The blocks below a folder, by space.
 
     Parameters
@@ -220,7 +222,7 @@ def _read_index(path: Path, space: str) -> _Index:
     if hashlib.sha256(index).hexdigest() != sums[0]:
         raise _DamagedError("its keys do not have their checksum")
     lengths = np.frombuffer(index, dtype="<i8", offset=n_rows * _KEY)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = offsets_of(lengths)
     if (lengths < 0).any() or offsets[-1] != shape[0]:
         raise _DamagedError("its rows are not where they should be")
     digests = index[: n_rows * _KEY]

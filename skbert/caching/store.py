@@ -73,7 +73,7 @@ class Store:
     @limit.setter
     def limit(self, n_bytes: int) -> None:
         with self._lock:
-            self._settle()
+            self._repair()
             self._is_changing = True
             self._limit = n_bytes
             self._make_room()
@@ -91,7 +91,7 @@ class Store:
             self._misses: Counter[str] = Counter()
             self._is_changing = False
 
-    def _settle(self) -> None:
+    def _repair(self) -> None:
         """Make places and sizes anew if an interrupt has left them half changed."""
         if not self._is_changing:
             return
@@ -110,7 +110,7 @@ class Store:
     def find(self, space: str, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         """The rows of keys, read-only; None where there is none."""
         with self._lock:
-            self._settle()
+            self._repair()
             places = self._places.get(space, {})
             found = [places.get(key) for key in keys]
             for number in {place >> _ROW_BITS for place in found if place is not None}:
@@ -128,7 +128,7 @@ class Store:
         with self._lock:
             if block.n_bytes > self._limit or len(keys) >> _ROW_BITS:
                 return
-            self._settle()
+            self._repair()
             self._is_changing = True
             self._number += 1
             self._blocks[self._number] = block
@@ -151,7 +151,7 @@ class Store:
     def count(self, kind: str) -> int:
         """Rows held of a kind, in all its spaces."""
         with self._lock:
-            self._settle()
+            self._repair()
             return sum(len(places) for space, places in self._places.items() if kind_of(space) == kind)
 
     def tally(self, space: str, hits: int, misses: int) -> None:
@@ -163,7 +163,7 @@ class Store:
     def info(self, kind: str | None) -> CacheInfo:
         """Counts and sizes of a kind of rows; None: of all."""
         with self._lock:
-            self._settle()
+            self._repair()
             if kind is None:
                 return CacheInfo(self._hits.total(), self._misses.total(), self._limit, self._size)
             size = sum(block.n_bytes for block in self._blocks.values() if kind_of(block.space) == kind)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbert.data.encoding import Encodings, ragged_arange
+from skbert.data.encoding import Encodings
+from skbert.ragged import ragged_arange
 
 _NONE = np.empty(0, dtype=np.int64)
 

@@ -36,6 +36,11 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
     return {name: value for name, value in vars(holder).items() if name == "feature_names_in_"}
 
 
+def check_column_names(X: Any, fitted: BaseEstimator) -> None:
+    """Refuse columns with other names than those of the fit."""
+    column_names(X, fitted)
+
+
 def _as_table(X: Any) -> Any:
     """What scikit-learn reads the names of X off: a table, where X is a batch of Arrow's or one of Dask's."""
     pyarrow = sys.modules.get("pyarrow")

@@ -21,6 +21,7 @@ from skbert.data.inputs import Texts
 from skbert.data.template import Template
 from skbert.data.tokens import token_ids
 from skbert.exceptions import CheckpointError, InputError
+from skbert.ragged import offsets_of, ragged_arange, runs
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -65,7 +66,7 @@ class Encodings:
         tokens = ragged_arange(starts, lengths)
         return Encodings(
             ids=self.ids[tokens],
-            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            offsets=offsets_of(lengths),
             segments=self.segments[tokens],
             owners=np.arange(len(rows)),
             truncated=self.truncated[self.owners[rows]],
@@ -76,8 +77,7 @@ class Encodings:
         """Mean over the rows of each text: (n_rows, width) → (n_texts, width)."""
         if len(self.truncated) == len(self):
             return values
-        firsts = np.flatnonzero(np.diff(self.owners, prepend=-1))
-        counts = np.diff(firsts, append=len(self))
+        firsts, counts = runs(self.owners)
         return np.add.reduceat(values, firsts, axis=0) / counts[:, None].astype(values.dtype)
 
 
@@ -209,17 +209,10 @@ def truncate_longest_first(lengths: np.ndarray, budget: int) -> np.ndarray:
     )
 
 
-def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Concatenate `arange(start, start + length)` over all rows, without a loop."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
-
-
 def _assemble(spans: list[_Span], template: Template) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay specials and kept tokens next to each other: (ids, segments, offsets)."""
-    lengths = sum(span.kept for span in spans) + template.n_special
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    lengths = np.sum([span.kept for span in spans], axis=0) + template.n_special
+    offsets = offsets_of(lengths)
     ids = np.empty(offsets[-1], dtype=np.int32)
     segments = np.empty(offsets[-1], dtype=np.int8)
     cursor = offsets[:-1].copy()

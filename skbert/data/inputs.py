@@ -108,13 +108,13 @@ def unique_texts(texts: Texts) -> tuple[Texts, np.ndarray]:
     inverse : ndarray of shape (n_samples,), int64
         `unique.take(inverse)` equals `texts`.
     """
-    places, inverse = numbered(texts.rows)
+    places, inverse = factorize(texts.rows)
     if texts.second is None:
         return Texts(list(places)), inverse
     return Texts([a for a, _ in places], [b for _, b in places]), inverse
 
 
-def numbered(rows: Iterable[Any]) -> tuple[dict[Any, int], np.ndarray]:
+def factorize(rows: Iterable[Any]) -> tuple[dict[Any, int], np.ndarray]:
     """The different rows, numbered in the order in which they come, and the number of each row."""
     places: dict[Any, int] = {}
     return places, np.array([places.setdefault(row, len(places)) for row in rows], dtype=np.int64)
@@ -186,11 +186,11 @@ def _columns_of_array(array: np.ndarray, name: str) -> list[list[Any]]:
 
 def _columns_of_rows(rows: Sequence[Any], name: str) -> list[list[Any]]:
     """A list of str is one column; a list of equally long tuples or lists is that many columns."""
-    if len(rows) == 0 or not _is_row(rows[0]):
+    if len(rows) == 0 or not is_row(rows[0]):
         return [list(rows)]
     width = len(rows[0])
     for number, row in enumerate(rows):
-        if not _is_row(row) or len(row) != width:
+        if not is_row(row) or len(row) != width:
             raise InputTypeError(
                 f"Row {number} of {name} is {_describe(row)}, but row 0 is a {type(rows[0]).__name__} of "
                 f"{width}. {_EXPECTED}; all rows must have the same form."
@@ -198,7 +198,8 @@ def _columns_of_rows(rows: Sequence[Any], name: str) -> list[list[Any]]:
     return [[row[i] for row in rows] for i in range(width)]
 
 
-def _is_row(value: Any) -> bool:
+def is_row(value: Any) -> bool:
+    """Whether it is several cells, not one."""
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 

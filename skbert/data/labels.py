@@ -184,11 +184,14 @@ def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
         If y holds another class, or has another form.
     """
     values = _checked_values(y, n_texts, "(texts in X, labels in y)", known=True)
+    if values.shape[1:] != known.codes.shape[1:]:
+        raise InputError(
+            f"y has the shape {values.shape}, but the model was fitted with the target type "
+            f"{known.target_type!r} and {len(known.classes)} classes. Pass labels of the same form."
+        )
     if values.ndim == 2:
-        _check_columns(values.shape[1] == len(known.classes) and known.codes.ndim == 2, values, known)
         check_same_columns(y, known.names)
         return Labels(values, known.classes, known.target_type)
-    _check_columns(known.codes.ndim == 1, values, known)
     with as_input_error():
         codes = codes_in(values, known.classes)
     unseen = np.unique(values[codes < 0])
@@ -227,14 +230,6 @@ def codes_in(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
     places = {label: code for code, label in enumerate(classes.tolist())}
     codes = np.array([places.get(label, -1) for label in there.tolist()], dtype=np.int64)
     return np.where(kept, codes, -1)[inverse.reshape(-1)]
-
-
-def _check_columns(fits: bool, values: np.ndarray, known: Labels) -> None:
-    if not fits:
-        raise InputError(
-            f"y has the shape {values.shape}, but the model was fitted with the target type "
-            f"{known.target_type!r} and {len(known.classes)} classes. Pass labels of the same form."
-        )
 
 
 def check_no_label(texts: Texts, labels: Labels) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skbert.data.targets import check_same_columns, first_missing, names_of_columns
+from skbert.data.targets import check_finite, check_same_columns, first_missing, names_of_columns
 from skbert.exceptions import InputError
 
 NumbersType = Literal["continuous", "continuous-multioutput"]
@@ -182,9 +182,7 @@ def number_values(y: Any, n_texts: int | None, name: str) -> np.ndarray:
         _check_cells(np.array(y, dtype=object) if isinstance(y, list | tuple) else values, name)
     with np.errstate(over="ignore"):
         numbers = values.astype(np.float64)
-    if not np.isfinite(numbers).all():
-        row = int(np.flatnonzero(~np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1))[0])
-        raise InputError(f"Input {name} contains infinity at row {row}. Numbers must be finite.")
+    check_finite(numbers, name, "Numbers")
     return numbers
 
 

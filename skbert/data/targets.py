@@ -15,8 +15,9 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from skbert.data.inputs import rows_of
-from skbert.exceptions import InputError, holding_warning_filters, warn
+from skbert.data.inputs import is_row, rows_of
+from skbert.exceptions import InputError, warn
+from skbert.warning_filters import holding_warning_filters
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
             "Convert all of them with str()."
         )
     y = _with_a_dtype(y)
-    _check_finite(np.asarray(y), name)
+    check_finite(np.asarray(np.asarray(y)), name, "Labels")
     if hasattr(y, "iloc") and type_of_target(np.asarray(y)[:1]) == "unknown":
         y = np.asarray(y.astype(object))
     column = _as_column(y, name)
@@ -214,17 +215,18 @@ def _checked_indicator(matrix: np.ndarray, name: str) -> np.ndarray:
     return matrix.astype(np.int64)
 
 
-def _check_finite(labels: np.ndarray, name: str) -> None:
-    if labels.dtype.kind != "f" or np.isfinite(labels).all():
+def check_finite(values: np.ndarray, name: str, what: str) -> None:
+    """Refuse infinity, and name its row."""
+    if values.dtype.kind != "f" or np.isfinite(values).all():
         return
-    row = int(np.flatnonzero(~np.isfinite(labels).reshape(len(labels), -1).all(axis=1))[0])
-    raise InputError(f"Input {name} contains infinity at row {row}. Labels must be finite.")
+    row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+    raise InputError(f"Input {name} contains infinity at row {row}. {what} must be finite.")
 
 
 def _check_no_tag_lists(y: Any, name: str) -> None:
     """Refuse a list of the labels of each text, which numpy would only call inhomogeneous."""
     rows = _loose_labels(y)
-    lists = [isinstance(row, list | tuple) or (isinstance(row, np.ndarray) and row.ndim > 0) for row in rows]
+    lists = [is_row(row) for row in rows]
     lengths = {len(row) if is_list else -1 for row, is_list in zip(rows, lists, strict=True)}
     # A list of equally long rows may be an indicator; in a column of objects nothing is.
     loose = any(lists) and (len(lengths) > 1 or not isinstance(y, list | tuple))

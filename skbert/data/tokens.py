@@ -1,6 +1,6 @@
 """From strings to raw token ids: split by the tokenizer, or found in the cache.
 
-1. `splitting.split` asks the tokenizer, a chunk of texts at a time.
+1. `tokenizing.tokenize` asks the tokenizer, a chunk of texts at a time.
 2. Ids of texts that a fit has split before come from the cache, by the text's content and the tokenizer's.
 """
 
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skbert.caching.cache import Cache, digest, end_to_end
-from skbert.data.splitting import longest_whole, split
+from skbert.caching.cache import Cache, digest
+from skbert.data.tokenizing import longest_whole, tokenize
+from skbert.ragged import end_to_end
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_RULES = 2  # by which `splitting` makes ids; another number when they give others, for folders on disk
+_RULES = 2  # by which `tokenizing` makes ids; another number when they give others, for folders on disk
 _FEW = 100  # texts that are split in the time it takes to hash the tokenizer
 
 
@@ -42,10 +43,10 @@ def token_ids(
         The ids of text i are `ids[offsets[i]:offsets[i + 1]]`.
     """
     if cache is None or not cache.helps("tokens", len(texts)) or not (cache.grows or len(texts) >= _FEW):
-        return split(tokenizer, texts, needed)
+        return tokenize(tokenizer, texts, needed)
 
     def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return split(tokenizer, [texts[place] for place in places], needed)
+        return tokenize(tokenizer, [texts[place] for place in places], needed)
 
     # Hashed each time: whoever has changed a tokenizer gets the ids of the changed one.
     made_by = f"{_RULES} {_version()} {tokenizer.encode_special_tokens} {tokenizer.to_str()}"

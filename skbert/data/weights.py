@@ -56,7 +56,8 @@ def check_weights(
                 f"{labels.classes[kept].tolist()} have rows of a weight above zero. Give weight to at least "
                 "two classes."
             )
-    # A class that weighs nothing is one that next to no text has; of a label's ones no row is left to say so.
+    # A class of weight zero becomes one that next to no text has. A label's ones of weight zero have no
+    # rows left, which leaves nothing to weigh.
     least = 1.0 if labels.codes.ndim == 2 else _NEXT_TO_NOTHING * of_classes.max()
     of_classes = np.where(of_classes > 0, of_classes, least)
     _check_total(of_rows.sum())

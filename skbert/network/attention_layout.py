@@ -160,7 +160,7 @@ def make_layout(
 def _groups(lengths: np.ndarray, n_heads: int, step: int) -> Iterator[np.ndarray]:
     """Cut the texts, longest first, where a group would waste too many scores."""
     order = np.argsort(-lengths, kind="stable")
-    scores = n_heads * lengths[order] * (-(-lengths[order] // step) * step)
+    scores = n_heads * lengths[order] * _up(lengths[order], step)
     start = waste = 0
     for i in range(1, len(order)):
         waste += int(scores[start] - scores[i])
@@ -170,7 +170,7 @@ def _groups(lengths: np.ndarray, n_heads: int, step: int) -> Iterator[np.ndarray
     yield order[start:]
 
 
-def _up(n: int, step: int) -> int:
+def _up(n: Any, step: int) -> Any:
     return -(-n // step) * step
 
 

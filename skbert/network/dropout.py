@@ -9,7 +9,7 @@ other and the user's own random numbers. On a CPU it also costs a draw per eleme
    mask has fresh bits, any two masks are independent, and there are 10¹¹ of them, for two draws each.
 
 On CUDA it is torch's, one kernel in each direction: attention draws from the device's generator anyway, which
-a fit has to itself (`runtime.isolated_cuda`).
+a fit has to itself (`randomness.isolated_cuda`).
 """
 
 from __future__ import annotations

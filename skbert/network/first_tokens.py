@@ -4,8 +4,8 @@
 2. Queries, the attention's output and the feed-forward network are those of each text's first token.
 
 The result is that of the whole layer (tests/test_model.py, values and gradients of all families), for a sixth
-of its products. `narrow_last_layer` gives the layer a class of its own, so that copies of the encoder keep it
-and the names of the weights stay; `widen_last_layer` takes it back.
+of its products. `restrict_last_layer` gives the layer a class of its own, so that copies of the encoder keep
+it and the names of the weights stay; `restore_last_layer` takes it back.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from skbert.network.attention import Packing, first_token_attention
+from skbert.network.attention import first_token_attention
 from skbert.network.filler import filled
+from skbert.network.packing import Packing
 
 
-def narrow_last_layer(layers: nn.ModuleList) -> bool:
+def restrict_last_layer(layers: nn.ModuleList) -> bool:
     """Let the last layer give the first tokens only, if it is of a kind known here; returns whether it is."""
     layer: Any = layers[-1]
     if hasattr(layer, "sa_layer_norm"):
@@ -33,8 +34,8 @@ def narrow_last_layer(layers: nn.ModuleList) -> bool:
     return True
 
 
-def widen_last_layer(layers: nn.ModuleList) -> None:
-    """Let a last layer that was narrowed give the states of all tokens again."""
+def restore_last_layer(layers: nn.ModuleList) -> None:
+    """Let a last layer that was restricted give the states of all tokens again."""
     layer: Any = layers[-1]
     layer.__class__ = type(layer).__base__
 

@@ -6,7 +6,7 @@ nested tensors call it as is done here. Its public form, `torch.nn.attention.var
 1. `has_kernel` tells whether it can take a batch. The first time that a device and a head size are met, it
    attends to a few short texts: only where values and gradients are right is it used.
 2. `flash_attention` calls it. Dropout draws from the device's own generator, which a fit has to itself
-   (`runtime.isolated_cuda`).
+   (`randomness.isolated_cuda`).
 
 Elsewhere (float32, older GPUs, devices of other kinds) texts are laid out side by side (`attention.py`).
 """

@@ -21,10 +21,11 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from skbert.exceptions import InsufficientMemoryError, raise_if_of_a_handler
+from skbert.exceptions import InsufficientMemoryError
 from skbert.network.layers import encoder_layers
 from skbert.network.model import SequenceClassifier
-from skbert.runtime import DrawsFrom
+from skbert.randomness import DrawsFrom
+from skbert.signal_errors import raise_if_of_a_handler
 
 T = TypeVar("T")
 

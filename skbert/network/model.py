@@ -20,13 +20,13 @@ from torch import nn
 
 from skbert.data.batching import Batch
 from skbert.network import filler
-from skbert.network.attention import Packing
 from skbert.network.dropout import Dropout
-from skbert.network.first_tokens import narrow_last_layer, widen_last_layer
+from skbert.network.first_tokens import restore_last_layer, restrict_last_layer
 from skbert.network.head import BarePooler, HiddenLayer
 from skbert.network.layers import encoder_layers
+from skbert.network.packing import Packing
 from skbert.network.pooling import POOLS, Pooling
-from skbert.runtime import DrawsFrom
+from skbert.randomness import DrawsFrom
 from skbert.scopes import trainable
 
 
@@ -90,8 +90,8 @@ class SequenceClassifier(nn.Module):
         # Poolers of encoders read the first token; those of classifiers (families.py) any vector.
         self.pooler = pooler if pooling == "cls" or getattr(pooler, "reads_any_vector", False) else None
         # Whether the encoder's states are those of the first tokens only.
-        self.narrowed = (
-            architecture.packed and pooling == "cls" and narrow_last_layer(encoder_layers(encoder))
+        self.gives_first_tokens = (
+            architecture.packed and pooling == "cls" and restrict_last_layer(encoder_layers(encoder))
         )
         width = encoder.config.hidden_size
         self.hidden = nn.Sequential(*(HiddenLayer(width, head_dropout) for _ in range(head_layers)))
@@ -143,14 +143,14 @@ class SequenceClassifier(nn.Module):
         if self.pooling != "cls":
             vectors = POOLS[self.pooling](states.to(self.head.weight.dtype), packing)
             return vectors if self.pooler is None else self._apply_pooler(vectors.to(states.dtype))
-        first = states if self.narrowed else states[packing.firsts]  # (n_texts, hidden_size)
+        first = states if self.gives_first_tokens else states[packing.firsts]  # (n_texts, hidden_size)
         return self._apply_pooler(first)
 
-    def widen(self) -> Self:
+    def give_all_tokens(self) -> Self:
         """Let the encoder give the states of all tokens, also where pooling reads the first ones only."""
-        if self.narrowed:
-            widen_last_layer(encoder_layers(self.encoder))
-            self.narrowed = False
+        if self.gives_first_tokens:
+            restore_last_layer(encoder_layers(self.encoder))
+            self.gives_first_tokens = False
         return self
 
     def _apply_pooler(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -189,7 +189,7 @@ class SequenceClassifier(nn.Module):
 
     @trainable()
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # As any module: `__reduce__` would build the encoder anew, with weights of chance to begin with.
+        # As for any module. By `__reduce__` the encoder would first be built with random weights.
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))

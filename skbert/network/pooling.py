@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from skbert.network.attention import Packing
+from skbert.network.packing import Packing
 
 Pooling = Literal["cls", "mean", "max"]
 

@@ -12,7 +12,7 @@ Vector-wise quantization (Dettmers et al., 2022, arXiv:2208.07339), symmetric, w
 oneDNN's product of unsigned by signed bytes applies the weights' scales in one go, but without VNNI
 instructions it may saturate. It is taken where this torch has it and it is exact at the extremes. Else it is
 torch's own product of signed bytes, or without VNNI, where that is a plain loop, one in float32, exact as
-well: the products are the same everywhere, but are not had sooner.
+well. The integers are the same on every machine; only the time differs.
 """
 
 from __future__ import annotations

@@ -19,15 +19,14 @@ import torch
 import torch.nn.functional as F
 
 from skbert.network.attention_layout import bias_of, is_cut, parts
+from skbert.ragged import runs
 
 _LONG = 96  # tokens from which on the fused kernel is the faster one
 
 
 def equal_runs(lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
     """Yield neighbours of equal length: (first text, texts, tokens of each)."""
-    firsts = np.flatnonzero(np.diff(lengths, prepend=-1))
-    counts = np.diff(firsts, append=len(lengths))
-    for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
+    for first, count in zip(*(part.tolist() for part in runs(lengths)), strict=True):
         yield first, count, int(lengths[first])
 
 

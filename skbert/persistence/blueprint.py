@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbert.exceptions import PersistenceError, raise_if_of_a_handler
+from skbert.exceptions import PersistenceError
 from skbert.network.memory import raise_if_out_of_memory
 from skbert.network.model import Architecture, SequenceClassifier, with_weights
+from skbert.persistence.delta import name_in_model
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.library import import_family
 from skbert.scopes import trainable, without_memory
+from skbert.signal_errors import raise_if_of_a_handler
 
 FAMILIES = (
     "bert",
@@ -179,7 +181,7 @@ def _check_config(config: dict[str, Any], n_arrays: int) -> None:
 def _check_shapes(encoder: Any, arrays: dict[str, np.ndarray]) -> None:
     """Whether an encoder without memory would take no more than the file's arrays."""
     for name, tensor in encoder.state_dict().items():
-        stored = arrays.get(name if name.startswith("pooler.") else f"encoder.{name}")
+        stored = arrays.get(name_in_model(name))
         if name.startswith("pooler.") and stored is None:
             continue
         if stored is None or stored.shape != tuple(tensor.shape):

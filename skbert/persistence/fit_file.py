@@ -21,8 +21,7 @@ Arrays = dict[str, np.ndarray]
 def write(path: Path, content: dict[str, Any], arrays: Arrays, temporary: Path) -> None:
     """Replace the file, by way of `temporary`."""
     sums = {name: tensorfile.describe(array) for name, array in arrays.items()}
-    text = json.dumps({"format": FORMAT, **content, "arrays": sums}, separators=(",", ":"))
-    metadata = {"sha256": tensorfile.checksum(text), _JSON: text}
+    metadata = tensorfile.sealed(_JSON, {"format": FORMAT, **content, "arrays": sums})
     replace_file(path, lambda file: tensorfile.write(file, arrays, metadata), temporary=temporary)
 
 

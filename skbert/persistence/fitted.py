@@ -11,6 +11,9 @@ from skbert.data.encoding import LongText
 from skbert.data.labels import LabelsType
 from skbert.exceptions import PersistenceError
 
+# Attributes that no copy in another process has: the optimizer's state, and the fit that callbacks watch now.
+OF_THIS_PROCESS = ("_moments", "_callback_fit_ctx", "_skl_callbacks_to_teardown")
+
 
 def n_outputs_of(attributes: Mapping[str, Any]) -> int:
     """How many logits, or numbers, the head of a fitted estimator must give."""

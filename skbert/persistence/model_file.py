@@ -25,22 +25,22 @@ from sklearn import config_context
 from tokenizers import Tokenizer
 
 import skbert
-from skbert.exceptions import CheckpointError, PersistenceError, raise_if_of_a_handler
+from skbert.exceptions import CheckpointError, PersistenceError
+from skbert.identity import LIBRARIES
 from skbert.paths import expanded
 from skbert.persistence import blueprint, delta, tensorfile
 from skbert.persistence.codec import Decoder, encode
-from skbert.persistence.fitted import check_attributes, n_outputs_of
+from skbert.persistence.fitted import OF_THIS_PROCESS, check_attributes, n_outputs_of
 from skbert.persistence.replacing import replace_file
 from skbert.pretrained import checkpoints
 from skbert.pretrained.sources import display_name
+from skbert.signal_errors import raise_if_of_a_handler
 
 Estimator = TypeVar("Estimator")
 
 FORMAT = 1
-_LIBRARIES = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
 _PRIVATE = ("_sklearn_output_config",)  # what set_output has set
-# The state of partial_fit's optimizer; who watches fits, and the fit that is watched right now.
-_OF_THE_PROCESS = ("_moments", "_skl_callbacks", "_skl_callbacks_to_teardown", "_callback_fit_ctx")
+_NOT_SAVED = (*OF_THIS_PROCESS, "_skl_callbacks")  # who watches fits: a pickle keeps them, a file no code
 _ROUTING = "_metadata_request"  # what set_fit_request has set
 _ALLOWANCE = 2**24  # bytes that arrays may take beside what the file's size explains: str of great width
 
@@ -52,8 +52,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) ->
         checkpoint = _checkpoint_of(estimator)
         content["base"] = display_name(estimator.model, estimator.revision)
         arrays = delta.changes(arrays, delta.weights_of(checkpoint.encoder))
-    text = json.dumps(content, separators=(",", ":"))
-    metadata = {"sha256": tensorfile.checksum(text), "skbert": text}
+    metadata = tensorfile.sealed("skbert", content)
     replace_file(path, lambda file: tensorfile.write(file, arrays, metadata))
 
 
@@ -99,7 +98,7 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     model, tokenizer = state.pop("model_"), state.pop("tokenizer_")
     routing = state.pop(_ROUTING, None)
     adapters = state.pop("adapters_", {})
-    for name in (*_OF_THE_PROCESS, *estimator._parameter_constraints):  # a subclass sets those it fixes anew
+    for name in (*_NOT_SAVED, *estimator._parameter_constraints):  # a subclass sets those it fixes anew
         state.pop(name, None)
     described, arrays = blueprint.describe(model)
     arrays |= delta.factors_of(adapters)
@@ -146,7 +145,7 @@ def _check_readable(cls: Any, content: dict[str, Any]) -> None:
 def _versions() -> dict[str, str]:
     """What wrote the file: for people, nothing reads it."""
     own = {"skbert": skbert.__version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in _LIBRARIES}
+    return own | {name: version(name) for name in LIBRARIES}
 
 
 def _encode_parameter(value: Any, name: str) -> Any:

@@ -67,6 +67,12 @@ def checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sealed(name: str, content: dict[str, Any]) -> dict[str, str]:
+    """Metadata of a file: content as JSON under a name, and its checksum."""
+    text = json.dumps(content, separators=(",", ":"))
+    return {"sha256": checksum(text), name: text}
+
+
 def dtype_of(described: dict[str, Any]) -> np.dtype[Any]:
     """The dtype that `describe` named."""
     return np.dtype(_DTYPES[described["dtype"]])

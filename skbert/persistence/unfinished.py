@@ -1,9 +1,9 @@
 """The file of an unfinished fit, in the folder that `checkpoint` names.
 
 1. `opened` makes the folder if need be, locks it, and names what is wrong with it: before anything is loaded.
-2. `Folder.find` reads the file of a fit that was interrupted. It is taken if it is whole and of the same fit
-   (`identity.py`); else it is refused.
-3. `Folder.write` replaces the file as a whole (`fit_file.py`): there is always a whole one.
+2. `FitFolder.find` reads the file of a fit that was interrupted. It is taken if it is whole and of the same
+   fit (`identity.py`); else it is refused.
+3. `FitFolder.write` replaces the file as a whole (`fit_file.py`): there is always a whole one.
 4. A fit that ends removes it, and the folder if skbert made it. A fit that fails or is interrupted leaves it.
    One whose loss became NaN has ended: it would end so again.
 5. Once the first state is written, no trouble with the folder ends the fit: disks fill up or turn read-only,
@@ -32,11 +32,11 @@ from skbert.exceptions import (
     NonFiniteLossError,
     NonFiniteOutputError,
     PersistenceError,
-    raise_if_of_a_handler,
     warn,
 )
 from skbert.persistence import fit_file
 from skbert.persistence.fit_file import Arrays
+from skbert.signal_errors import raise_if_of_a_handler
 
 FILE = "unfinished-fit.safetensors"
 _LOCK = "unfinished-fit.lock"
@@ -44,7 +44,7 @@ _MADE = "unfinished-fit.made"  # skbert made the folder: says so where a fit was
 _TEMPORARY = "unfinished-fit.tmp"
 # Where a file system has no locks, later versions of filelock would leave a file that outlives its process.
 _TAKES = inspect.signature(filelock.FileLock.__init__).parameters
-_OF_THE_SYSTEM: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in _TAKES else {}
+_LOCK_OPTIONS: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in _TAKES else {}
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Unfinished:
     state: tuple[dict[str, Any], Arrays]  # of its training: what JSON holds exactly, and arrays
 
 
-class Folder:
+class FitFolder:
     """The folder of one fit.
 
     Parameters
@@ -69,7 +69,7 @@ class Folder:
         self.file = path / FILE
         self._made = False  # by skbert, which may then remove it
         self._is_written = False  # the state has been there
-        self._lock = filelock.FileLock(path / _LOCK, **_OF_THE_SYSTEM)
+        self._lock = filelock.FileLock(path / _LOCK, **_LOCK_OPTIONS)
         self._locked: os.stat_result | None = None  # the file of the lock that is held
         self._identity: dict[str, Any] = {}
 
@@ -203,7 +203,7 @@ class Folder:
                 f"Delete {os.fspath(self.file)!r}: the same fit would go on from it, another be refused."
             )
 
-    def close(self, stack: contextlib.ExitStack) -> None:
+    def close_with(self, stack: contextlib.ExitStack) -> None:
         """Have the folder unlocked when the stack ends, and removed if skbert made it and nothing is in it.
 
         The stack does each of these, also if an interrupt hinders another.
@@ -240,7 +240,7 @@ class Folder:
 
 
 @contextmanager
-def opened(checkpoint: str | os.PathLike[str] | None) -> Iterator[Folder | None]:
+def opened(checkpoint: str | os.PathLike[str] | None) -> Iterator[FitFolder | None]:
     """The folder of a fit, for as long as the fit lasts; None without one.
 
     Raises
@@ -252,7 +252,7 @@ def opened(checkpoint: str | os.PathLike[str] | None) -> Iterator[Folder | None]
         yield None
         return
     with contextlib.ExitStack() as stack:
-        folder = _opened(checkpoint, stack)
+        folder = _open_or_explain(checkpoint, stack)
         try:
             yield folder
         except (NonFiniteLossError, NonFiniteOutputError):
@@ -261,12 +261,12 @@ def opened(checkpoint: str | os.PathLike[str] | None) -> Iterator[Folder | None]
         folder.clear()
 
 
-def _opened(checkpoint: str | os.PathLike[str], stack: contextlib.ExitStack) -> Folder:
+def _open_or_explain(checkpoint: str | os.PathLike[str], stack: contextlib.ExitStack) -> FitFolder:
     if not os.fspath(checkpoint):
         raise InputError("checkpoint='' is no folder. Expected the name of one, or None.")
     try:
-        folder = Folder(Path(checkpoint).expanduser().absolute())  # a callback may change where we are
-        folder.close(stack)
+        folder = FitFolder(Path(checkpoint).expanduser().absolute())  # a callback may change where we are
+        folder.close_with(stack)
         folder.open()
     except filelock.Timeout as error:
         raise InputError(

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from skbert import forks
-from skbert.exceptions import CheckpointError, raise_if_of_a_handler
+from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
 from skbert.network.memory import raise_if_out_of_memory
 from skbert.network.model import Architecture, twin
 from skbert.network.pooling import Pooling
-from skbert.pretrained.hub import FILES, POOLING, VOCABULARIES
+from skbert.pretrained.files import FILES, POOLING, VOCABULARIES
 from skbert.pretrained.library import quiet
-from skbert.pretrained.reading import naming, read_model, refuse_other_weights, settle
+from skbert.pretrained.reading import compute_by_text, naming, read_model, refuse_other_weights
 from skbert.pretrained.sources import locate
 from skbert.pretrained.traits import (
     architecture_of,
@@ -34,7 +34,8 @@ from skbert.pretrained.traits import (
     reads_forward,
     stated_pooling,
 )
-from skbert.runtime import DrawsNothing
+from skbert.randomness import DrawsNothing
+from skbert.signal_errors import raise_if_of_a_handler
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -91,7 +92,7 @@ def load(model: str | os.PathLike[str], revision: str | None = None) -> Checkpoi
         folder = locate(model, revision)
         key = (str(folder), _fingerprint(folder))
         if key not in _loaded:
-            _loaded[key] = _read(folder, str(model))
+            _loaded[key] = as_checkpoint(_read_encoder(folder), folder, str(model))
             while len(_loaded) > _MAX_LOADED:
                 _loaded.popitem(last=False)
         _loaded.move_to_end(key)
@@ -108,10 +109,6 @@ def _fingerprint(folder: Path) -> tuple[Any, ...]:
     files = sorted(p for pattern in (*FILES, POOLING) for p in folder.glob(pattern))
     found = [(p.name, p.stat()) for p in files]
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in found)
-
-
-def _read(folder: Path, name: str) -> Checkpoint:
-    return as_checkpoint(_read_encoder(folder), folder, name)
 
 
 def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
@@ -223,7 +220,7 @@ def build_encoder(config: dict[str, Any], packed: bool) -> Any:
     family = settings.pop("model_type")
     with quiet() as transformers, DrawsNothing():
         config_of_family = transformers.AutoConfig.for_model(family, **settings)
-        settle(config_of_family)
+        compute_by_text(config_of_family)
         encoder = transformers.AutoModel.from_config(config_of_family)
     encoder.config._attn_implementation = _attention_of(packed)
     return encoder

@@ -17,11 +17,11 @@ from skbert.exceptions import PersistenceError
 from skbert.network.head import BarePooler
 from skbert.network.model import SequenceClassifier
 from skbert.pretrained.families import FamilyPooler
+from skbert.pretrained.files import MODULES, POOLING
 from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
-from skbert.pretrained.hub import MODULES, POOLING
 from skbert.pretrained.library import quiet
 from skbert.pretrained.traits import MODES
-from skbert.runtime import DrawsNothing
+from skbert.randomness import DrawsNothing
 from skbert.scopes import trainable
 
 _PARTS = [("", "Transformer"), ("1_Pooling", "Pooling")]

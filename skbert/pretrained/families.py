@@ -40,7 +40,7 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class HeadLayout:
     """Where a family's classifier keeps its layers, by the names of transformers."""
 
     dense: str
@@ -53,16 +53,16 @@ class Layout:
         return config.get(self.activation, self.activation)
 
 
-_OF_ROBERTA = Layout("classifier.dense", "classifier.out_proj", "tanh")
-_OF_DEBERTA = Layout("pooler.dense", "classifier", "pooler_hidden_act")
+_OF_ROBERTA = HeadLayout("classifier.dense", "classifier.out_proj", "tanh")
+_OF_DEBERTA = HeadLayout("pooler.dense", "classifier", "pooler_hidden_act")
 LAYOUTS = {
-    "bert": Layout("bert.pooler.dense", "classifier", "tanh"),
+    "bert": HeadLayout("bert.pooler.dense", "classifier", "tanh"),
     "camembert": _OF_ROBERTA,
     "deberta": _OF_DEBERTA,
     "deberta-v2": _OF_DEBERTA,
-    "distilbert": Layout("pre_classifier", "classifier", "relu"),
-    "electra": Layout("classifier.dense", "classifier.out_proj", "gelu"),
-    "modernbert": Layout("head.dense", "classifier", "classifier_activation", norm="head.norm"),
+    "distilbert": HeadLayout("pre_classifier", "classifier", "relu"),
+    "electra": HeadLayout("classifier.dense", "classifier.out_proj", "gelu"),
+    "modernbert": HeadLayout("head.dense", "classifier", "classifier_activation", norm="head.norm"),
     "mpnet": _OF_ROBERTA,
     "roberta": _OF_ROBERTA,
     "xlm-roberta": _OF_ROBERTA,

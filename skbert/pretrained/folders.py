@@ -23,9 +23,9 @@ from skbert.exceptions import PersistenceError
 from skbert.network.model import SequenceClassifier
 from skbert.paths import expanded
 from skbert.persistence.replacing import patiently
+from skbert.pretrained.files import ADAPTER
 from skbert.pretrained.library import quiet
 
-ADAPTER = "adapter_config.json"  # transformers puts the adapter that it describes into the model
 _TEMPORARY = ".skbert-"  # how its name begins
 _CONFIG = "config.json"  # without which a folder is no checkpoint
 _WEIGHTS = "model*.safetensors*"  # in one file, or in several with an index

@@ -20,7 +20,7 @@ from skbert.pretrained.checkpoints import Checkpoint
 from skbert.pretrained.families import FamilyPooler
 from skbert.pretrained.reading import read_model, refuse_other_weights
 from skbert.pretrained.sources import locate
-from skbert.pretrained.traits import check_max_length, check_side, stated_max_length
+from skbert.pretrained.traits import check_max_length, check_truncation_side, stated_max_length
 from skbert.scopes import trainable
 
 Estimator = TypeVar("Estimator")
@@ -44,7 +44,7 @@ def from_pretrained(
     attributes, order = _stated_target(cls, folder, names, classifier.config.problem_type)
     checkpoint = checkpoints.as_checkpoint(classifier.base_model, folder, str(model))
     if "long_text" not in parameters:
-        check_side(folder)
+        check_truncation_side(folder)
     if "max_length" not in parameters:
         estimator.max_length = stated_max_length(folder, checkpoint.max_positions)
     check_max_length(estimator.max_length, checkpoint.max_positions, checkpoint.name)

@@ -23,18 +23,10 @@ from huggingface_hub import constants, errors
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import tqdm
 
-from skbert.exceptions import CheckpointError, raise_if_of_a_handler
+from skbert.exceptions import CheckpointError
+from skbert.pretrained.files import FILES, MODULES, POOLING, VOCABULARIES
+from skbert.signal_errors import raise_if_of_a_handler
 
-FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # what is read of a checkpoint
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "spm.model",
-)
-MODULES, POOLING = "modules.json", "1_Pooling/config.json"  # of sentence-transformers, and how it pools
 _DECIDING = (
     *(MODULES, POOLING),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -99,13 +91,12 @@ def download(name: str, revision: str | None, hint: str) -> Path:
         )
     try:  # a download would try again and again, and say so
         huggingface_hub.model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except MemoryError:
+        raise
     except Exception as error:
-        if isinstance(error, MemoryError):
-            raise
         raise_if_of_a_handler(error)
         _in_vain.add((name, revision))
-        otherwise = _NO_ACCESS if _errno(error) in _REFUSALS else _OUT_OF_REACH
-        raise CheckpointError(_explained(name, revision, error, otherwise) + hint) from error
+        raise CheckpointError(_explained(name, revision, error, _OUT_OF_REACH) + hint) from error
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
@@ -116,12 +107,11 @@ def download(name: str, revision: str | None, hint: str) -> Path:
             if not _is_known(folder, name, file):
                 with suppress(errors.EntryNotFoundError):  # which is what the cache then knows
                     huggingface_hub.hf_hub_download(name, file, revision=folder.name)
+    except MemoryError:
+        raise
     except Exception as error:  # the hub's own, and those of the libraries that it connects with
-        if isinstance(error, MemoryError):
-            raise
         raise_if_of_a_handler(error)
-        otherwise = _NO_ACCESS if _errno(error) in _REFUSALS else _BROKEN_OFF
-        raise CheckpointError(_explained(name, revision, error, otherwise) + hint) from error
+        raise CheckpointError(_explained(name, revision, error, _BROKEN_OFF) + hint) from error
     return folder
 
 
@@ -218,5 +208,5 @@ def _explained(name: str, revision: str | None, error: Exception, otherwise: str
     elif isinstance(error, errors.RevisionNotFoundError):
         said += "the hub has no such revision of it. Expected one of its branches, tags or commits."
     else:
-        said += otherwise
+        said += _NO_ACCESS if _errno(error) in _REFUSALS else otherwise
     return f"{said} The answer was: {' '.join(str(error).split())[:300]}"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from skbert.runtime import building
+from skbert.randomness import building
 from skbert.scopes import scope
 
 

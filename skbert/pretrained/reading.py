@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 
-from skbert.exceptions import CheckpointError, raise_if_of_a_handler
+from skbert.exceptions import CheckpointError
 from skbert.network.memory import raise_if_out_of_memory
-from skbert.pretrained.folders import ADAPTER
+from skbert.pretrained.files import ADAPTER
 from skbert.pretrained.library import quiet
+from skbert.signal_errors import raise_if_of_a_handler
 
-_OF_THE_PROCESS = ("Too many open files", "can't start new thread")  # in whatever type it comes
+_PROCESS_LIMITS = ("Too many open files", "can't start new thread")  # in whatever type it comes
 _POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was not fetched
 
 
-def settle(config: Any) -> None:
+def compute_by_text(config: Any) -> None:
     """Take what computes a text by the call, and not by the text, out of a config of transformers."""
     config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
     if getattr(config, "attention_type", None) == "block_sparse":
@@ -51,7 +52,7 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
         config = config_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         # config.json may name any, even one whose code transformers would get from the hub.
         config._attn_implementation = "eager"
-        settle(config)
+        compute_by_text(config)
         model, report = model_class.from_pretrained(
             folder,
             config=config,
@@ -106,7 +107,7 @@ def naming(what: str) -> Iterator[None]:
     except Exception as error:
         raise_if_out_of_memory(error)
         raise_if_of_a_handler(error)
-        if getattr(error, "errno", None) in (EMFILE, ENFILE) or any(w in str(error) for w in _OF_THE_PROCESS):
+        if getattr(error, "errno", None) in (EMFILE, ENFILE) or any(w in str(error) for w in _PROCESS_LIMITS):
             raise
         raise CheckpointError(f"{what} could not be read ({type(error).__name__}: {error}).") from error
 

@@ -19,10 +19,10 @@ from skbert.exceptions import InputError, PersistenceError
 from skbert.network.model import SequenceClassifier
 from skbert.persistence.fitted import n_outputs_of
 from skbert.pretrained import families
-from skbert.pretrained.families import Layout
+from skbert.pretrained.families import HeadLayout
 from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
 from skbert.pretrained.library import quiet
-from skbert.runtime import DrawsNothing
+from skbert.randomness import DrawsNothing
 from skbert.scopes import trainable
 
 # What transformers calls the types of targets; "regression" where it gives what the head gives.
@@ -137,7 +137,7 @@ def _weights(model: SequenceClassifier, head: nn.Linear, config: dict[str, Any])
 
 
 def _weights_without_pooler(
-    model: SequenceClassifier, head: nn.Linear, layout: Layout, activation: str, family: str
+    model: SequenceClassifier, head: nn.Linear, layout: HeadLayout, activation: str, family: str
 ) -> dict[str, torch.Tensor]:
     if layout.norm is not None or not families.is_known(activation):
         obstacle = "a norm" if layout.norm is not None else f"the activation {activation!r}"

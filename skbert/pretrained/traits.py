@@ -14,7 +14,7 @@ import torch
 from skbert.exceptions import CheckpointError, InputError
 from skbert.network.model import Architecture
 from skbert.network.pooling import Pooling
-from skbert.pretrained.hub import MODULES, POOLING
+from skbert.pretrained.files import MODULES, POOLING
 
 # What sentence-transformers calls them.
 MODES: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
@@ -84,7 +84,7 @@ def stated_max_length(folder: Path, n_positions: int) -> int:
     return min(length, n_positions)
 
 
-def check_side(folder: Path) -> None:
+def check_truncation_side(folder: Path) -> None:
     """Refuse a tokenizer that cuts long texts at their beginning."""
     side = read_settings(folder / "tokenizer_config.json").get("truncation_side", "right")
     if side != "right":

@@ -1,7 +1,8 @@
 """What may watch a fit: the progress bar, scikit-learn's callbacks, and whoever implements `Watcher`.
 
 The loop calls `fit_begin`, then for each epoch `epoch_begin`, `step` after every optimizer step and
-`epoch_end`, then `fit_end`. Null objects instead of `if watcher is not None`.
+`epoch_end`, then `fit_end`. `skip` follows `epoch_begin` where a fit goes on in the middle of an epoch. Null
+objects instead of `if watcher is not None`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 try:
-    from sklearn import callback as _of_sklearn
+    from sklearn import callback as sklearn_callback
     from sklearn.callback import CallbackSupportMixin
 
     HAS_CALLBACKS = True
@@ -42,7 +43,7 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
 
 def with_callbacks(method: F) -> F:
     """scikit-learn's own decorator where it has callbacks; for type checkers the method is as it was."""
-    return cast(F, _of_sklearn.with_callbacks(method)) if HAS_CALLBACKS else method
+    return cast(F, sklearn_callback.with_callbacks(method)) if HAS_CALLBACKS else method
 
 
 class Watcher:

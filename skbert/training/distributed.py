@@ -101,7 +101,7 @@ def _process_group() -> Iterator[Any]:
             dist.destroy_process_group(made)
 
 
-_stores: list[Any] = []  # the connection to the store, kept for the life of the process
+_store: Any = None  # the connection to the store, kept for the life of the process
 _groups_made = 0
 
 
@@ -112,14 +112,14 @@ def _init_process_group() -> None:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    global _groups_made
+    global _groups_made, _store
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        if not _stores:
-            _stores.append(next(rendezvous("env://", timeout=TIMEOUT))[0])
+        if _store is None:
+            _store = next(rendezvous("env://", timeout=TIMEOUT))[0]
         # A prefix of its own: the addresses of the group before would still stand in the store.
         _groups_made += 1
-        store = PrefixStore(f"skbert_{_groups_made}", _stores[0])
+        store = PrefixStore(f"skbert_{_groups_made}", _store)
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:

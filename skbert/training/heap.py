@@ -2,7 +2,7 @@
 
 A step frees what its forward pass has kept, and the next one asks for as much. In between glibc gives it back
 to the system, which clears every page anew when it is touched again: time that counts where products are
-fast. (Fits in turn in one process do not show it, as they share what the heap has become; processes do.) So
+fast. (To be measured in separate processes: fits in one process share a heap that has grown already.) So
 
 1. while any fit runs, glibc keeps what is freed, and makes no mapping of its own for blocks below 32 MiB;
 2. after the last one it goes on with the thresholds that it comes to by itself once a block of 32 MiB has

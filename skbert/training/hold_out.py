@@ -26,7 +26,7 @@ class Split:
     unseen: bool = True  # no text is on both sides
 
 
-def hold_out(codes: np.ndarray, places: np.ndarray, fraction: float, seed: int) -> Split:
+def hold_out(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> Split:
     """Split rows into training and validation.
 
     Where there are too few rows of some class to stratify, one row of each class stays in training and the
@@ -34,10 +34,10 @@ def hold_out(codes: np.ndarray, places: np.ndarray, fraction: float, seed: int) 
 
     Parameters
     ----------
-    codes : ndarray of shape (n_samples,) or (n_samples, n_labels)
+    targets : ndarray of shape (n_samples,) or (n_samples, n_labels)
         An indicator matrix is split at random, less one text of each label, which stays in training if that
         leaves enough; numbers altogether at random.
-    places : ndarray of shape (n_samples,), int64
+    groups : ndarray of shape (n_samples,), int64
         Where each row's text stands among the different ones.
     fraction : float
         Of the rows for validation. Where texts repeat it may be fewer, or more.
@@ -47,21 +47,21 @@ def hold_out(codes: np.ndarray, places: np.ndarray, fraction: float, seed: int) 
     -------
     Split
     """
-    training, validation = _hold_out_rows(codes, fraction, seed)
-    complete = _n_classes(codes, validation) == _n_classes(codes)
-    shared = np.intersect1d(places[training], places[validation])
+    training, validation = _hold_out_rows(targets, fraction, seed)
+    complete = _n_classes(targets, validation) == _n_classes(targets)
+    shared = np.intersect1d(groups[training], groups[validation])
     if len(shared) == 0:
         return Split(training, validation, complete)
-    held = _held_wholly(codes, places, validation, shared, seed)
-    held = _without_last_ones(codes, places, training, held)
+    held = _held_wholly(targets, groups, validation, shared, seed)
+    held = _without_last_ones(targets, groups, training, held)
     if len(held) == 0:
         return Split(training, validation, complete, unseen=False)
-    others = np.setdiff1d(np.arange(len(codes)), held)
-    return Split(others, held, _n_classes(codes, held) == _n_classes(codes))
+    others = np.setdiff1d(np.arange(len(targets)), held)
+    return Split(others, held, _n_classes(targets, held) == _n_classes(targets))
 
 
 def _held_wholly(
-    codes: np.ndarray, places: np.ndarray, validation: np.ndarray, shared: np.ndarray, seed: int
+    targets: np.ndarray, groups: np.ndarray, validation: np.ndarray, shared: np.ndarray, seed: int
 ) -> np.ndarray:
     """Rows to validate on, with all rows of their texts.
 
@@ -69,51 +69,51 @@ def _held_wholly(
     class no more rows are held out than were: a text that most rows repeat stays in training. A class that
     would have none left to validate on gives its least frequent one, if it has another.
     """
-    counts, of_places = np.bincount(places), _class_of_texts(codes, places)
-    torn = np.isin(places[validation], shared)
-    held = set(places[validation[~torn]].tolist())
-    left = np.bincount(of_places[places[validation[torn]]], minlength=int(of_places.max()) + 1)
-    for place in np.random.default_rng(seed).permutation(shared).tolist():
-        if counts[place] <= left[of_places[place]]:
-            left[of_places[place]] -= counts[place]
-            held.add(place)
-    n_texts = np.bincount(of_places)
-    wanted = set(of_places[places[validation]].tolist()) - {of_places[place] for place in held}
-    for place in np.argsort(counts, kind="stable").tolist() if wanted else ():
-        if of_places[place] in wanted and n_texts[of_places[place]] > 1:
-            wanted.remove(of_places[place])
-            held.add(place)
-    return np.flatnonzero(np.isin(places, list(held)))
+    counts, class_of = np.bincount(groups), _class_of_texts(targets, groups)
+    torn = np.isin(groups[validation], shared)
+    held = set(groups[validation[~torn]].tolist())
+    left = np.bincount(class_of[groups[validation[torn]]], minlength=int(class_of.max()) + 1)
+    for group in np.random.default_rng(seed).permutation(shared).tolist():
+        if counts[group] <= left[class_of[group]]:
+            left[class_of[group]] -= counts[group]
+            held.add(group)
+    n_texts = np.bincount(class_of)
+    wanted = set(class_of[groups[validation]].tolist()) - {class_of[group] for group in held}
+    for group in np.argsort(counts, kind="stable").tolist() if wanted else ():
+        if class_of[group] in wanted and n_texts[class_of[group]] > 1:
+            wanted.remove(class_of[group])
+            held.add(group)
+    return np.flatnonzero(np.isin(groups, list(held)))
 
 
-def _class_of_texts(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _class_of_texts(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """The class that most rows of each text have; of an indicator matrix, or of numbers, all are of one."""
-    if codes.ndim == 2:
-        return np.zeros(int(places.max()) + 1, dtype=np.int64)
-    n_classes = int(codes.max()) + 1
-    pairs, counts = np.unique(places * n_classes + codes, return_counts=True)
+    if targets.ndim == 2:
+        return np.zeros(int(groups.max()) + 1, dtype=np.int64)
+    n_classes = int(targets.max()) + 1
+    pairs, counts = np.unique(groups * n_classes + targets, return_counts=True)
     pairs = pairs[np.argsort(counts, kind="stable")]
-    found = np.empty(int(places.max()) + 1, dtype=np.int64)
+    found = np.empty(int(groups.max()) + 1, dtype=np.int64)
     found[pairs // n_classes] = pairs % n_classes  # the last one stays
     return found
 
 
 def _without_last_ones(
-    codes: np.ndarray, places: np.ndarray, training: np.ndarray, held: np.ndarray
+    targets: np.ndarray, groups: np.ndarray, training: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
     """Rows to validate on, less those of texts that training needs: no other has their classes, or labels.
 
     They are given back one by one, first those that have most of what is lost, of these the least frequent.
     """
-    while not are_numbers(codes):
-        others = np.setdiff1d(np.arange(len(codes)), held)
-        if codes.ndim == 1:
-            has = codes[held][:, None] == np.setdiff1d(codes[training], codes[others])
+    while not are_numbers(targets):
+        others = np.setdiff1d(np.arange(len(targets)), held)
+        if targets.ndim == 1:
+            has = targets[held][:, None] == np.setdiff1d(targets[training], targets[others])
         else:
-            has = codes[held][:, codes[training].any(axis=0) & ~codes[others].any(axis=0)] == 1
+            has = targets[held][:, targets[training].any(axis=0) & ~targets[others].any(axis=0)] == 1
         if has.shape[1] == 0:
             break
-        texts, rows = np.unique(places[held], return_inverse=True)
+        texts, rows = np.unique(groups[held], return_inverse=True)
         of_texts = np.zeros((len(texts), has.shape[1]), dtype=bool)
         np.logical_or.at(of_texts, rows, has)
         first = np.lexsort((np.bincount(rows), -of_texts.sum(axis=1)))[0]
@@ -121,18 +121,18 @@ def _without_last_ones(
     return held
 
 
-def _n_classes(codes: np.ndarray, rows: np.ndarray | slice = slice(None)) -> int:
+def _n_classes(targets: np.ndarray, rows: np.ndarray | slice = slice(None)) -> int:
     """Classes, or labels, that occur in some rows; of numbers one."""
-    if are_numbers(codes):
+    if are_numbers(targets):
         return 1
-    return len(np.unique(codes[rows])) if codes.ndim == 1 else int(codes[rows].any(axis=0).sum())
+    return len(np.unique(targets[rows])) if targets.ndim == 1 else int(targets[rows].any(axis=0).sum())
 
 
-def _hold_out_rows(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out_rows(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Training and validation rows; each class keeps a row in training."""
-    if codes.ndim == 2:
-        return _hold_out_at_random(codes, fraction, seed)
-    n_rows, classes, counts = len(codes), *np.unique(codes, return_counts=True)
+    if targets.ndim == 2:
+        return _hold_out_at_random(targets, fraction, seed)
+    n_rows, classes, counts = len(targets), *np.unique(targets, return_counts=True)
     n_validation = round(fraction * n_rows)
     if not 0 < n_validation <= n_rows - len(classes):
         raise InputError(
@@ -144,28 +144,28 @@ def _hold_out_rows(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.nd
     training = rows[:0]
     if counts.min() > 1 and len(classes) <= n_validation:
         training, validation = train_test_split(
-            rows, test_size=n_validation, stratify=codes, random_state=seed
+            rows, test_size=n_validation, stratify=targets, random_state=seed
         )
-    if len(np.unique(codes[training])) < len(classes):  # a rare one may be on the larger side alone
+    if len(np.unique(targets[training])) < len(classes):  # a rare one may be on the larger side alone
         order = np.random.default_rng(seed).permutation(n_rows)
-        one_of_each = order[np.unique(codes[order], return_index=True)[1]]
+        one_of_each = order[np.unique(targets[order], return_index=True)[1]]
         validation = order[~np.isin(order, one_of_each)][:n_validation]
         training = np.setdiff1d(rows, validation)
     return np.sort(training), np.sort(validation)
 
 
-def _hold_out_at_random(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    n_validation = round(fraction * len(codes))
-    if not 0 < n_validation < len(codes):
+def _hold_out_at_random(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    n_validation = round(fraction * len(targets))
+    if not 0 < n_validation < len(targets):
         raise InputError(
-            f"validation_fraction={fraction} of {len(codes)} texts is {n_validation} texts for validation: "
+            f"validation_fraction={fraction} of {len(targets)} texts is {n_validation} texts for validation: "
             "one side would be empty. Use another fraction, more texts, or early_stopping=False."
         )
-    order = np.random.default_rng(seed).permutation(len(codes))
-    if are_numbers(codes):
+    order = np.random.default_rng(seed).permutation(len(targets))
+    if are_numbers(targets):
         return np.sort(order[n_validation:]), np.sort(order[:n_validation])
     # One text of each label goes to the end of the queue: training should see what validation asks for.
-    occurring = np.flatnonzero(codes.any(axis=0))
-    last = np.isin(order, order[codes[order][:, occurring].argmax(axis=0)])
+    occurring = np.flatnonzero(targets.any(axis=0))
+    last = np.isin(order, order[targets[order][:, occurring].argmax(axis=0)])
     order = np.concatenate([order[~last], order[last]])
     return np.sort(order[n_validation:]), np.sort(order[:n_validation])

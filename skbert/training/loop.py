@@ -26,7 +26,8 @@ from skbert.exceptions import NonFiniteLossError
 from skbert.inference import check_finite
 from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier
-from skbert.runtime import Generators, Runtime, wide_dtype
+from skbert.randomness import Generators
+from skbert.runtime import Runtime
 from skbert.training.callbacks import Watcher
 from skbert.training.lora import Adapter, adapters_of, merged
 from skbert.training.optimizer import MasterAdamW, Moments
@@ -64,7 +65,7 @@ class TrainingSettings:
     layer_decay: float
     weight_decay: float
     max_grad_norm: float | None
-    goes_on: bool = False  # one call of several: what it leaves out, the next one may do
+    open_ended: bool = False  # one call of several: steps that it leaves out, the next one may make
     verbose: int = 0
 
 
@@ -119,8 +120,9 @@ class Trainer:
         )
         # Scaled over the data set, not over each mini-batch: a row of weight two counts as the row given
         # twice, whatever it meets in its mini-batch.
-        weights = (data.weights / data.weights.mean()).astype(wide_dtype(runtime))
-        targets = data.targets.astype(wide_dtype(runtime)) if are_numbers(data.targets) else data.targets
+        dtype = runtime.master_dtype_in_numpy
+        weights = (data.weights / data.weights.mean()).astype(dtype)
+        targets = data.targets.astype(dtype) if are_numbers(data.targets) else data.targets
         self.data = replace(data, encodings=encodings, targets=targets, weights=weights)
         self.settings = settings
         self.loss = loss
@@ -269,7 +271,7 @@ class Trainer:
 
     def _check_steps(self) -> None:
         """See that float16 has not left most of the training out."""
-        if not self.optimizer.scaler.is_enabled() or self.settings.goes_on:
+        if not self.optimizer.scaler.is_enabled() or self.settings.open_ended:
             return
         skipped = self.steps - self.optimizer.steps_taken()
         if 2 * skipped > self.steps:

@@ -17,7 +17,7 @@ from torch import nn
 
 from skbert.exceptions import InputError, InputTypeError, MissingExtraError
 from skbert.network.model import SequenceClassifier
-from skbert.runtime import building
+from skbert.randomness import building
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -81,7 +81,8 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
             # peft writes what it resolved into the configuration, which is the user's.
             inject_adapter_in_model(copy.deepcopy(config), model.encoder)
     except ValueError as error:
-        names = sorted({n.rsplit(".", 1)[-1] for n, m in model.encoder.named_modules() if _is_linear(m)})
+        linear = (n for n, m in model.encoder.named_modules() if isinstance(m, nn.Linear))
+        names = sorted({n.rsplit(".", 1)[-1] for n in linear})
         raise InputError(
             f"target_modules={config.target_modules!r} of lora do not fit {type(model.encoder).__name__} "
             f"({error}). Its linear layers are called {names}; name those, or give a rank."
@@ -143,7 +144,3 @@ def merged(
 
 def _adapted_layers(model: SequenceClassifier) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if hasattr(module, "base_layer")}
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)

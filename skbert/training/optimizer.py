@@ -21,7 +21,7 @@ from torch import nn
 
 from skbert.network.model import SequenceClassifier, narrow
 from skbert.runtime import Runtime
-from skbert.training.adapt import depths
+from skbert.training.freezing import depths
 
 # Gradients of a mean loss are small: torch's own start, 2 ** 16, costs the first steps of some fits.
 _LOSS_SCALE = 2.0**12
@@ -39,7 +39,7 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
-class OfWeight:
+class WeightState:
     """A weight in training, and what AdamW remembers of it."""
 
     weight: torch.Tensor
@@ -82,7 +82,7 @@ class MasterAdamW:
         wide = [p.detach() for p in working]
         narrow(model, runtime.dtype)
         masters = [p if p.dtype == w.dtype else _master(p, w) for p, w in zip(working, wide, strict=True)]
-        self._of_names = dict(zip(names, masters, strict=True))
+        self._masters_by_name = dict(zip(names, masters, strict=True))
         trained = [(p, m) for p, m in zip(working, masters, strict=True) if p.requires_grad]
         self.masters = [m for _, m in trained]
         self._pairs = [(p, m) for p, m in trained if p is not m]
@@ -158,39 +158,39 @@ class MasterAdamW:
             master.copy_(weight)
         self._narrow_weights()
 
-    def state(self) -> dict[str, OfWeight]:
+    def state(self) -> dict[str, WeightState]:
         """All that a step reads and changes, of each weight that trains; the tensors are the optimizer's own.
 
         Moments that no step has made yet are zero, which is what the first step would take them to be.
         """
         found = {}
         trained = set(self.masters)
-        for name, master in ((n, m) for n, m in self._of_names.items() if m in trained):
+        for name, master in ((n, m) for n, m in self._masters_by_name.items() if m in trained):
             state = self._adamw.state.get(master)
             if state:
                 pair, steps = (state["exp_avg"], state["exp_avg_sq"]), int(state["step"])
             else:
                 pair, steps = (torch.zeros_like(master), torch.zeros_like(master)), 0
-            found[name] = OfWeight(master.detach(), *pair, steps)
+            found[name] = WeightState(master.detach(), *pair, steps)
         return found
 
     @torch.no_grad()
-    def load_state(self, state: dict[str, OfWeight]) -> None:
+    def load_state(self, state: dict[str, WeightState]) -> None:
         """Put back what another optimizer of the same weights gave as its `state`."""
         for name, kept in state.items():
-            master = self._of_names[name]
+            master = self._masters_by_name[name]
             master.copy_(kept.weight)
             self._remember(master, (kept.first, kept.second), kept.steps)
         self._narrow_weights()
 
     def weights(self) -> dict[str, torch.Tensor]:
         """All weights of the model by name, trained or not, wide; the tensors are the optimizer's own."""
-        return {name: master.detach() for name, master in self._of_names.items()}
+        return {name: master.detach() for name, master in self._masters_by_name.items()}
 
     def moments(self, rows: torch.Tensor) -> Moments:
         """A copy of what AdamW remembers; `rows` are those of the embedding table in training."""
         found, steps = {}, {}
-        for name, master in self._of_names.items():
+        for name, master in self._masters_by_name.items():
             if master in self._adamw.state:
                 state = self._adamw.state[master]
                 found[name] = tuple(state[k].to("cpu", copy=True) for k in ("exp_avg", "exp_avg_sq"))
@@ -200,7 +200,7 @@ class MasterAdamW:
     def load_moments(self, moments: Moments) -> None:
         """Go on from what another optimizer of the same weights remembered."""
         for name, pair in moments.of_weights.items():
-            self._remember(self._of_names[name], pair, moments.steps_of[name])
+            self._remember(self._masters_by_name[name], pair, moments.steps_of[name])
         self.load_loss_scale(moments.loss_scale)
 
     def _remember(self, master: nn.Parameter, pair: Iterable[torch.Tensor], steps: int) -> None:

@@ -75,7 +75,7 @@ def start_above(
         model.starts_at = "states"
         rows = [frozen.states(model, e, int(what), plain) for e in seen]
         if int(what) == len(encoder_layers(model.encoder)):
-            model.widen()  # there is no layer left to pick the first tokens out
+            model.give_all_tokens()  # there is no layer left to pick the first tokens out
         for part in (*embedding_parts(model.encoder), *encoder_layers(model.encoder)[: int(what)]):
             part.forward = hand_on
     known = [replace(e, frozen=tuple(r)) for e, r in zip(seen, rows, strict=True)]

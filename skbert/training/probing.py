@@ -28,8 +28,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from skbert.data.numbers import are_numbers
 from skbert.data.outputs import log_probabilities
-from skbert.exceptions import holding_warning_filters
 from skbert.network.model import SequenceClassifier
+from skbert.warning_filters import holding_warning_filters
 
 _MAX_ROWS = 20_000  # bounds the cost of the start on large data
 _MAX_ROWS_TO_ASK = 2_000
@@ -46,11 +46,11 @@ def choose_rows(n_texts: int, generator: np.random.Generator) -> np.ndarray:
 
 def generalizes(
     embeddings: np.ndarray,
-    codes: np.ndarray,
+    targets: np.ndarray,
     weights: np.ndarray,
     n_outputs: int,
     generator: np.random.Generator,
-    places: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> bool:
     """Whether a probe on two thirds of the rows predicts the others better than what looks at no text.
 
@@ -60,38 +60,38 @@ def generalizes(
     Parameters
     ----------
     embeddings : ndarray of shape (n_samples, hidden_size)
-    codes, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    targets, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         Class codes, an indicator matrix, or numbers; weights of the same shape.
     n_outputs : int
     generator : numpy.random.Generator
         Draws the parts.
-    places : ndarray of shape (n_samples,), int64, default=None
+    groups : ndarray of shape (n_samples,), int64, default=None
         Where each row's text stands among the different ones; None where all are different.
 
     Returns
     -------
     bool
     """
-    places = np.arange(len(codes)) if places is None else places
-    rank = np.argsort(generator.permutation(int(places.max()) + 1))
-    order = np.argsort(rank[places], kind="stable")[:_MAX_ROWS_TO_ASK]
+    groups = np.arange(len(targets)) if groups is None else groups
+    rank = np.argsort(generator.permutation(int(groups.max()) + 1))
+    order = np.argsort(rank[groups], kind="stable")[:_MAX_ROWS_TO_ASK]
     fit, held = order[len(order) // 3 :], order[: len(order) // 3]
-    held = held[~np.isin(places[held], places[fit])]
-    if codes.ndim == 1:
-        held = held[np.isin(codes[held], codes[fit])]
-    if len(held) == 0 or len(np.unique(codes[fit])) < 2:
+    held = held[~np.isin(groups[held], groups[fit])]
+    if targets.ndim == 1:
+        held = held[np.isin(targets[held], targets[fit])]
+    if len(held) == 0 or len(np.unique(targets[fit])) < 2:
         return True
-    coefficients, intercepts = fit_probe(embeddings[fit], codes[fit], weights[fit], n_outputs)
-    probe = _log_likelihood(embeddings[held] @ coefficients.T + intercepts, codes[held])
+    coefficients, intercepts = fit_probe(embeddings[fit], targets[fit], weights[fit], n_outputs)
+    probe = _log_likelihood(embeddings[held] @ coefficients.T + intercepts, targets[held])
     constant = _log_likelihood(
-        np.broadcast_to(_constant(codes[fit], weights[fit], n_outputs), (len(held), n_outputs)),
-        codes[held],
+        np.broadcast_to(_constant(targets[fit], weights[fit], n_outputs), (len(held), n_outputs)),
+        targets[held],
     )
     return bool(np.average(probe - constant, weights=weights[held]) > 0)
 
 
 def start_biases(
-    model: SequenceClassifier, codes: np.ndarray, weights: np.ndarray, class_weights: np.ndarray
+    model: SequenceClassifier, targets: np.ndarray, weights: np.ndarray, class_weights: np.ndarray
 ) -> None:
     """Let a new head begin where few steps would not bring it.
 
@@ -102,17 +102,17 @@ def start_biases(
     Parameters
     ----------
     model : SequenceClassifier
-    codes, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    targets, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         Weights with those of the classes in them.
     class_weights : ndarray of shape (n_outputs,)
     """
-    biases = np.log(class_weights) if codes.ndim == 1 else _constant(codes, weights, codes.shape[1])
+    biases = np.log(class_weights) if targets.ndim == 1 else _constant(targets, weights, targets.shape[1])
     with torch.no_grad():
         model.head.bias.copy_(torch.from_numpy(biases))
 
 
 def start_from_probe(
-    model: SequenceClassifier, embeddings: np.ndarray, codes: np.ndarray, weights: np.ndarray
+    model: SequenceClassifier, embeddings: np.ndarray, targets: np.ndarray, weights: np.ndarray
 ) -> bool:
     """Set the head's weights to those of a logistic, or ridge, regression on `embeddings`.
 
@@ -122,7 +122,7 @@ def start_from_probe(
         Its head has the biases that `start_biases` gave it.
     embeddings : ndarray of shape (n_samples, hidden_size)
         Pooled vectors of the frozen encoder.
-    codes, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    targets, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         Class codes, an indicator matrix, or numbers.
 
     Returns
@@ -131,11 +131,11 @@ def start_from_probe(
         False if the rows hold one class or number, so that there is nothing to tell apart: the head is as it
         was.
     """
-    if len(np.unique(codes)) < 2:
+    if len(np.unique(targets)) < 2:
         return False
-    coefficients, intercepts = fit_probe(embeddings, codes, weights, model.head.out_features)
-    if codes.ndim == 1:  # a class without a row is as much rarer than the others as it weighs less
-        without = np.setdiff1d(np.arange(len(intercepts)), codes)
+    coefficients, intercepts = fit_probe(embeddings, targets, weights, model.head.out_features)
+    if targets.ndim == 1:  # a class without a row is as much rarer than the others as it weighs less
+        without = np.setdiff1d(np.arange(len(intercepts)), targets)
         given = model.head.bias.detach().double().numpy()
         intercepts[without] += given[without] - given.max()
     with torch.no_grad():
@@ -145,7 +145,7 @@ def start_from_probe(
 
 
 def fit_probe(
-    embeddings: np.ndarray, codes: np.ndarray, weights: np.ndarray, n_outputs: int
+    embeddings: np.ndarray, targets: np.ndarray, weights: np.ndarray, n_outputs: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The probe as a linear layer: coefficients (n_outputs, hidden_size), intercepts (n_outputs,).
 
@@ -154,19 +154,19 @@ def fit_probe(
     """
     of_rows = weights if weights.ndim == 1 else weights.mean(axis=1)
     norm = float(np.average(np.linalg.norm(embeddings, axis=1), weights=of_rows))
-    if are_numbers(codes):
+    if are_numbers(targets):
         ridge = Ridge(alpha=float(of_rows.sum()) / _ROWS_OF_NUMBERS)
-        _fit_unseen(ridge, embeddings / norm, codes, of_rows)
+        _fit_unseen(ridge, embeddings / norm, targets, of_rows)
         return np.atleast_2d(ridge.coef_) / norm, np.atleast_1d(ridge.intercept_)
-    strength = _inverse_penalty(codes, weights, n_outputs)
-    if codes.ndim == 2:
+    strength = _inverse_penalty(targets, weights, n_outputs)
+    if targets.ndim == 2:
         coefficients = np.zeros((n_outputs, embeddings.shape[1]))
-        intercepts = _constant(codes, weights, n_outputs)
-        for label in np.flatnonzero(codes.min(axis=0) < codes.max(axis=0)):
-            probe = _logistic_regression(embeddings / norm, codes[:, label], weights[:, label], strength)
+        intercepts = _constant(targets, weights, n_outputs)
+        for label in np.flatnonzero(targets.min(axis=0) < targets.max(axis=0)):
+            probe = _logistic_regression(embeddings / norm, targets[:, label], weights[:, label], strength)
             coefficients[label], intercepts[label] = probe.coef_[0] / norm, probe.intercept_[0]
         return coefficients, intercepts
-    probe = _logistic_regression(embeddings / norm, codes, weights, strength)
+    probe = _logistic_regression(embeddings / norm, targets, weights, strength)
     found, offsets = probe.coef_ / norm, probe.intercept_
     if len(probe.classes_) == 2:  # one row of log-odds → two of logits
         found, offsets = np.concatenate([-found, found]) / 2, np.concatenate([-offsets, offsets]) / 2
@@ -176,9 +176,9 @@ def fit_probe(
     return coefficients, intercepts
 
 
-def _inverse_penalty(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> float:
+def _inverse_penalty(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> float:
     """C for embeddings of a mean norm of one: 30 over the rows of a class, or over the ones of a label."""
-    counted = weights * codes if codes.ndim == 2 else weights
+    counted = weights * targets if targets.ndim == 2 else weights
     # class_weight may have taken all weight from the ones.
     return _ROWS_PER_CLASS * n_outputs / float(counted.sum() or weights.sum())
 
@@ -201,21 +201,21 @@ def _fit_unseen(probe: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -
     return inspect.unwrap(type(probe).fit)(probe, X, y, sample_weight=weights)
 
 
-def _constant(codes: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:
+def _constant(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:
     """Logits of the frequencies of the classes, or of each label (smoothed); or means; (n_outputs,)."""
-    if are_numbers(codes):
-        return np.average(codes, axis=0, weights=weights)
-    if codes.ndim == 2:
-        ones = (weights * codes).sum(axis=0)
+    if are_numbers(targets):
+        return np.average(targets, axis=0, weights=weights)
+    if targets.ndim == 2:
+        ones = (weights * targets).sum(axis=0)
         return np.log((ones + 1) / (weights.sum(axis=0) - ones + 1))
     with np.errstate(divide="ignore"):
-        return np.log(np.bincount(codes, weights=weights, minlength=n_outputs))
+        return np.log(np.bincount(targets, weights=weights, minlength=n_outputs))
 
 
-def _log_likelihood(logits: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def _log_likelihood(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Log-probability of each code, or less squared error; (n_samples,) or (n_samples, n_outputs)."""
-    if are_numbers(codes):
-        return -((logits - codes) ** 2)
-    if codes.ndim == 2:
-        return log_probabilities(np.where(codes == 1, logits, -logits), "multilabel-indicator")
-    return log_probabilities(logits, "multiclass")[np.arange(len(codes)), codes]
+    if are_numbers(targets):
+        return -((logits - targets) ** 2)
+    if targets.ndim == 2:
+        return log_probabilities(np.where(targets == 1, logits, -logits), "multilabel-indicator")
+    return log_probabilities(logits, "multiclass")[np.arange(len(targets)), targets]

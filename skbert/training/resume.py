@@ -1,11 +1,11 @@
 """A training that was killed goes on where it was, with the same bits.
 
 1. `state_of` reads off a trainer all that its next step reads: weights, AdamW's state, every generator, the
-   place in the epoch, losses and scores so far, the best weights so far. `put_back` is the way back.
+   place in the epoch, losses and scores so far, the best weights so far. `restore` is the way back.
 2. `FolderKeeper` writes that before the first step, and again after a step whenever 20 times as long as the
    last writing took has passed since: a twentieth of the time of a fit at most, and the first time.
-3. What trains follows from the epoch (`adapt.GradualThawing`), the order of the texts from the generator as
-   it was when the epoch began. Neither is kept.
+3. What trains follows from the epoch (`freezing.GradualUnfreezing`), the order of the texts from the
+   generator as it was when the epoch began. Neither is kept.
 
 Who writes and reads, where to, is handed in: `persistence/unfinished.py`.
 """
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from skbert.exceptions import PersistenceError, raise_if_of_a_handler, warn
-from skbert.training.optimizer import OfWeight
+from skbert.exceptions import PersistenceError, warn
+from skbert.signal_errors import raise_if_of_a_handler
+from skbert.training.optimizer import WeightState
 
 if TYPE_CHECKING:
     from skbert.training.loop import Trainer
@@ -66,7 +67,7 @@ class FolderKeeper(Keeper):
     def put_back(self, trainer: Trainer) -> None:
         """Let the trainer go on from what was found."""
         if self._found is not None:
-            put_back(trainer, *self._found)
+            restore(trainer, *self._found)
             self._found = None  # several times as large as the model
 
     def begin(self, trainer: Trainer) -> None:
@@ -140,11 +141,11 @@ def _generator_states(trainer: Trainer) -> Iterator[tuple[str, torch.Tensor]]:
         yield "generator/cuda", torch.cuda.get_rng_state(trainer.runtime.device)
 
 
-def put_back(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def restore(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Let a new trainer of the same fit go on from a state."""
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     weights = {
-        name: OfWeight(**{part: tensors[f"{part}/{name}"] for part in _PARTS}, steps=steps)
+        name: WeightState(**{part: tensors[f"{part}/{name}"] for part in _PARTS}, steps=steps)
         for name, steps in values["steps_of"].items()
     }
     trainer.optimizer.load_state(weights)

@@ -18,7 +18,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from skbert.data import outputs
 from skbert.data.labels import Labels
 from skbert.data.numbers import Numbers
-from skbert.exceptions import InputError, holding_warning_filters, warn
+from skbert.exceptions import InputError, warn
+from skbert.warning_filters import holding_warning_filters
 
 # scikit-learn takes the rows of an indicator matrix as probabilities of one label.
 _OF_ONE_LABEL = (metrics.log_loss, metrics.d2_log_loss_score)
@@ -72,7 +73,7 @@ class Judge:
         try:
             with holding_warning_filters():
                 score = float(self._scorer(predictions, None, self.y))
-        except _OF_A_SCORER as error:  # others are meant for somebody else, as a search that prunes
+        except _SCORER_ERRORS as error:  # others are meant for somebody else, as a search that prunes
             said = str(error).strip() or type(error).__name__
             raise InputError(
                 f"scoring={self.scoring!r} failed on the validation texts ({said.splitlines()[0]}). "
@@ -114,11 +115,13 @@ class Judge:
         if of_labels:
             return
         if getattr(self._metric, "__module__", "").startswith("sklearn.metrics.cluster"):
-            raise InputError(f"scoring={self.scoring!r} compares groups, not numbers. {_OF_NUMBERS}")
+            raise InputError(
+                f"scoring={self.scoring!r} compares groups, not numbers. {_TAKE_A_REGRESSION_SCORER}"
+            )
         if self._metric in _OF_POSITIVE_NUMBERS:
             raise InputError(
                 f"scoring={self.scoring!r} is undefined where a prediction is negative, which it may become "
-                f"in any epoch. {_OF_NUMBERS} To learn logarithms, there is scikit-learn's "
+                f"in any epoch. {_TAKE_A_REGRESSION_SCORER} To learn logarithms, there is scikit-learn's "
                 "TransformedTargetRegressor."
             )
         if self._metric in _RELATIVE and _all_the_same(self.y):
@@ -130,7 +133,7 @@ class Judge:
     def _remedy(self, said: str) -> str:
         """What to do about a scorer that fails, from what it says."""
         if isinstance(self.target, Numbers) and isinstance(self.scoring, str):
-            return _OF_NUMBERS
+            return _TAKE_A_REGRESSION_SCORER
         if "average=" in said:
             return "Take a scorer of all classes, such as 'f1_macro', or make_scorer with another average."
         if self.target.target_type == "binary" and str(self.scoring).startswith("roc_auc_ov"):
@@ -157,8 +160,8 @@ class Judge:
 
 
 # What metrics raise where they cannot be had.
-_OF_A_SCORER = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, Warning)
-_OF_NUMBERS = "Take a scorer of numbers, such as 'r2' or 'neg_mean_absolute_error'."
+_SCORER_ERRORS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, Warning)
+_TAKE_A_REGRESSION_SCORER = "Take a scorer of numbers, such as 'r2' or 'neg_mean_absolute_error'."
 
 
 def _all_the_same(y: np.ndarray) -> bool:

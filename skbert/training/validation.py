@@ -58,6 +58,8 @@ class HeldOutValidation(Validation):
     patience : int or None
         Epochs without a better score before `should_stop`; None never stops.
     runtime : Runtime
+    verbose : int, default=0
+        As for `BertClassifier`.
     """
 
     def __init__(

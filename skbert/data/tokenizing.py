@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skbert.data import literal
+from skbert.ragged import offsets_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,7 +28,7 @@ _CHARACTERS_PER_TOKEN = 16  # a first piece has this many times the tokens that 
 _CONTEXT = 256  # characters on each side of a seam that decide on its tokens
 
 
-def split(tokenizer: Tokenizer, texts: list[str], needed: int | None) -> tuple[np.ndarray, np.ndarray]:
+def tokenize(tokenizer: Tokenizer, texts: list[str], needed: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Split texts into token ids, without special tokens.
 
     Parameters
@@ -53,7 +54,7 @@ def split(tokenizer: Tokenizer, texts: list[str], needed: int | None) -> tuple[n
             parts.append(_ids(tokenizer, call))
     lengths = np.fromiter(chain.from_iterable(own for _, own in parts), dtype=np.int64, count=len(texts))
     none = np.empty(0, dtype=np.int32)
-    return np.concatenate([none, *(ids for ids, _ in parts)]), np.concatenate([[0], np.cumsum(lengths)])
+    return np.concatenate([none, *(ids for ids, _ in parts)]), offsets_of(lengths)
 
 
 def _calls(texts: list[str], longest: int) -> Iterator[list[str]]:

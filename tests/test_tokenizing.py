@@ -16,10 +16,10 @@ from saved_model import SAVED
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers
 
 from skbert import BertClassifier
-from skbert.data import splitting
+from skbert.data import tokenizing
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
-from skbert.data.splitting import split
+from skbert.data.tokenizing import tokenize
 from skbert.pretrained import checkpoints
 
 ODD = {
@@ -81,8 +81,8 @@ _PARTS = st.one_of(
 def test_pieces_have_the_ids_of_the_whole(parts, family, tokenizers):
     text = "".join(part * times for part, times in parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splitting, "_PIECE", 700)
-        ids, offsets = split(tokenizers[family], [text, "good", text], None)
+        patch.setattr(tokenizing, "_PIECE", 700)
+        ids, offsets = tokenize(tokenizers[family], [text, "good", text], None)
     expected = whole(tokenizers[family], text)
     assert ids[: offsets[1]].tolist() == expected
     assert ids[offsets[2] :].tolist() == expected
@@ -96,7 +96,7 @@ def test_pieces_have_the_ids_of_the_whole(parts, family, tokenizers):
 )
 def test_a_beginning_has_the_first_ids_of_the_whole(parts, family, needed, tokenizers):
     text = "".join(part * times for part, times in parts)
-    ids, _ = split(tokenizers[family], [text], needed)
+    ids, _ = tokenize(tokenizers[family], [text], needed)
     expected = whole(tokenizers[family], text)
     assert ids[:needed].tolist() == expected[:needed]
     assert (len(ids) > needed) == (len(expected) > needed)
@@ -126,37 +126,37 @@ def test_columns_that_lie_far_apart(family, change, width, tokenizers):
     for words in ("good film", "good the", "x" * 300):
         text = (words + " " * width) * (20_000 // (width + len(words)) + 1) + "bad"
         for needed in (None, 254):
-            ids, _ = split(tokenizer, [text], needed)
+            ids, _ = tokenize(tokenizer, [text], needed)
             assert ids[:needed].tolist() == whole(tokenizer, text)[:needed]
 
 
 def test_calls_are_bounded_and_long_texts_go_alone(monkeypatch):
-    monkeypatch.setattr(splitting, "_TEXTS", 8)
-    monkeypatch.setattr(splitting, "_PIECE", 50)
+    monkeypatch.setattr(tokenizing, "_TEXTS", 8)
+    monkeypatch.setattr(tokenizing, "_PIECE", 50)
     draw = np.random.default_rng(0)
     for _ in range(200):
         lengths = draw.choice([0, 1, 5, 19, 20, 21, 45, 200], size=draw.integers(0, 30))
         texts = ["x" * length for length in lengths]
-        calls = list(splitting._calls(texts, 20))
+        calls = list(tokenizing._calls(texts, 20))
         assert [text for call in calls for text in call] == texts
         for call in calls:
             assert 0 < len(call) <= 8
             assert len(call) == 1 or max(map(len, call)) <= 20
             assert len(call) == 1 or sum(map(len, call)) <= 50
-    assert [len(call) for call in splitting._calls(["x"] * 20, 20)] == [8, 8, 4]
+    assert [len(call) for call in tokenizing._calls(["x"] * 20, 20)] == [8, 8, 4]
 
 
 def test_no_text_has_no_ids(tokenizers):
-    ids, offsets = split(tokenizers["bert"], [], None)
+    ids, offsets = tokenize(tokenizers["bert"], [], None)
     assert ids.dtype == np.int32
     assert (len(ids), offsets.tolist()) == (0, [0])
 
 
 def test_a_surrogate_pair_is_not_cut(tokenizers):
-    text = "\ud83d\ude00" * splitting._PIECE
-    ids, _ = split(tokenizers["roberta"], [text], None)
+    text = "\ud83d\ude00" * tokenizing._PIECE
+    ids, _ = tokenize(tokenizers["roberta"], [text], None)
     assert len(set(ids.tolist())) == 4  # the bytes of one character
-    assert len(ids) == 4 * splitting._PIECE
+    assert len(ids) == 4 * tokenizing._PIECE
 
 
 # Texts of ten megabytes (of one in the default run)
@@ -240,7 +240,7 @@ def test_a_very_long_text_of_which_all_is_needed(long_text, size, measured, toke
 def test_odd_texts_have_the_ids_that_the_tokenizer_gives_them(family, tokenizers):
     tokenizer = tokenizers[family]
     odd = {kind: text for kind, text in ODD.items() if kind != "special tokens"}  # tests/test_literal.py
-    ids, offsets = split(tokenizer, list(odd.values()), None)
+    ids, offsets = tokenize(tokenizer, list(odd.values()), None)
     for number, text in enumerate(odd.values()):
         repaired = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         assert ids[offsets[number] : offsets[number + 1]].tolist() == whole(tokenizer, repaired)

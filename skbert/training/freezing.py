@@ -3,7 +3,7 @@
 The loop and the optimizer read only `requires_grad` and `depths`.
 
 1. `freeze` is decided before the first step, with or without adapters (`lora.py`).
-2. `GradualThawing` changes it between epochs.
+2. `GradualUnfreezing` changes it between epochs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def freeze(model: SequenceClassifier, what: Frozen) -> None:
     model : SequenceClassifier
     what : int, "embeddings", "encoder" or "gradual"
         0 freezes nothing; a number the embeddings and that many of the lowest layers; "encoder" all but the
-        head. "gradual" freezes nothing here: see `GradualThawing`.
+        head. "gradual" freezes nothing here: see `GradualUnfreezing`.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def _lowest_layers(model: SequenceClassifier, n: int) -> nn.ModuleList:
     return layers[:n]
 
 
-class GradualThawing(Watcher):
+class GradualUnfreezing(Watcher):
     """Trains the head alone in the first epoch, and everything in the last.
 
     The layers join from the top at equal intervals, the embeddings last (Howard and Ruder, 2018,

@@ -8,7 +8,7 @@ from skbert import InputError
 from skbert.network.layers import embedding_parts, encoder_layers
 from skbert.network.model import SequenceClassifier
 from skbert.pretrained import checkpoints
-from skbert.training.adapt import GradualThawing, depths, freeze
+from skbert.training.freezing import GradualUnfreezing, depths, freeze
 
 
 def make(folder, pooling="cls"):
@@ -123,7 +123,7 @@ def test_gradual_thawing_from_the_top(epochs, expected, tiny_checkpoints):
     model = make(tiny_checkpoints("bert", layers=2))
     lower, upper = encoder_layers(model.encoder)
     parts = {"embeddings": model.encoder.embeddings, "lower": lower, "upper": upper}
-    thawing = GradualThawing(model)
+    thawing = GradualUnfreezing(model)
     thawing.fit_begin(epochs, 10)
     for epoch, names in enumerate(expected):
         thawing.epoch_begin(epoch)
@@ -136,7 +136,7 @@ def test_gradual_thawing_from_the_top(epochs, expected, tiny_checkpoints):
 def test_gradual_thawing_begins_with_the_head_alone(family, tiny_checkpoints):
     """Poolers and the norms above the top layer wait, and so do DeBERTa's embeddings of distances."""
     model = make(tiny_checkpoints(family, layers=2))
-    thawing = GradualThawing(model)
+    thawing = GradualUnfreezing(model)
     thawing.fit_begin(3, 10)
     thawing.epoch_begin(0)
     head = set(model.head.parameters())

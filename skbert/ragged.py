@@ -1,0 +1,30 @@
+"""Rows of different lengths, end to end in one array: row i is `values[offsets[i]:offsets[i + 1]]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where each row begins, and last where they end: (n_rows + 1,) int64."""
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def end_to_end(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in one array, and the offsets between them."""
+    return np.concatenate(rows), offsets_of([len(row) for row in rows])
+
+
+def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Concatenate `arange(start, start + length)` over all rows, without a loop."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+
+
+def runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where equal neighbours begin, and how many they are; of values that are not negative."""
+    firsts = np.flatnonzero(np.diff(values, prepend=-1))
+    return firsts, np.diff(firsts, append=len(values))

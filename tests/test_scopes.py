@@ -1,0 +1,216 @@
+"""Blocks after which the process is as it was."""
+
+import gc
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import _GeneratorContextManager
+
+import pytest
+import torch
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils import _python_dispatch
+from transformers.utils import logging
+
+from skbert.pretrained.library import quiet
+from skbert.randomness import DrawsFrom, DrawsNothing, building
+from skbert.scopes import TorchModes, _close, keeping, own_settings, scope, trainable, without_memory
+
+
+def test_what_is_built_gives_gradients_also_where_they_are_off():
+    with torch.inference_mode(), building():
+        layer = torch.nn.Linear(2, 2)
+    layer(torch.ones(1, 2)).sum().backward()
+    assert torch.equal(layer.bias.grad, torch.ones(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_own_settings(dtype):
+    matrix = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=dtype), torch.device("meta"):
+        with own_settings():
+            assert (matrix @ matrix).dtype == torch.float32
+            assert torch.empty(1).device.type == "cpu"
+        assert (matrix @ matrix).dtype == dtype
+        assert torch.empty(1).device.type == "meta"
+        with pytest.raises(KeyError), own_settings():
+            raise KeyError
+        assert torch.is_autocast_enabled("cpu")
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_block_without_memory_has_shapes_alone():
+    with without_memory():
+        with building(), own_settings():
+            assert torch.nn.Linear(10**7, 10**7).weight.device.type == "meta"
+        assert torch.empty(1).device.type == "meta"
+    with building():
+        assert torch.empty(1).device.type == "cpu"
+
+
+@pytest.mark.parametrize("error", [None, KeyError])
+def test_modes_that_were_left_inside_are_taken_off(error):
+    """In whatever order, as signals leave them: torch itself takes off the uppermost, whichever that is."""
+    with torch.device("meta"), DrawsNothing() as outer:
+        modes = _get_current_function_mode_stack()
+        flags = {name: value for name, value in vars(_python_dispatch).items() if name.startswith("_is_in_")}
+        try:
+            with keeping(TorchModes()):
+                torch.device("cpu").__enter__()
+                DrawsFrom(torch.Generator()).__enter__()
+                torch.set_autocast_enabled("cpu", True)
+                torch.set_grad_enabled(False)
+                if error is not None:
+                    raise error
+        except KeyError:
+            pass
+        assert _get_current_function_mode_stack() == modes
+        assert _python_dispatch._get_current_dispatch_mode_stack() == [outer]
+        assert flags == {name: vars(_python_dispatch)[name] for name in flags}
+        assert not torch.is_autocast_enabled("cpu")
+        assert torch.is_grad_enabled()
+        assert torch.empty(1).device.type == "meta"
+    assert torch.empty(1).device.type == "cpu"
+
+
+def test_what_was_taken_off_inside_is_put_back():
+    with torch.device("meta"):
+        with keeping(TorchModes()):
+            torch.overrides._pop_mode()
+        assert torch.empty(1).device.type == "meta"
+    assert torch.empty(1).device.type == "cpu"
+
+
+def interrupted_at(function, number=1):
+    """A profiler that raises where `function` begins for the n-th time."""
+    left = [number]
+
+    def watch(frame, event, _):
+        if event == "call" and frame.f_code is function.__code__:
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+
+    return watch
+
+
+def interrupt(block, at):
+    sys.setprofile(at)
+    try:
+        with pytest.raises(KeyboardInterrupt) as kept:
+            block()
+    finally:
+        sys.setprofile(None)
+    return kept
+
+
+@pytest.mark.parametrize("which", ["quiet", "building"])
+def test_an_interrupt_as_the_exit_begins(which):
+    """All is put back while the exception is kept, and the next thread has its turn."""
+    found = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    entered = {"quiet": quiet, "building": building}[which]
+
+    def block():
+        with torch.device("meta"), entered():
+            assert torch.empty(1).device.type == "cpu"
+
+    kept = interrupt(block, interrupted_at(_close))
+    assert not _python_dispatch._get_current_dispatch_mode_stack()
+    assert not _get_current_function_mode_stack()
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == found
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(exec, "with building(): pass", {"building": building}).result(10)
+    del kept
+
+
+def test_an_interrupt_as_settings_are_put_back():
+    def block():
+        with own_settings():
+            DrawsNothing().__enter__()
+
+    for number in (1, 2):
+        with torch.autocast("cpu"):
+            kept = None
+            try:
+                kept = interrupt(block, interrupted_at(TorchModes.put_back, number))
+            finally:
+                assert torch.is_autocast_enabled("cpu")
+                assert not _python_dispatch._get_current_dispatch_mode_stack()
+    del kept
+
+
+def test_an_interrupt_that_makes_modes_miss_each_other_is_an_interrupt():
+    """torch cannot leave a mode that is not there; that is no error of what was being built."""
+
+    def block():
+        with building():
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise RuntimeError("trying to pop from empty mode stack")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+
+
+def test_an_error_is_no_interrupt_because_it_follows_one():
+    """A model may be saved while an interrupt is handled."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with pytest.raises(KeyError), building():
+            raise KeyError  # noqa: B904
+
+
+@pytest.mark.parametrize(("method", "event"), [("__enter__", "c_return"), ("__exit__", "call")])
+def test_what_a_signal_has_cut_off_inside_does_not_go_on_later(method, event):
+    """A generator of contextlib would run its end when the traceback is gone, and push its mode again."""
+    code = getattr(_GeneratorContextManager, method).__code__
+
+    def watch(frame, what, _):
+        if what == event and frame.f_code is code:
+            raise KeyboardInterrupt
+
+    def block():
+        # torch itself uses this one.
+        with keeping(TorchModes()), DrawsNothing(), _python_dispatch._pop_mode_temporarily():
+            pass
+
+    kept = interrupt(block, watch)
+    assert not _python_dispatch._get_current_dispatch_mode_stack()
+    del kept
+    gc.collect()
+    assert not _python_dispatch._get_current_dispatch_mode_stack()
+
+
+def test_a_scope_is_a_block_or_a_decorator():
+    seen = []
+
+    @scope
+    def noted(word):
+        seen.append(word)
+        try:
+            yield word
+        finally:
+            seen.append(f"no {word}")
+
+    @noted("again")
+    def function(value):
+        seen.append(value)
+        return value
+
+    with noted("once") as word:
+        assert word == "once"
+    assert [function(1), function(2)] == [1, 2]
+    assert seen == ["once", "no once", "again", 1, "no again", "again", 2, "no again"]
+    assert function.__name__ == "function"
+    with pytest.raises(KeyError), noted("failed"):
+        raise KeyError
+    assert seen[-1] == "no failed"
+
+
+def test_what_is_made_under_inference_mode_can_be_trained():
+    with torch.inference_mode():
+        with trainable():
+            made = torch.ones(1)
+        assert torch.is_inference_mode_enabled()
+    assert not made.is_inference()
