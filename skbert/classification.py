@@ -249,4 +249,5 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         else:
             labels, min_classes = encode_known_labels(y, len(texts), known), 1
         check_no_label(texts, labels)
-        return labels, *check_weights(labels, sample_weight, self.class_weight, min_classes)
+        goes_on = known is not None and hasattr(self, "model_")
+        return labels, *check_weights(labels, sample_weight, self.class_weight, min_classes, goes_on=goes_on)

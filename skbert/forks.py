@@ -7,10 +7,12 @@ a forked process makes them anew (`renew`), or there are none (`lazy`).
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar, overload
 
 T = TypeVar("T")
+_FORKED = 0x40  # PF_FORKNOEXEC of Linux: forked, and no program started since
 
 
 def renew(namespace: dict[str, Any], **makers: Callable[[], Any]) -> None:
@@ -29,6 +31,22 @@ def renew(namespace: dict[str, Any], **makers: Callable[[], Any]) -> None:
 
     if hasattr(os, "register_at_fork"):  # Windows has no fork
         os.register_at_fork(after_in_child=made_anew)
+
+
+def _was_forked() -> bool:
+    """Whether this process was forked, and by whomever; False where the system does not say."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            flags = int(file.read().rpartition(b")")[2].split()[6])
+    except (OSError, ValueError, IndexError):
+        return False
+    return bool(flags & _FORKED)
+
+
+# Whether torch was forked with this process: of the threads that it may have had, none is here. This module
+# is imported with the package; what was loaded before that may have been loaded before a fork, too.
+torch_was_forked = _was_forked() and "torch" in sys.modules
+renew(globals(), torch_was_forked=lambda: "torch" in sys.modules)
 
 
 class lazy(Generic[T]):  # noqa: N801  # it is written as a decorator, as `property` is

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from skbert.forks import renew
+from skbert import forks
 from skbert.scopes import scope
 
 _SOFT = 1  # omp_pause_soft of omp.h
@@ -45,7 +45,7 @@ def _give_back() -> None:
     In a forked process the pool of the thread that has forked is one of threads that are not there, and whose
     end would be waited for.
     """
-    pause = None if _is_forked else _pause_function()
+    pause = None if forks.torch_was_forked else _pause_function()
     if pause is not None:
         pause(_SOFT)
 
@@ -59,7 +59,3 @@ def _pause_function() -> Any:
     if hasattr(library, "__kmpc_fork_call"):  # LLVM's or Intel's, whose threads do not count each other
         return None
     return getattr(library, "omp_pause_resource_all", None)
-
-
-_is_forked = False
-renew(globals(), _is_forked=lambda: True)

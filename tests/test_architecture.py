@@ -79,6 +79,7 @@ NEVER = {
     "network.quantized": {"sklearn", "skbert.network.model"},
     "network.model": {"sklearn", "torch.optim"},
     "persistence.blueprint": {"sklearn", "pickle", "joblib", "skbert.training.loop"},
+    "persistence.tokenizer": {"pickle", "joblib", "skbert.classifier", "skbert.training.loop"},
     "persistence.codec": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.fitted": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.delta": {"sklearn", "pickle", "joblib", "skbert.pretrained.checkpoints"},

@@ -399,6 +399,20 @@ def test_every_damaged_byte_is_found(tmp_path):
             assert [w.category for w in caught] == [skbert.CacheWarning]
 
 
+def test_a_link_among_the_files_is_replaced_and_not_followed(tmp_path):
+    """Else whoever may write to the folder could have any file of the user overwritten."""
+    BlockFolder(tmp_path / "cache").add("tokens-a", *block(3))
+    file, precious = written(tmp_path / "cache"), tmp_path / "precious"
+    whole = file.read_bytes()
+    precious.write_text("mine")
+    file.unlink()
+    file.symlink_to(precious)
+    BlockFolder(tmp_path / "cache").add("tokens-a", *block(3))
+    assert precious.read_text() == "mine"
+    assert not file.is_symlink()
+    assert file.read_bytes() == whole
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 @pytest.mark.parametrize("is_known", [False, True])
 def test_a_pipe_among_the_files_is_not_waited_for(tmp_path, is_known):
@@ -425,6 +439,8 @@ def test_a_pipe_among_the_files_is_not_waited_for(tmp_path, is_known):
         {"n_rows": -1},
         {"n_rows": 1e99},
         {"dtype": "O"},
+        {"dtype": "i4,,"},
+        {"dtype": 4},
         {"shape": []},
         {"shape": [-1]},
         {"index": 3},
@@ -649,8 +665,8 @@ def search(make_classifier, reviews, n_jobs=1, **parameters):
 def test_a_search_splits_and_loads_once(make_classifier, reviews, split_texts, tiny_checkpoints, monkeypatch):
     """12 fits: one checkpoint, and each text split once (the folds are too small to look tokens up)."""
     loaded = []
-    original = checkpoints._read
-    monkeypatch.setattr(checkpoints, "_read", lambda *args: loaded.append(args) or original(*args))
+    original = checkpoints._read_encoder
+    monkeypatch.setattr(checkpoints, "_read_encoder", lambda *args: loaded.append(args) or original(*args))
     folder = tiny_checkpoints("bert", layers=2, seed=5)
     search(make_classifier, reviews, model=folder)
     assert len(loaded) == 1

@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, drop_tensors
+from safetensors.numpy import load_file
 
 from skbert import BertClassifier, CheckpointError, InputError
 from skbert.pretrained import checkpoints
@@ -289,6 +290,21 @@ def test_big_bird_does_not_depend_on_earlier_calls(folder):
     classifier.predict(TEXTS)
     np.testing.assert_array_equal(classifier.transform(long), first)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(classifier)).transform(long), first)
+    described = config.to_dict() | {"model_type": "big_bird"}
+    assert checkpoints.build_encoder(described, False).config.attention_type == "original_full"
+
+
+def test_layers_computed_twice_of_a_family_that_keeps_keys_and_values(folder):
+    """Computed again, a layer would find those of the first time there."""
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = transformers.GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=128)
+    transformers.GPT2Model(config).save_pretrained(folder)
+    settings = {"pooling": "mean", "epochs": 1, "device": "cpu", "max_length": 32, "random_state": 0}
+    once, twice = (
+        BertClassifier(folder, **settings, gradient_checkpointing=again).fit(TEXTS * 4, [0, 1] * 4)
+        for again in (False, True)
+    )
+    assert once.loss_curve_ == twice.loss_curve_
 
 
 @pytest.mark.parametrize("family", ["LayoutLM", "SqueezeBert"])
@@ -296,7 +312,29 @@ def test_encoders_that_cannot_do_without_their_pooler_are_refused(family, folder
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     config = getattr(transformers, f"{family}Config")(vocab_size=384, embedding_size=32, **sizes)
     getattr(transformers, f"{family}Model")(config).save_pretrained(folder)
-    with pytest.raises(CheckpointError, match=r"does not make a state of each token id \(TypeError"):
+    with pytest.raises(CheckpointError, match=r"token id without its pooler, .* not used here \(TypeErr"):
+        checkpoints.load(folder)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "../weights.safetensors", "/tmp/weights.safetensors", 5])
+def test_an_index_names_files_of_its_folder(name, folder):
+    """transformers would unpickle the first, and read the others wherever they are."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"Expected \.safetensors files in the same folder"):
+        checkpoints.load(folder)
+    index["weight_map"] = dict.fromkeys(weights, "other.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert checkpoints.load(folder).encoder.state_dict().keys() >= {"embeddings.word_embeddings.weight"}
+
+
+def test_a_tokenizer_that_gives_up_is_an_error_of_the_folder(folder):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": ""}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(CheckpointError, match=r"The tokenizer in .* could not be read"):
         checkpoints.load(folder)
 
 

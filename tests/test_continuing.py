@@ -209,6 +209,18 @@ def test_warm_start_goes_on_from_the_weights(make_classifier, reviews):
     np.testing.assert_allclose(still.fit(texts, labels).decision_function(texts), expected, atol=1e-5)
 
 
+def test_a_class_that_weighs_nothing_where_a_fit_goes_on(make_classifier, reviews):
+    """The model's bias for it was found without that weight; the loss must not be taken as if it had it."""
+    texts, labels = map(list, reviews)
+    model = make_classifier(warm_start=True).fit([*texts, "a cat", "the sun"], [*labels, "other", "other"])
+    before = model.predict_proba(texts)
+    model.set_params(class_weight={"other": 0}).fit([*texts, "a cat"], [*labels, "other"])
+    assert model.loss_curve_[0] < 2
+    np.testing.assert_allclose(model.predict_proba(texts)[:, 1], before[:, 1], atol=0.1)
+    fresh = make_classifier(class_weight={"other": 0}).fit([*texts, "a cat"], [*labels, "other"])
+    assert fresh.predict_proba(texts)[:, 1].max() < 1e-6
+
+
 def test_warm_start_takes_a_part_of_the_classes_but_no_new_one(make_classifier, reviews):
     texts, labels = map(list, reviews)
     labels = ["so so", *labels[1:]]

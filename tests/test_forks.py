@@ -110,6 +110,39 @@ def test_a_process_forked_from_one_that_has_loaded_a_model_computes_with_one_thr
     assert done.stdout.splitlines() == ["1 2"] * 4, done.stderr
 
 
+# What `torch.utils.data` does to its workers, too: one thread, so that nothing waits for those of the parent.
+BEFORE = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")
+import torch
+torch.set_num_threads(2)
+torch.ones(600, 600) @ torch.ones(600, 600)
+child = os.fork()
+if child == 0:
+    signal.alarm(120)
+    torch.set_num_threads(1)
+    from skbert import BertClassifier
+
+    BertClassifier.load(sys.argv[1]).predict(["good film"])
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_process_that_imports_skbert_after_the_fork(make_classifier, reviews, tmp_path):
+    """It has no thread of the parent's to give back, and would wait for them."""
+    make_classifier().fit(*map(list, reviews)).save(tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE, tmp_path / "model"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"},
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.strip() == "0", done.stderr
+
+
 BUSY = """
 import os, signal, sys, threading
 from skbert import BertClassifier

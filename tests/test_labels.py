@@ -218,6 +218,35 @@ def test_whole_numbers_name_the_labels_too():
     assert encode_known_labels(INDICATOR, 4, labels).classes.tolist() == [3, 1, 2]
 
 
+def test_numbered_columns_in_another_order_are_refused():
+    """They would be taken by their places, and what is scored would be another label."""
+    y = pd.DataFrame(INDICATOR)
+    numbered, turned = encode_labels(y, 4), encode_labels(y[[2, 0, 1]], 4)
+    assert (numbered.names, turned.names.tolist()) == (None, [2, 0, 1])
+    for other, labels in (
+        (y[[2, 0, 1]], numbered),
+        (y, turned),
+        (y.set_axis(["2", "0", "1"], axis=1), numbered),
+        (y.set_axis(["0", "1", "2"], axis=1), turned),
+    ):
+        with pytest.raises(InputError, match="Pass the same columns in the same order"):
+            encode_known_labels(other, 4, labels)
+    assert (
+        encode_known_labels(y.set_axis([7, 8, 9], axis=1), 4, numbered).codes.tolist() == INDICATOR.tolist()
+    )
+    assert encode_known_labels(y.to_numpy(), 4, turned).codes.tolist() == INDICATOR.tolist()
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_columns_are_no_labels():
+    """Many different ones are no sign of a regression, and large ones no labels that are not whole."""
+    y = np.tile(np.eye(30, dtype=int), (2, 1))
+    names = range(1990, 2020)
+    assert encode_labels(pd.DataFrame(y, columns=names), 60).classes.tolist() == [*names]
+    large = pd.DataFrame(INDICATOR, columns=[2**63 + 1, 2**64, 7])
+    assert encode_labels(large, 4).classes.tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     "columns", [[0, 1, 2], [True, False, 2], [0.5, 1.5, 2.5], ["a", "b", 2], pd.date_range("2026", periods=3)]
 )

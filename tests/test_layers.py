@@ -23,6 +23,10 @@ FAMILIES = {
     "GPT2": (GPT, LAST_NORM),
     "Bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 2}, LAST_NORM),
     "BioGpt": (SIZES, {"layer_norm.weight", "layer_norm.bias"}),
+    "OPT": (
+        {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+        {"decoder.final_layer_norm.weight", "decoder.final_layer_norm.bias"},
+    ),
     "Qwen2": (SIZES | {"num_key_value_heads": 2}, {"norm.weight"}),
 }
 

@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="is about GNU's OpenMP")
 
 SCRIPT = """
-import os, sys, threading, warnings
+import os, sys, threading, time, warnings
 warnings.simplefilter("ignore")
 import torch
 from skbert import BertClassifier, openmp
@@ -50,7 +50,10 @@ made.fit(texts, labels)  # whatever else is made once
 loaded.predict_proba(texts)
 thread = threading.Thread(target=calls)
 thread.start()
+of_system = f"/proc/self/task/{thread.native_id}"
 thread.join()
+while os.path.exists(of_system):  # it has ended for Python, a moment before it has for the system
+    time.sleep(0.01)
 
 # Alone, a short call keeps its threads for the next one, and a long one does not.
 for seconds in (60.0, 0.0):

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
 from skbert.runtime import Runtime
-from skbert.training.optimizer import MasterAdamW, OfWeight, linear_schedule, parameter_groups
+from skbert.training.optimizer import MasterAdamW, WeightState, linear_schedule, parameter_groups
 
 
 class ToyEncoder(nn.Sequential):
@@ -190,7 +190,7 @@ def test_steps_are_counted_whatever_torchs_default_dtype(dtype):
     first, plain = make_toy(), make_toy()
     runtime = Runtime(torch.device("cpu"), torch.float32)
     optimizer, reference = (MasterAdamW(toy, runtime, 0.0, 1.0, None) for toy in (first, plain))
-    state = {name: OfWeight(w.weight, w.first, w.second, 257) for name, w in optimizer.state().items()}
+    state = {name: WeightState(w.weight, w.first, w.second, 257) for name, w in optimizer.state().items()}
     reference.load_state(state)
     torch.set_default_dtype(dtype)
     try:

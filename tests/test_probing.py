@@ -106,8 +106,8 @@ def test_windows_of_one_text_are_in_one_part(tiny_bert):
     texts = ["good film " * 20, "bad", "good film " * 20, "the cat " * 20]
     encodings = encode(tokenizer, Texts(texts), 16, "windows")
     assert len(encodings) > 4
-    places = starting._places(encodings, np.arange(len(encodings)))
-    assert places.tolist() == [[0, 1, 0, 2][owner] for owner in encodings.owners]
+    groups = starting._text_groups(encodings, np.arange(len(encodings)))
+    assert groups.tolist() == [[0, 1, 0, 2][owner] for owner in encodings.owners]
 
 
 def test_copies_are_asked_once_with_the_weight_of_all(tiny_bert):

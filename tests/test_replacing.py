@@ -105,9 +105,10 @@ def test_only_files_are_replaced(tmp_path, kind):
     assert not (tmp_path / "there").is_file()
 
 
-def test_a_name_that_ends_as_a_folders_is_refused(tmp_path):
-    with pytest.raises(PersistenceError, match=r"models/' names a folder\. Give the name of a file"):
-        replace_file(f"{tmp_path}/models/", lambda file: file.write(b"content"))
+@pytest.mark.parametrize("end", ["", ".", ".."])
+def test_a_name_that_ends_as_a_folders_is_refused(end, tmp_path):
+    with pytest.raises(PersistenceError, match=rf"models/{end}' names a folder\. Give the name of a file"):
+        replace_file(f"{tmp_path}/models/{end}", lambda file: file.write(b"content"))
     assert not (tmp_path / "models").exists()
 
 

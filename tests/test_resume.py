@@ -518,6 +518,27 @@ def test_a_damaged_file_is_refused(left):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: [],
+        lambda content: content | {"fit": None},
+        lambda content: {name: value for name, value in content.items() if name != "values"},
+        lambda content: content | {"values": content["values"] | {"steps": "many"}},
+        lambda content: content | {"values": content["values"] | {"order": None}},
+        lambda content: content | {"values": content["values"] | {"n_best": 10**9}},
+    ],
+)
+def test_a_file_with_checksums_of_its_own_is_refused(change, left):
+    folder, parameters, keywords = left
+    arrays, metadata, _ = tensorfile.read(folder / FILE)
+    content = change(tensorfile.parsed(metadata["skbert-fit"]))
+    with (folder / FILE).open("wb") as file:
+        tensorfile.write(file, arrays, tensorfile.sealed("skbert-fit", content))
+    with pytest.raises(PersistenceError, match="Delete"):
+        fit(watched(parameters), **keywords)
+
+
+@pytest.mark.parametrize(
     ("error", "said"),
     [
         (PermissionError(13, "Permission denied"), "The file may be whole"),

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from skbert.signal_errors import raise_if_of_a_handler
 
 _FORMAT = 1
 _SUFFIX = ".rows"
+_DTYPE = re.compile(r"[<|][biuf]\d{1,2}")  # numpy takes others, and reads some as code
 _MAX_HEADER = 4096  # bytes
 _KEY = 24  # bytes; see `cache.digest`
 
@@ -117,7 +119,7 @@ class BlockFolder:
         file = self.path / space / (hashlib.sha256(b"".join(keys)).hexdigest()[:32] + _SUFFIX)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(file, lambda opened: _write(opened, space, keys, values, offsets))
+            replace_file(file, lambda opened: _write(opened, space, keys, values, offsets), follow=False)
         except (OSError, PersistenceError) as error:
             raise_if_of_a_handler(error)
             self._say(
@@ -205,6 +207,8 @@ def _read_index(path: Path, space: str) -> _Index:
         try:
             header = json.loads(line)
             shape = tuple(header["shape"])
+            if not _DTYPE.fullmatch(header["dtype"]):
+                raise _DamagedError("the dtype in its header is unknown")
             n_rows, dtype = header["n_rows"], np.dtype(header["dtype"])
             known = header["skbert"] == _FORMAT and header["space"] == space
             sums = str(header["index"]), str(header["rows"])
@@ -214,7 +218,7 @@ def _read_index(path: Path, space: str) -> _Index:
             whole = begin + math.prod(shape) * dtype.itemsize == size
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _DamagedError("its header cannot be read") from error
-        if not known or dtype.hasobject:
+        if not known:
             raise _DamagedError("it is of another kind")
         if not whole:
             raise _DamagedError(f"its header does not match its size, {size} bytes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral
 from typing import Any
 
@@ -106,25 +106,34 @@ def are_numbered(names: list[Any]) -> bool:
 
 def names_of_columns(y: Any) -> np.ndarray | None:
     """What a DataFrame calls its columns, if it has another str, or another whole number, for each."""
-    # Arrow's tables have names where those of others have columns.
-    names = list(getattr(y, "column_names", getattr(y, "columns", ())))
+    names = _columns_of(y)
     if len(set(names)) < len(names) or are_numbered(names):
         return None
     if all(isinstance(name, str) for name in names):
         return label_values([str(name) for name in names])
     if all(isinstance(name, Integral) and not isinstance(name, bool) for name in names):
-        return label_values([int(name) for name in names])
+        with suppress(OverflowError):
+            return np.array([int(name) for name in names], dtype=np.int64)
     return None
+
+
+def _columns_of(y: Any) -> list[Any]:
+    # Arrow's tables have names where those of others have columns.
+    return list(getattr(y, "column_names", getattr(y, "columns", ())))
 
 
 def check_same_columns(y: Any, known: np.ndarray | None, name: str = "y") -> None:
     """Refuse a table whose columns are called otherwise, or stand in another order, than they are known."""
-    names = names_of_columns(y)
+    found = _columns_of(y)
+    expected = list(range(len(found))) if known is None else known.tolist()
     # As str: a table from a file has "1" where this one may have 1.
-    if names is not None and known is not None and [*map(str, names.tolist())] != [*map(str, known.tolist())]:
+    one, other = [*map(str, found)], [*map(str, expected)]
+    named = known is not None and names_of_columns(y) is not None
+    # Where one side is only numbered, other names say nothing, but another order does.
+    if one != other and (named or (one and sorted(one) == sorted(other))):
         raise InputError(
-            f"{name} has the columns {names.tolist()[:10]}, but those of the fit are {known.tolist()[:10]}. "
-            "Pass the same columns in the same order."
+            f"{name} has the columns {found[:10]}, but those of the fit are {expected[:10]}. Pass the same "
+            "columns in the same order."
         )
 
 
@@ -144,6 +153,8 @@ def knowing_classes() -> Iterator[None]:
 
 def _unwrapped(y: Any, name: str) -> Any:
     """Other sequences as lists, rows of one label as labels, and what is masked as missing."""
+    if hasattr(y, "compute"):
+        y = y.compute()  # of Dask: each look at it would do that anew
     if isinstance(y, np.ma.MaskedArray):
         if not np.ma.is_masked(y):
             return y.data

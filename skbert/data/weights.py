@@ -21,7 +21,7 @@ _NEXT_TO_NOTHING = 1e-9  # of the heaviest class
 
 
 def check_weights(
-    labels: Labels, sample_weight: Any, class_weight: Any, min_classes: int = 2
+    labels: Labels, sample_weight: Any, class_weight: Any, min_classes: int = 2, *, goes_on: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weight of every text, and of every class.
 
@@ -34,6 +34,8 @@ def check_weights(
         its zeros to its ones, and 1 where it has only one of them.
     min_classes : int, default=2
         Classes that must keep a weight above zero.
+    goes_on : bool, default=False
+        Whether a fitted model is trained on: what it gives a class that now weighs nothing is left alone.
 
     Returns
     -------
@@ -56,9 +58,9 @@ def check_weights(
                 f"{labels.classes[kept].tolist()} have rows of a weight above zero. Give weight to at least "
                 "two classes."
             )
-    # A class of weight zero becomes one that next to no text has. A label's ones of weight zero have no
-    # rows left, which leaves nothing to weigh.
-    least = 1.0 if labels.codes.ndim == 2 else _NEXT_TO_NOTHING * of_classes.max()
+    # A class of weight zero becomes one that next to no text has: its bias starts there, and only that of a
+    # new head. A label's ones of weight zero have no rows left, which leaves nothing to weigh.
+    least = 1.0 if goes_on or labels.codes.ndim == 2 else _NEXT_TO_NOTHING * of_classes.max()
     of_classes = np.where(of_classes > 0, of_classes, least)
     _check_total(of_rows.sum())
     _check_total(combine(of_rows, of_classes, labels.codes).sum())
@@ -108,7 +110,7 @@ def _check_each(n_texts: int, sample_weight: Any) -> None:
             f"sample_weight is {found} at row {bad[0]}. Expected finite weights of zero or more."
         )
     if not weights.any():
-        raise InputError("All sample weights are zero, so there is nothing to learn from.")
+        raise InputError("All sample weights are zero. Give weight to at least one text.")
 
 
 def _number(weight: Any, found: str) -> float:

@@ -1,7 +1,7 @@
 """Where the layers of an encoder are, and what comes before them.
 
 Families of transformers call their parts as they like. What they share is their order: parts are made, and so
-registered, in the order in which they run.
+registered, in the order in which they run; the exceptions are named below.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from skbert.exceptions import InputError
 # go into every layer, and DeBERTa may have a convolution. ALBERT projects its embeddings first.
 _BESIDE = ("relative_attention_bias", "embedding_hidden_mapping_in")
 _BESIDE_DISTANCES = ("rel_embeddings", "LayerNorm", "conv")
+_ABOVE = ("final_layer_norm", "project_out")  # of OPT, made before the layers and run after them
 
 
 def encoder_layers(encoder: Any) -> nn.ModuleList:
@@ -63,9 +64,11 @@ def embedding_parts(encoder: Any) -> list[nn.Module]:
 
 
 def _before(layers: nn.ModuleList, module: nn.Module) -> Iterator[nn.Module]:
-    for child in module.children():
+    for name, child in module.named_children():
         if child is layers:
             return
+        if name in _ABOVE:
+            continue
         if any(part is layers for part in child.modules()):
             yield from _before(layers, child)
             return

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar, cast
@@ -97,7 +97,9 @@ class SequenceClassifier(nn.Module):
         self.hidden = nn.Sequential(*(HiddenLayer(width, head_dropout) for _ in range(head_layers)))
         self.dropout = Dropout(head_dropout)
         # Without drawing weights: reset_head or a saved model sets them.
-        self.head = nn.utils.skip_init(nn.Linear, width, n_outputs, dtype=torch.float32)
+        self.head = nn.utils.skip_init(
+            nn.Linear, width, n_outputs, device=torch.get_default_device(), dtype=torch.float32
+        )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -222,11 +224,16 @@ def with_weights(
     encoder: Any, tensors: dict[str, torch.Tensor], *settings: Any, **keywords: Any
 ) -> SequenceClassifier:
     """A model with these weights, frozen, in eval mode; the settings are those of `SequenceClassifier`."""
-    if not any(name.startswith("pooler.") for name in tensors):
-        encoder.pooler = None  # the checkpoint had none
-    model = SequenceClassifier(encoder, *settings, **keywords)
+    model = outline(encoder, tensors, *settings, **keywords)
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def outline(encoder: Any, names: Iterable[str], *settings: Any, **keywords: Any) -> SequenceClassifier:
+    """A model that is to get the weights of these names."""
+    if not any(name.startswith("pooler.") for name in names):
+        encoder.pooler = None  # the checkpoint had none
+    return SequenceClassifier(encoder, *settings, **keywords)
 
 
 def reset_head(model: SequenceClassifier, generator: torch.Generator) -> None:

@@ -10,6 +10,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from inspect import getattr_static
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -17,10 +21,10 @@ import torch
 
 from skbert.exceptions import PersistenceError
 from skbert.network.memory import raise_if_out_of_memory
-from skbert.network.model import Architecture, SequenceClassifier, with_weights
-from skbert.persistence.delta import name_in_model
+from skbert.network.model import Architecture, SequenceClassifier, outline, with_weights
 from skbert.pretrained import checkpoints, families
-from skbert.pretrained.library import import_family
+from skbert.pretrained.library import import_family, quiet
+from skbert.pretrained.traits import architecture_of
 from skbert.scopes import trainable, without_memory
 from skbert.signal_errors import raise_if_of_a_handler
 
@@ -46,7 +50,14 @@ _NOT_OF_AN_ENCODER = {
     *("attn_implementation", "auto_map", "experts_implementation", "per_layer_config"),
     *("dtype", "quantization_config", "torch_dtype"),
 }
-_MAX_BUFFERS = 2**26  # bytes of what an encoder holds besides its weights, such as position ids
+_MAX_BUFFERS = 2**24  # bytes of what an encoder holds besides its weights, such as position ids
+_MAX_LAYERS = 1_000
+_DTYPES = ({np.dtype(np.float32)}, {np.dtype(np.float64)})
+# What a config class has under names that are none of settings; and those that are settings all the same.
+_NO_SETTINGS = (property, FunctionType, classmethod, staticmethod, dict, list, set)
+_PROPERTIES = {"output_attentions"}
+
+Arrays = dict[str, np.ndarray]
 
 
 def is_describable(model: SequenceClassifier) -> bool:
@@ -54,7 +65,7 @@ def is_describable(model: SequenceClassifier) -> bool:
     return model.config["model_type"] in FAMILIES
 
 
-def describe(model: SequenceClassifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
     """What `build` makes the model of: plain values, and its weights.
 
     Parameters
@@ -111,7 +122,7 @@ def _check_weights_are_plain(model: SequenceClassifier) -> None:
 
 
 @trainable()
-def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_outputs: int) -> SequenceClassifier:
+def build(described: dict[str, Any], arrays: Arrays, n_outputs: int) -> SequenceClassifier:
     """The model that was described, with these weights.
 
     Parameters
@@ -137,19 +148,19 @@ def build(described: dict[str, Any], arrays: dict[str, np.ndarray], n_outputs: i
     config, settings = described["config"], dict(described["settings"])
     arguments = (config, *described["arguments"])
     build_encoder = _BUILDERS[described["builder"]]
-    _check_config(config, len(arrays))
+    _check_config(config, arrays)
+    _check_settings(settings, described["arguments"], arrays, n_outputs)
     import_family(config["model_type"])
-    head = arrays["head.weight"]
-    if not settings["n_outputs"] == n_outputs == len(head):
-        raise PersistenceError(f"it has {n_outputs} classes or numbers, but its head gives {len(head)}.")
+    _check_names(config)
     try:
-        with without_memory():
-            _check_shapes(build_encoder(*arguments), arrays)
         settings["architecture"] = Architecture(**settings["architecture"])
+        settings["rebuild"] = (build_encoder, arguments)
+        with without_memory():
+            model = outline(build_encoder(*arguments), arrays, **settings)
+            _check_architecture(model)
+            _check_shapes(model, arrays)
         tensors = {name: _as_tensor(array) for name, array in arrays.items()}
-        return with_weights(
-            build_encoder(*arguments), tensors, **settings, rebuild=(build_encoder, arguments)
-        )
+        return with_weights(build_encoder(*arguments), tensors, **settings)
     except PersistenceError:
         raise
     except Exception as error:  # of whatever kind: transformers checks a config where it happens to use it
@@ -164,7 +175,7 @@ def _as_tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _check_config(config: dict[str, Any], n_arrays: int) -> None:
+def _check_config(config: dict[str, Any], arrays: Arrays) -> None:
     if config["model_type"] not in FAMILIES:
         raise PersistenceError(
             f"its encoder is of the family {str(config['model_type'])[:80]!r}; only {', '.join(FAMILIES)} "
@@ -174,18 +185,72 @@ def _check_config(config: dict[str, Any], n_arrays: int) -> None:
     if odd:
         raise PersistenceError(f"its encoder's config has {odd[:3]}, which save() never writes.")
     layers = max(config.get(name) or 0 for name in ("num_hidden_layers", "n_layers"))
-    if not 1 <= layers <= n_arrays:  # a layer's weights also bound what the pooler's take
-        raise PersistenceError(f"its encoder has {layers} layers, it says, of {n_arrays} arrays.")
+    found = {match[1] for name in arrays if (match := re.search(r"\.layers?\.(\d+)\.", name))}
+    if not 1 <= layers <= min(len(found), _MAX_LAYERS):
+        raise PersistenceError(f"its encoder has {layers} layers, it says, and arrays of {len(found)}.")
+    if not config.get("initializer_range", 0.0) >= 0:  # transformers would draw until all lies within it
+        raise PersistenceError("its encoder's config has an initializer_range below zero.")
 
 
-def _check_shapes(encoder: Any, arrays: dict[str, np.ndarray]) -> None:
-    """Whether an encoder without memory would take no more than the file's arrays."""
-    for name, tensor in encoder.state_dict().items():
-        stored = arrays.get(name_in_model(name))
-        if name.startswith("pooler.") and stored is None:
-            continue
+def _check_names(config: dict[str, Any]) -> None:
+    """Refuse settings under the names of what a config does, such as what its settings are called.
+
+    An `attribute_map` would let any name stand for one that is refused.
+    """
+    with quiet() as transformers:
+        own = transformers.CONFIG_MAPPING[config["model_type"]]
+    odd = [
+        name
+        for name in config
+        if name not in _PROPERTIES and isinstance(getattr_static(own, name, None), _NO_SETTINGS)
+    ]
+    if odd:
+        raise PersistenceError(f"its encoder's config has {odd[:3]}, which is not one of its settings.")
+
+
+def _check_settings(settings: dict[str, Any], arguments: list[Any], arrays: Arrays, n_outputs: int) -> None:
+    """Whether the settings of the model are those of some model, before anything is built by them."""
+    head = arrays["head.weight"]
+    if not settings["n_outputs"] == n_outputs == len(head):
+        raise PersistenceError(f"it has {n_outputs} classes or numbers, but its head gives {len(head)}.")
+    architecture = settings["architecture"]
+    head_layers = settings.get("head_layers", 0)  # not in the first files
+    hidden = {name.split(".")[1] for name in arrays if name.startswith("hidden.")}
+    sound = (
+        all(type(architecture[field.name]).__name__ == field.type for field in fields(Architecture))
+        and [*arguments] == [architecture["packed"]]
+        and type(arguments[0]) is bool
+        and type(head_layers) is int
+        and head_layers == len(hidden) <= _MAX_LAYERS
+        and type(settings["head_dropout"]) is float
+        and 0 <= settings["head_dropout"] <= 1
+    )
+    if not sound:
+        raise PersistenceError("the settings of its model are not those of one.")
+
+
+def _check_architecture(model: SequenceClassifier) -> None:
+    """Whether the input is to be made as the encoder reads it: a GPU would not survive ids beyond a table."""
+    stated, own = model.architecture, architecture_of(model.encoder, ["token_type_ids"])
+    sound = (
+        (stated.position_offset, stated.pad_id, stated.n_segments)
+        == (own.position_offset, own.pad_id, own.n_segments)
+        and stated.packed <= own.packed
+        and stated.takes_positions == (stated.packed and own.takes_positions)
+        and stated.takes_segments <= own.takes_segments
+    )
+    if not sound:
+        raise PersistenceError("its encoder does not read what its settings say.")
+
+
+def _check_shapes(model: SequenceClassifier, arrays: Arrays) -> None:
+    """Whether a model without memory would take the file's arrays, and no more."""
+    for name, tensor in model.state_dict().items():
+        stored = arrays.get(name)
         if stored is None or stored.shape != tuple(tensor.shape):
             shape = tuple(tensor.shape)
             raise PersistenceError(f"the array {name!r} is missing, or not of the shape {shape}.")
-    if sum(buffer.nbytes for buffer in encoder.buffers()) > _MAX_BUFFERS:
+    if {array.dtype for array in arrays.values()} not in _DTYPES:
+        raise PersistenceError("its arrays are not all of float32, or of float64.")
+    if sum(buffer.nbytes for buffer in model.buffers()) > _MAX_BUFFERS:
         raise PersistenceError("its encoder asks for more memory than its arrays explain.")

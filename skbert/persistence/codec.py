@@ -10,6 +10,7 @@ Types are compared, not classes: a subclass may hold more than its base.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from skbert.exceptions import PersistenceError
 _PLAIN = (type(None), bool, int, str)
 _NUMPY_KINDS = "biufU"  # bool, int, unsigned, float, str
 _TIMES = "mM"  # timedelta64 and datetime64: integers, and a unit
+_DTYPE = re.compile(r"object|[<>|=][biufUmM]\d+(\[\w+\])?")  # numpy takes others, and reads some as code
+_MAX_DIMENSIONS = 64  # numpy's
+_MANY = 1_000  # keys of a dict
 
 
 def encode(value: Any, name: str) -> Any:
@@ -128,7 +132,9 @@ class Decoder:
         if tag == "$tuple":
             return tuple(self.decode(_a_list(content)))
         if tag == "$dict":
-            return {self.decode(key): self.decode(item) for key, item in _a_list(content)}
+            pairs = [(self.decode(key), self.decode(item)) for key, item in _a_list(content)]
+            _refuse_collisions([key for key, _ in pairs])
+            return dict(pairs)
         if tag == "$scalar":
             return self._array(content)[()]
         if tag == "$array":
@@ -136,16 +142,18 @@ class Decoder:
         if tag == "$path":
             return Path(content)
         if tag == "$random_state":
-            generator = np.random.RandomState(0)
-            generator.set_state(self.decode(content))
-            return generator
+            return _random_state(self.decode(content))
         raise PersistenceError(f"The type {tag!r} is unknown to this version of skbert.")
 
     def _array(self, content: dict[str, Any]) -> np.ndarray:
+        if not _DTYPE.fullmatch(content["dtype"]):
+            raise PersistenceError(
+                f"An array has the dtype {content['dtype'][:80]!r}, which no model file has."
+            )
         dtype = np.dtype(content["dtype"])
-        shape = [int(size) for size in content["shape"]]
-        if dtype.kind not in _NUMPY_KINDS + _TIMES + "O":
-            raise PersistenceError(f"An array has the dtype {dtype}, which no model file has.")
+        shape = [int(size) for size in content["shape"][: _MAX_DIMENSIONS + 1]]
+        if len(shape) > _MAX_DIMENSIONS:
+            raise PersistenceError(f"An array has more than {_MAX_DIMENSIONS} dimensions.")
         items = self.decode(_a_list(content["items"]))
         self._allowance -= len(items) * dtype.itemsize
         if self._allowance < 0 or min(shape, default=0) < 0 or len(items) != math.prod(shape):
@@ -157,6 +165,20 @@ class Decoder:
         for place, item in enumerate(items):  # one by one: an item may be a list
             array[place] = item
         return array.astype(dtype, copy=False).reshape(shape)
+
+
+def _random_state(state: dict[str, Any]) -> np.random.RandomState:
+    if not 0 <= state["state"]["pos"] <= 624:  # which numpy does not check, and draws from beyond the key
+        raise PersistenceError("A RandomState is at a place that it does not have.")
+    generator = np.random.RandomState(0)
+    generator.set_state(state)
+    return generator
+
+
+def _refuse_collisions(keys: list[Any]) -> None:
+    """Refuse keys that were chosen to have one hash: a dict of them takes the square of their number."""
+    if len(keys) > _MANY and len(set(map(hash, keys))) < len(keys) / 2:
+        raise PersistenceError(f"A dict has {len(keys)} keys that cannot be told apart.")
 
 
 def _a_list(content: Any) -> list[Any]:

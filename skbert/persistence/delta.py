@@ -57,12 +57,10 @@ def whole(stored: Arrays, base: Arrays, dtypes: dict[str, Any]) -> Arrays:
 
 def weights_of(encoder: Any) -> Arrays:
     """Weights of a pretrained encoder, by the names that they have in a `SequenceClassifier`."""
-    return {name_in_model(name): weight.numpy() for name, weight in encoder.state_dict().items()}
-
-
-def name_in_model(name: str) -> str:
-    """The name that a weight of an encoder has in a `SequenceClassifier`, which holds its pooler itself."""
-    return name if name.startswith("pooler.") else f"encoder.{name}"
+    return {
+        name if name.startswith("pooler.") else f"encoder.{name}": weight.numpy()
+        for name, weight in encoder.state_dict().items()
+    }
 
 
 def factors_of(adapters: dict[str, tuple[np.ndarray, np.ndarray]]) -> Arrays:

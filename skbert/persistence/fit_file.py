@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,15 @@ from skbert.persistence.replacing import replace_file
 
 FORMAT = 1
 _JSON = "skbert-fit"
+_TYPES = {
+    "format": int,
+    "fit": dict,
+    "seed": int,
+    "head_init": str,
+    "made_folder": bool,
+    "values": dict,
+    "arrays": dict,
+}
 
 Arrays = dict[str, np.ndarray]
 
@@ -40,7 +48,11 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
         raise PersistenceError("it is not the file of a fit")
     if tensorfile.checksum(metadata[_JSON]) != metadata["sha256"]:
         raise PersistenceError("its metadata do not match their checksum")
-    content = json.loads(metadata[_JSON])
+    content = tensorfile.parsed(metadata[_JSON])
+    if not isinstance(content, dict) or any(
+        type(content.get(name)) is not kind for name, kind in _TYPES.items()
+    ):
+        raise PersistenceError("it does not hold what a fit keeps")
     if content["format"] != FORMAT:
         raise PersistenceError(f"it has the format {content['format']!r}, of another version of skbert")
     if {name: tensorfile.describe(array) for name, array in arrays.items()} != content["arrays"]:

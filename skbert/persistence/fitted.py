@@ -11,6 +11,8 @@ from skbert.data.encoding import LongText
 from skbert.data.labels import LabelsType
 from skbert.exceptions import PersistenceError
 
+_MIN_LENGTH = 8  # of the parameter max_length
+
 # Attributes that no copy in another process has: the optimizer's state, and the fit that callbacks watch now.
 OF_THIS_PROCESS = ("_moments", "_callback_fit_ctx", "_skl_callbacks_to_teardown")
 
@@ -37,7 +39,9 @@ def check_attributes(attributes: Mapping[str, Any], *, numbers: bool) -> None:
         (_are_of_numbers(attributes) if numbers else _are_of_labels(attributes))
         and attributes["long_text_"] in get_args(LongText)
         and attributes["n_features_in_"] in (1, 2)
+        and type(attributes["n_features_in_"]) is int
         and type(attributes["max_length_"]) is int
+        and attributes["max_length_"] >= _MIN_LENGTH
     )
     if not sound:
         raise PersistenceError("its fitted attributes are not those of a fit.")

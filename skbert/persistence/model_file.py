@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from sklearn import config_context
-from tokenizers import Tokenizer
 
 import skbert
 from skbert.exceptions import CheckpointError, PersistenceError
@@ -32,9 +31,10 @@ from skbert.persistence import blueprint, delta, tensorfile
 from skbert.persistence.codec import Decoder, encode
 from skbert.persistence.fitted import OF_THIS_PROCESS, check_attributes, n_outputs_of
 from skbert.persistence.replacing import replace_file
+from skbert.persistence.tokenizer import build_tokenizer
 from skbert.pretrained import checkpoints
 from skbert.pretrained.sources import display_name
-from skbert.signal_errors import raise_if_of_a_handler
+from skbert.pretrained.traits import check_max_length, max_positions
 
 Estimator = TypeVar("Estimator")
 
@@ -69,6 +69,8 @@ def load(
             f"{os.fspath(path)!r} is a folder. Expected a file that save() wrote; a folder as transformers "
             "writes it is read by from_pretrained()."
         )
+    if checkpoint is not None:
+        os.fspath(checkpoint)  # or a TypeError, of the caller and not of the file
     arrays, metadata, size = tensorfile.read(path)
     try:
         content = _checked_json(metadata)
@@ -177,8 +179,8 @@ def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
         )
     if tensorfile.checksum(metadata["skbert"]) != metadata["sha256"]:
         raise PersistenceError("its metadata do not match their checksum; it is damaged. Get it again.")
-    content = json.loads(metadata["skbert"])
-    if content["format"] != FORMAT:
+    content = tensorfile.parsed(metadata["skbert"])
+    if type(content["format"]) is not int or content["format"] != FORMAT:
         writer = str(content.get("versions", {}).get("skbert", "a newer version"))
         raise PersistenceError(
             f"it has format {content['format']!r}, written by skbert {writer[:20]}; this is skbert "
@@ -247,7 +249,11 @@ def _put_together(
     model = blueprint.build(described, weights, n_outputs_of(attributes))
     if "loss_curve_" in attributes:  # of a fit, and not from a folder of transformers
         attributes["adapters_"] = adapters
-    attributes |= {"model_": model, "tokenizer_": _build_tokenizer(content["tokenizer"])}
+    check_max_length(
+        attributes["max_length_"], max_positions(model.encoder.config, model.architecture), "its encoder"
+    )
+    tokenizer = build_tokenizer(content["tokenizer"], attributes["n_features_in_"])
+    attributes |= {"model_": model, "tokenizer_": tokenizer}
     vars(estimator).update(attributes)
     if content["routing"] is not None:
         _set_requests(estimator, content["routing"])
@@ -268,16 +274,6 @@ def _check_names(cls: type, attributes: Iterable[str]) -> None:
     for name in attributes:
         if name not in _PRIVATE and (not re.fullmatch(r"[a-zA-Z]\w*_", name) or hasattr(cls, name)):
             raise PersistenceError(f"the attribute {name[:80]!r} is not one that a fit sets.")
-
-
-def _build_tokenizer(content: Any) -> Tokenizer:
-    try:
-        return checkpoints.new_tokenizer(json.dumps(content))
-    except MemoryError:
-        raise
-    except Exception as error:  # the tokenizers package raises no narrower one
-        raise_if_of_a_handler(error)
-        raise PersistenceError(f"its tokenizer cannot be read ({str(error)[:200]}).") from error
 
 
 def _set_requests(estimator: Any, routing: dict[str, dict[str, Any]]) -> None:

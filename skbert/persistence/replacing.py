@@ -19,7 +19,11 @@ _WAITS = (0.01, 0.05, 0.1, 0.3, 0.6) if os.name == "nt" else ()
 
 
 def replace_file(
-    path: str | os.PathLike[str], write_to: Callable[[BinaryIO], None], *, temporary: Path | None = None
+    path: str | os.PathLike[str],
+    write_to: Callable[[BinaryIO], None],
+    *,
+    temporary: Path | None = None,
+    follow: bool = True,
 ) -> None:
     """Write a file anew.
 
@@ -29,17 +33,20 @@ def replace_file(
     Parameters
     ----------
     path : str or path
-        A link is followed, and a ~ is the home folder.
+        A ~ is the home folder.
     write_to : callable
         Writes the content to the open binary file that it is given.
     temporary : Path, default=None
         The file next to it; None takes a name that nobody else has.
+    follow : bool, default=True
+        Whether it is the file that is replaced, and not the link, if `path` is one.
     """
     if not os.fspath(path):  # which would be the working directory
         raise PersistenceError(f"{os.fspath(path)!r} names no file. Give the name of a file.")
-    if os.fsdecode(path).endswith(("/", os.sep)):
+    if os.path.basename(os.fsdecode(path)) in ("", os.curdir, os.pardir):
         raise PersistenceError(f"{os.fspath(path)!r} names a folder. Give the name of a file.")
-    target = Path(os.path.realpath(expanded(path, PersistenceError)))
+    target = Path(expanded(path, PersistenceError))
+    target = Path(os.path.realpath(target) if follow else os.path.abspath(target))
     if target.exists() and not target.is_file():
         raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")
     temporary = temporary or target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")

@@ -26,6 +26,7 @@ import numpy as np
 from skbert.exceptions import PersistenceError
 
 MAX_HEADER = 100_000_000  # bytes; the safetensors package reads no longer ones either
+_MAX_NESTED = 2**20  # lists and objects in a header; empty ones take some hundred times their own bytes
 _MAX_DIMENSIONS = 8
 _MAX_SIZE = 2**40
 _METADATA = "__metadata__"
@@ -91,7 +92,7 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
     Raises
     ------
     PersistenceError
-        If the header would be longer than any reader takes.
+        If the header would be longer than any reader takes, or hold more lists.
     """
     # The wider ones first, so that each begins at a multiple of its item's size.
     stored = {n: _stored(a) for n, a in sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))}
@@ -110,6 +111,11 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
         raise PersistenceError(
             f"The header would be {len(text)} bytes long, and no reader takes more than {MAX_HEADER}. Is "
             "there something very large in a parameter?"
+        )
+    if _n_nested(text) > _MAX_NESTED:
+        raise PersistenceError(
+            f"The header would hold more than {_MAX_NESTED} lists, and no reader takes more. Is there a list "
+            "of very many lists in a parameter?"
         )
     file.write(len(text).to_bytes(8, "little"))
     file.write(text)
@@ -176,9 +182,16 @@ def _take(file: BinaryIO, length: int) -> bytes:
     return content
 
 
+def _n_nested(text: bytes) -> int:
+    """Lists and objects in JSON, also in what is text in it; more if its str hold brackets."""
+    return text.count(b"[") + text.count(b"{")
+
+
 def _parse(text: bytes) -> dict[str, Any]:
+    if _n_nested(text) > _MAX_NESTED:
+        raise _RefusedError(f"its header holds more than {_MAX_NESTED} lists")
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        header = parsed(text.decode())
     except (ValueError, RecursionError) as error:
         raise _RefusedError(f"its header is not JSON ({str(error)[:100]})") from error
     if not isinstance(header, dict):
@@ -186,15 +199,26 @@ def _parse(text: bytes) -> dict[str, Any]:
     return header
 
 
+def parsed(text: str) -> Any:
+    """What JSON says, if it says it once.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, has a name twice, or numbers that JSON does not know.
+    """
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _RefusedError("a name occurs twice in its header")
+        raise ValueError("a name occurs twice in it")
     return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _RefusedError(f"its header holds {name}")
+    raise ValueError(f"it holds {name}")
 
 
 def _places(entries: dict[str, Any], size: int) -> list[tuple[str, np.dtype[Any], list[int]]]:

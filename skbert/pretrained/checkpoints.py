@@ -153,12 +153,14 @@ def _read_encoder(folder: Path) -> Any:
 def _check_it_runs(encoder: Any, folder: Path) -> None:
     """Refuse what is no encoder of token ids, or cannot do without a pooler that is not there."""
     ids = torch.zeros(1, 4, dtype=torch.long, device="cpu")
-    trouble, cause = "no table of embeddings, or states of another shape", None
+    trouble, cause, without = "no table of embeddings, or states of another shape", None, ""
     try:
         with quiet(), torch.no_grad():
             probe = twin(encoder, shared=True)
             if getattr(probe, "pooler", None) is not None:
+                probe(input_ids=ids, attention_mask=torch.ones_like(ids))
                 probe.pooler = None  # as the classifier takes it away; some families call it all the same
+                without = " without its pooler, which is not used here"
             output = probe(input_ids=ids, attention_mask=torch.ones_like(ids))
         has_table = isinstance(encoder.get_input_embeddings(), torch.nn.Embedding)
         if has_table and output.last_hidden_state.shape == (1, 4, encoder.config.hidden_size):
@@ -169,8 +171,8 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
         trouble, cause = f"{type(error).__name__}: {error}", error
     raise CheckpointError(
         f"The encoder in {folder}, of the family {encoder.config.model_type!r}, does not make a state of "
-        f"each token id ({trouble}). Take a checkpoint of a family such as BERT, RoBERTa or ModernBERT, with "
-        "all of its weights."
+        f"each token id{without} ({trouble}). Take a checkpoint of a family such as BERT, RoBERTa or "
+        "ModernBERT, with all of its weights."
     ) from cause
 
 
@@ -221,6 +223,7 @@ def build_encoder(config: dict[str, Any], packed: bool) -> Any:
     with quiet() as transformers, DrawsNothing():
         config_of_family = transformers.AutoConfig.for_model(family, **settings)
         compute_by_text(config_of_family)
+        config_of_family._attn_implementation = "eager"  # whatever it is called there: others may be fetched
         encoder = transformers.AutoModel.from_config(config_of_family)
     encoder.config._attn_implementation = _attention_of(packed)
     return encoder

@@ -12,4 +12,5 @@ VOCABULARIES = (
     "spm.model",
 )
 MODULES, POOLING = "modules.json", "1_Pooling/config.json"  # of sentence-transformers, and how it pools
+INDEX = "model.safetensors.index.json"  # which part has which weight, where there are several
 ADAPTER = "adapter_config.json"  # transformers puts the adapter that it describes into the model

@@ -83,7 +83,7 @@ def write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any] 
 
 def _names_nothing(error: OSError) -> bool:
     """Whether an error names no file, or only one that the caller does not know."""
-    return error.filename2 is None and (error.filename is None or _TEMPORARY in os.fsdecode(error.filename))
+    return error.filename2 is None and (error.filename is None or _TEMPORARY in str(error.filename))
 
 
 def _write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> None:

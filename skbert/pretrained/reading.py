@@ -13,8 +13,9 @@ import torch
 
 from skbert.exceptions import CheckpointError
 from skbert.network.memory import raise_if_out_of_memory
-from skbert.pretrained.files import ADAPTER
-from skbert.pretrained.library import quiet
+from skbert.pretrained.files import ADAPTER, INDEX
+from skbert.pretrained.library import is_panic, quiet
+from skbert.pretrained.traits import read_settings
 from skbert.signal_errors import raise_if_of_a_handler
 
 _PROCESS_LIMITS = ("Too many open files", "can't start new thread")  # in whatever type it comes
@@ -24,6 +25,8 @@ _POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was n
 def compute_by_text(config: Any) -> None:
     """Take what computes a text by the call, and not by the text, out of a config of transformers."""
     config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
+    if getattr(config, "use_cache", False) and getattr(config, "is_decoder", True):
+        config.use_cache = False  # keys and values that nobody reads; layers computed twice would add theirs
     if getattr(config, "attention_type", None) == "block_sparse":
         # BigBird leaves it at the first short batch, for good; and for it sets numpy's global seed.
         config.attention_type = "original_full"
@@ -36,7 +39,7 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
             f"{folder} holds an adapter ({ADAPTER}), which is not read. Merge it once, with peft's "
             "AutoPeftModel.from_pretrained(folder).merge_and_unload().save_pretrained(other_folder)."
         )
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(file for file in folder.glob("*.safetensors") if not file.is_fifo())
     if not weights:
         raise CheckpointError(
             f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
@@ -49,6 +52,7 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
     with quiet(), naming(f"The checkpoint in {folder}"):
         for file in weights:
             _refuse_pointer(file)
+        _refuse_other_files(folder)
         config = config_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         # config.json may name any, even one whose code transformers would get from the hub.
         config._attn_implementation = "eager"
@@ -87,6 +91,16 @@ def _refuse_pointer(file: Path) -> None:
             )
 
 
+def _refuse_other_files(folder: Path) -> None:
+    """Refuse an index of parts that are elsewhere, or in a format that is unpickled."""
+    named = read_settings(folder / INDEX).get("weight_map", {})
+    odd = [name for name in named.values() if not re.fullmatch(r"[^/\\]+\.safetensors", str(name))]
+    if odd:
+        raise CheckpointError(
+            f"{folder / INDEX} names {str(odd[0])[:80]!r}. Expected .safetensors files in the same folder."
+        )
+
+
 def _refuse_other_sizes(folder: Path, found: Any) -> None:
     if not found:
         return
@@ -104,7 +118,11 @@ def naming(what: str) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if is_panic(error):
+            raise CheckpointError(f"{what} could not be read ({error}).") from error
+        if not isinstance(error, Exception):
+            raise
         raise_if_out_of_memory(error)
         raise_if_of_a_handler(error)
         if getattr(error, "errno", None) in (EMFILE, ENFILE) or any(w in str(error) for w in _PROCESS_LIMITS):

@@ -19,7 +19,7 @@ from skbert.pretrained.files import MODULES, POOLING
 # What sentence-transformers calls them.
 MODES: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
 _ANY = 128  # segments: more than int8 can name
-_MIN_LENGTH = 8  # of the parameter max_length
+MIN_LENGTH = 8  # of the parameter max_length
 # Families whose packed forward equals the padded one (tests/test_model.py holds them to it).
 _PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
 
@@ -76,9 +76,9 @@ def stated_max_length(folder: Path, n_positions: int) -> int:
     length = stated.get("model_max_length", stated.get("max_len"))  # the second is of old files
     if not isinstance(length, int) or isinstance(length, bool):
         return n_positions
-    if length < _MIN_LENGTH:
+    if length < MIN_LENGTH:
         raise CheckpointError(
-            f"tokenizer_config.json in {folder} says model_max_length={length}. Expected {_MIN_LENGTH} or "
+            f"tokenizer_config.json in {folder} says model_max_length={length}. Expected {MIN_LENGTH} or "
             "more; pass max_length."
         )
     return min(length, n_positions)

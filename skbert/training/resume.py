@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from skbert.exceptions import PersistenceError, warn
+from skbert.network.memory import raise_if_out_of_memory
 from skbert.signal_errors import raise_if_of_a_handler
 from skbert.training.optimizer import WeightState
 
@@ -67,7 +68,22 @@ class FolderKeeper(Keeper):
     def put_back(self, trainer: Trainer) -> None:
         """Let the trainer go on from what was found."""
         if self._found is not None:
-            restore(trainer, *self._found)
+            try:
+                restore(trainer, *self._found)
+            except (
+                ArithmeticError,
+                AttributeError,
+                LookupError,
+                RuntimeError,
+                TypeError,
+                ValueError,
+            ) as error:
+                raise_if_out_of_memory(error)
+                # Its checksums are right, so that these are the words of whoever wrote it.
+                raise PersistenceError(
+                    f"The unfinished fit in checkpoint is not what a fit keeps ({type(error).__name__}: "
+                    f"{str(error)[:200]}). Delete it to fit anew."
+                ) from error
             self._found = None  # several times as large as the model
 
     def begin(self, trainer: Trainer) -> None:
@@ -151,7 +167,7 @@ def restore(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndarr
     trainer.optimizer.load_state(weights)
     trainer.optimizer.embedding_decay = values["embedding_decay"]
     trainer.optimizer.load_loss_scale(values["loss_scale"])
-    trainer.steps = values["steps"]
+    trainer.steps = int(values["steps"])
     trainer.loss_curve = list(values["loss_curve"])
     trainer.validation.scores = list(values["scores"])
     if values["n_best"]:

@@ -1,0 +1,53 @@
+"""A tokenizer from JSON that anyone may have written."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from skbert.data.template import Template
+from skbert.exceptions import PersistenceError
+from skbert.pretrained import checkpoints
+from skbert.pretrained.library import is_panic
+from skbert.signal_errors import raise_if_of_a_handler
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def build_tokenizer(content: Any, n_texts: int) -> Tokenizer:
+    """The tokenizer that a file describes, if it can frame single texts (1) or pairs (2).
+
+    Raises
+    ------
+    PersistenceError, KeyError, TypeError, AttributeError
+        If `content` describes none.
+    """
+    _check(content)
+    try:
+        tokenizer = checkpoints.new_tokenizer(json.dumps(content))
+        Template.read(tokenizer, n_texts)
+    except MemoryError:
+        raise
+    except BaseException as error:  # the tokenizers package raises no narrower one
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        if isinstance(error, Exception):
+            raise_if_of_a_handler(error)
+        raise PersistenceError(f"its tokenizer cannot be read ({str(error)[:200]}).") from error
+    return tokenizer
+
+
+def _check(content: Any) -> None:
+    """Refuse what the tokenizers package would do besides reading texts, or would end the process at."""
+    if content.get("truncation") is not None or content.get("padding") is not None:
+        raise PersistenceError("its tokenizer truncates or pads, which skbert does itself.")
+    prefix = content["model"].get("continuing_subword_prefix")
+    for merge in content["model"].get("merges", ()) if prefix else ():
+        second = merge.rpartition(" ")[2] if isinstance(merge, str) else merge[1]
+        if not second.startswith(
+            prefix
+        ):  # the prefix would be cut off unseen, even in the middle of a character
+            raise PersistenceError(
+                f"its tokenizer merges {second[:20]!r}, which lacks the prefix {prefix[:20]!r}."
+            )

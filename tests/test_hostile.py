@@ -1,0 +1,254 @@
+"""Model files by somebody who computes all checksums anew: each is refused by `PersistenceError`."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from saved_model import SAVED, SAVED_NUMBERS
+
+from skbert import BertClassifier, BertRegressor, PersistenceError
+from skbert.persistence import tensorfile
+from skbert.persistence.codec import encode
+
+
+@pytest.fixture
+def forge(tmp_path):
+    """Return a function that changes content and arrays of a saved file, and seals it anew."""
+
+    def forged(change, saved=SAVED):
+        arrays, metadata, _ = tensorfile.read(saved)
+        content = json.loads(metadata["skbert"])
+        change(content, arrays)
+        content["arrays"] = {name: tensorfile.describe(array) for name, array in arrays.items()}
+        path = tmp_path / "forged"
+        with path.open("wb") as file:
+            tensorfile.write(file, arrays, tensorfile.sealed("skbert", content))
+        return path
+
+    return forged
+
+
+def setting(part, **changes):
+    """A change of the config, or of the settings, of the model."""
+
+    def change(content, _):
+        found = dict(content["model"][part]["$dict"])
+        content["model"][part] = {"$dict": [[n, v] for n, v in (found | changes).items()]}
+
+    return change
+
+
+def architecture(**changes):
+    def change(content, _):
+        settings = dict(content["model"]["settings"]["$dict"])
+        found = dict(settings["architecture"]["$dict"])
+        settings["architecture"] = {"$dict": [[n, v] for n, v in (found | changes).items()]}
+        content["model"]["settings"] = {"$dict": [[n, v] for n, v in settings.items()]}
+
+    return change
+
+
+def changed(*path, value):
+    """A change of one entry of the JSON."""
+
+    def change(content, _):
+        for name in path[:-1]:
+            content = content[name]
+        content[path[-1]] = value
+
+    return change
+
+
+def of_arrays(function):
+    def change(_, arrays):
+        arrays |= {name: function(array) for name, array in arrays.items()}
+
+    return change
+
+
+def all_layers_of_nothing(content, arrays):
+    arrays |= {f"encoder.encoder.layer.{n}.x": np.empty(0, np.float32) for n in range(3000)}
+    setting("config", num_hidden_layers=3000)(content, arrays)
+
+
+def map_to(**names):
+    return setting("config", attribute_map={"$dict": [[n, v] for n, v in names.items()]}, other="owner/name")
+
+
+def random_state(pos):
+    encoded = encode(np.random.RandomState(0), "a state")
+    state = dict(dict(encoded["$random_state"]["$dict"])["state"]["$dict"])
+    items = [["key", state["key"]], ["pos", pos]]
+    whole = [[n, {"$dict": items} if n == "state" else v] for n, v in encoded["$random_state"]["$dict"]]
+    return changed("parameters", "random_state", value={"$random_state": {"$dict": whole}})
+
+
+def array(**of_array):
+    return changed(
+        "attributes", "x_", value={"$array": {"dtype": "<i8", "shape": [0], "items": []} | of_array}
+    )
+
+
+# By the words of the refusal.
+FORGED = {
+    "is not one of its settings": {
+        "a name for the attention": map_to(
+            _attn_implementation="other", _attn_implementation_internal="other"
+        ),
+        "a name for the layers": map_to(num_hidden_layers="other"),
+        "a method": setting("config", to_dict=1),
+        "parts with configs": setting("config", sub_configs={"$dict": []}),
+    },
+    "an initializer_range below zero": {
+        "weights drawn for ever": setting("config", initializer_range=-1.5),
+    },
+    "has 3000 layers, it says": {
+        "layers of nothing": all_layers_of_nothing,
+    },
+    "the settings of its model are not those of one": {
+        "many layers in the head": setting("settings", head_layers=10**6),
+        "less than no layer": setting("settings", head_layers=-1),
+        "layers as bool": setting("settings", head_layers=False),
+        "a dropout of two": setting("settings", head_dropout=2.0),
+        "attention of another kind": changed("model", "arguments", value=[False]),
+        "attention by a number": changed("model", "arguments", value=[1]),
+        "positions by bool": architecture(position_offset=True),
+    },
+    "its encoder does not read what its settings say": {
+        "positions beyond the table": architecture(position_offset=10**6),
+        "segments beyond the table": architecture(n_segments=100),
+    },
+    "at a place that it does not have": {
+        "a place before the key": random_state(-5),
+        "a place behind the key": random_state(625),
+        "a place far away": random_state(2**31 - 1),
+    },
+    "keys that cannot be told apart": {
+        "keys of one hash": changed(
+            "parameters", "class_weight", value={"$dict": [[k * (2**61 - 1), 0] for k in range(1, 5000)]}
+        ),
+    },
+    "more than 64 dimensions": {
+        "a long shape": array(shape=[9] * 10**5),
+    },
+    "which no model file has": {
+        "a dtype that is read as code": array(dtype="i4,,"),
+        "a dtype of old": array(dtype="a5"),
+    },
+    "its fitted attributes are not those of a fit": {
+        "texts of length 0": changed("attributes", "max_length_", value=0),
+        "columns by bool": changed("attributes", "n_features_in_", value=True),
+    },
+    "has positions for 128 tokens": {
+        "texts longer than positions": changed("attributes", "max_length_", value=10**6),
+    },
+    "not all of float32, or of float64": {
+        "weights in half precision": of_arrays(lambda array: array.astype(np.float16)),
+        "one weight in double": lambda _, arrays: arrays.update(
+            {"head.bias": arrays["head.bias"].astype(np.float64)}
+        ),
+    },
+    "its tokenizer truncates or pads": {
+        "a tokenizer that cuts": changed(
+            "tokenizer",
+            "truncation",
+            value={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        ),
+    },
+    "its tokenizer cannot be read": {
+        "a tokenizer that gives up": changed(
+            "tokenizer", "normalizer", value={"type": "Precompiled", "precompiled_charsmap": ""}
+        ),
+        "a frame of unknown tokens": changed(
+            "tokenizer",
+            "post_processor",
+            value={
+                "type": "TemplateProcessing",
+                "single": [
+                    {"SpecialToken": {"id": "X", "type_id": 0}},
+                    {"Sequence": {"id": "A", "type_id": 0}},
+                ],
+                "pair": [],
+                "special_tokens": {},
+            },
+        ),
+    },
+    "it has format True": {
+        "a format by bool": lambda content, _: content.update(format=True),
+    },
+}
+
+
+@pytest.mark.parametrize(("words", "name"), [(words, name) for words in FORGED for name in FORGED[words]])
+def test_forged_files_are_refused(words, name, forge):
+    with pytest.raises(PersistenceError, match=rf"forged' cannot be loaded: .*{words}"):
+        BertClassifier.load(forge(FORGED[words][name]))
+
+
+def test_hidden_layers_that_are_not_there(forge):
+    with pytest.raises(PersistenceError, match="the settings of its model are not those of one"):
+        BertRegressor.load(forge(setting("settings", head_layers=2), SAVED_NUMBERS))
+
+
+def test_merges_that_tokenizers_ends_the_process_at(forge):
+    """It takes as many bytes off the second part as the prefix has, in the middle of a character."""
+
+    def change(content, _):
+        content["tokenizer"] |= {"added_tokens": [], "post_processor": None}
+        content["tokenizer"]["model"] = {
+            "type": "BPE",
+            "vocab": {"a": 2, "é": 1, "aé": 3},
+            "merges": [["a", "é"]],
+            "continuing_subword_prefix": "x",
+        }
+
+    with pytest.raises(PersistenceError, match="merges 'é', which lacks the prefix 'x'"):
+        BertClassifier.load(forge(change))
+
+
+def test_a_wide_head_takes_no_memory(forge):
+    """Of sizes that only some weights have: nothing is allocated by them."""
+
+    def change(content, arrays):
+        arrays["head.weight"] = np.empty((len(arrays["head.weight"]), 0), np.float32)
+
+    with pytest.raises(PersistenceError, match=r"'head\.weight' is missing, or not of the shape"):
+        BertClassifier.load(forge(change))
+    arrays, metadata, _ = tensorfile.read(SAVED)
+    content = json.loads(metadata["skbert"])
+    many = 10**7
+    arrays["head.weight"], arrays["head.bias"] = np.empty((many, 0), np.float32), np.empty(0, np.float32)
+    from skbert.persistence import blueprint
+    from skbert.persistence.codec import Decoder
+
+    described = {name: Decoder(2**24).decode(value) for name, value in content["model"].items()}
+    described["settings"]["n_outputs"] = many
+    with pytest.raises(PersistenceError, match="or not of the shape"):
+        blueprint.build(described, arrays, many)
+    assert torch.get_default_device().type == "cpu"
+
+
+def test_names_that_occur_twice(tmp_path):
+    arrays, metadata, _ = tensorfile.read(SAVED)
+    text = metadata["skbert"].replace('"format":1', '"format":2,"format":1', 1)
+    path = tmp_path / "twice"
+    with path.open("wb") as file:
+        tensorfile.write(file, arrays, {"skbert": text, "sha256": tensorfile.checksum(text)})
+    with pytest.raises(PersistenceError, match="a name occurs twice"):
+        BertClassifier.load(path)
+
+
+def test_more_lists_than_memory_is_for(tmp_path):
+    text = b'{"__metadata__":{"a":"' + b"[]," * 2**20 + b'"}}'
+    path = tmp_path / "lists"
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(PersistenceError, match="more than 1048576 lists"):
+        BertClassifier.load(path)
+    with path.open("wb") as file, pytest.raises(PersistenceError, match="more than 1048576 lists"):
+        tensorfile.write(file, {}, {"a": "[" * 2**20})
+
+
+def test_a_checkpoint_that_is_no_name_is_the_callers():
+    with pytest.raises(TypeError, match="not int"):
+        BertClassifier.load(SAVED, checkpoint=5)
