@@ -25,3 +25,9 @@ def test_a_fit_with_adapters_takes_the_higher_rate(make_classifier, reviews):
 )
 def test_few_texts_get_more_epochs(n_texts, batch_size, epochs):
     assert auto_epochs(n_texts, batch_size) == epochs
+
+
+def test_steps_that_divide_two_hundred():
+    assert auto_epochs(320, 16) == 10
+    assert auto_epochs(321, 16) == 10
+    assert auto_epochs(640, 16) == 5

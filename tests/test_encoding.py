@@ -199,3 +199,12 @@ def test_rows_never_exceed_the_length_and_every_text_has_one(tokenizer, sizes, l
     assert encodings.lengths.max() <= 16
     assert sorted(set(encodings.owners.tolist())) == list(range(len(sizes)))
     assert encodings.truncated.tolist() == [n > 14 and long_text != "windows" for n in sizes]
+
+
+def test_windows_of_a_pair_slide_over_the_side_that_loses_most(tokenizer):
+    """Of sides of one length that is the first: the odd token that is left goes to the second."""
+    words = numbered(24)
+    encodings = encode(tokenizer, Texts([" ".join(words[:12])], [" ".join(words[12:])]), 16, "windows")
+    seen = {word for row in words_of(tokenizer, encodings) for word in row}
+    assert seen == {*words[:12], *words[12:19]}
+    assert encodings.truncated.all()

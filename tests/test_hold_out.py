@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skbert import BertClassifier, SkbertWarning
+from skbert import BertClassifier, InputError, SkbertWarning
 from skbert.data.inputs import check_texts
 from skbert.preparing import split_off_validation
 from skbert.training.hold_out import hold_out
@@ -207,3 +207,35 @@ def test_copies_of_texts_with_labels_of_chance_score_as_chance():
     classifier = BertClassifier(random_state=0, max_length=32, **settings).fit(texts, y)
     assert max(classifier.validation_scores_) < 0.75
     assert classifier.loss_curve_[-1] < classifier.loss_curve_[0]
+
+
+def test_one_text_of_each_class_is_enough_to_train_on():
+    training, validation, complete = split_different(np.array([0, 0, 1, 1]), 0.5, 0)
+    assert (len(training), len(validation), complete) == (2, 2, True)
+    with pytest.raises(InputError, match="less than one of each of the 2 classes"):
+        split_different(np.array([0, 0, 1, 1]), 0.75, 0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_as_few_texts_as_there_are_classes_are_held_out_one_of_each(seed):
+    codes = np.arange(30) % 3
+    _, validation, complete = split_different(codes, 0.1, seed)
+    assert (sorted(codes[validation].tolist()), complete) == ([0, 1, 2], True)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_class_of_two_is_on_both_sides(seed):
+    codes = np.repeat([0, 1, 2], [50, 50, 2])
+    _, validation, complete = split_different(codes, 0.5, seed)
+    assert complete
+    assert np.bincount(codes[validation])[2] == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_training_is_given_back_the_one_text_that_it_needs(seed):
+    places = np.tile(np.arange(40), 2)
+    codes = np.stack([places % 2, (places == 7).astype(int)], axis=1)  # one text alone has the second label
+    split = hold_out(codes, places, 0.4, seed)
+    check_whole(split, codes, places)
+    assert 7 in places[split.training]
+    assert len(split.validation) >= 20

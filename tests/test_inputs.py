@@ -238,3 +238,23 @@ def test_errors_are_the_built_in_ones_too():
 def test_arrays_without_dimensions_are_cells():
     with pytest.raises(InputTypeError, match=r"type ndarray\) at row 0"):
         check_texts([np.array("a"), np.array("b")])
+
+
+class Table:
+    """As datasets.Dataset: rows are dicts."""
+
+    column_names = ("text",)
+
+    def __iter__(self):
+        yield {"text": "a"}
+
+
+def test_of_a_table_a_column_is_to_be_passed():
+    with pytest.raises(InputTypeError, match=r"of a table pass a column, such as X\['text'\]"):
+        check_texts(Table())
+
+
+@pytest.mark.parametrize("X", [{"text": "a"}, {"a"}, frozenset("a")])
+def test_what_has_no_order_of_rows_is_not_to_be_listed(X):
+    with pytest.raises(InputTypeError, match=f"{type(X).__name__}, which has no order of rows"):
+        check_texts(X)

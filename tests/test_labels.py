@@ -3,6 +3,7 @@
 import collections
 import datetime
 import re
+from array import array
 from decimal import Decimal
 
 import numpy as np
@@ -411,3 +412,19 @@ def test_tables_of_dask():
     assert labels.codes.tolist() == INDICATOR.tolist()
     column = frames.from_pandas(pd.Series(["a", "b", "a", "b"]), npartitions=2)
     assert encode_labels(column, 4).codes.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="numpy has no StringDType")
+def test_what_is_wrong_with_labels_of_numpys_string_dtype_is_said():
+    kind = np.dtypes.StringDType
+    with pytest.raises(InputError, match=r"missing label.*row 1"):
+        encode_labels(np.array(["a", None], dtype=kind(na_object=None)), 2)
+    with pytest.raises(InputError, match="2-D target"):
+        encode_labels(np.array([["a", "b"], ["b", "c"]], dtype=kind()), 2)
+    assert encode_labels(np.array(["b", "a"], dtype=kind()), 2).classes.dtype == object
+
+
+@pytest.mark.parametrize("wrap", [lambda y: array("d", y), lambda y: memoryview(np.array(y))])
+def test_what_is_missing_in_a_buffer(wrap):
+    with pytest.raises(InputError, match=r"missing label.*row 1"):
+        encode_labels(wrap([1.0, float("nan"), 0.0]), 3)

@@ -192,3 +192,13 @@ def test_rows_of_numbers_in_a_column_are_a_matrix_to_be():
     with pytest.raises(InputError, match=r"at row 0, .*pass np\.stack\(y\)"):
         standardize(y, np.ones(2), None)
     assert standardize(np.stack(y), np.ones(2), None).n_outputs == 2
+
+
+def test_numbers_without_weight_have_no_part_in_mean_and_scale():
+    numbers = standardize([5.0, 3.0, 3.0, 3.0], np.array([0.0, 1.0, 1.0, 1.0]))
+    assert (numbers.means.tolist(), numbers.scales.tolist()) == ([3.0], [1.0])
+
+
+def test_small_differences_of_larger_numbers():
+    numbers = standardize(1.7e12 + np.array([0.0, 1.0, 2.0, 5.0]), ONE)  # milliseconds
+    assert numbers.scales[0] == pytest.approx(np.std([0.0, 1.0, 2.0, 5.0]), rel=1e-3)

@@ -229,3 +229,17 @@ def test_a_weight_that_was_frozen_in_earlier_calls_begins_with_its_first_step():
     assert set(moments.steps_of.values()) == {35, 5}
     for a, b in zip(toy.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_snapshot_brings_back_how_far_absent_rows_had_decayed():
+    toy = make_toy()
+    optimizer = MasterAdamW(toy, Runtime(torch.device("cpu"), torch.float32), 0.5, 1.0, None)
+    decays, snapshots = [], []
+    for _ in range(2):
+        toy(data()).square().sum().backward()
+        optimizer.step(0.1)
+        decays.append(optimizer.embedding_decay)
+        snapshots.append(optimizer.snapshot())
+    assert decays == pytest.approx([0.95, 0.95**2])
+    optimizer.load_snapshot(snapshots[0])
+    assert optimizer.embedding_decay == decays[0]

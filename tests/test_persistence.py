@@ -921,3 +921,19 @@ def test_weights_that_are_none_any_more(fitted, tmp_path):
         again = BertClassifier.load(tmp_path / "model")
         np.testing.assert_array_equal(again.decision_function(TEXTS), changed.decision_function(TEXTS))
         (tmp_path / "model").unlink()
+
+
+class Fixed(BertClassifier):
+    """Has one parameter, and fixes the others."""
+
+    def __init__(self, model="tiny"):
+        super().__init__(model, max_length=32, epochs=1, random_state=0, device="cpu", precision="float32")
+
+
+def test_a_subclass_that_fixes_parameters(tiny_bert, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    fixed = Fixed(tiny_bert).fit(texts, labels)
+    fixed.save(tmp_path / "model")
+    loaded = Fixed.load(tmp_path / "model")
+    assert (loaded.model, loaded.max_length) == (tiny_bert, 32)
+    np.testing.assert_array_equal(loaded.predict_proba(texts), fixed.predict_proba(texts))

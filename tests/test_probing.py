@@ -267,3 +267,15 @@ def test_who_watches_scikit_learns_fits_sees_no_probe(probe, make_classifier, re
     assert not seen
     probe().fit([[0.0], [1.0]], [0, 1])
     assert len(seen) == 1
+
+
+def test_classes_without_a_row_where_the_others_weigh_more_than_one(tiny_bert):
+    embeddings, codes, weights = make_data(3)
+    biases = []
+    for scale in (1.0, 100.0):  # only ratios count
+        model = make_model(tiny_bert, 4)
+        class_weights = scale * np.array([1.0, 0.5, 1.0, 0.25])
+        start_biases(model, codes, weights, class_weights)
+        start_from_probe(model, embeddings, codes, weights)
+        biases.append(model.head.bias.detach().numpy())
+    np.testing.assert_allclose(biases[0], biases[1], atol=1e-5)

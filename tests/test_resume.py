@@ -831,3 +831,45 @@ def test_a_time_limit_is_no_full_disk(where, make_classifier, reviews, tmp_path,
     with pytest.raises(TimeoutError, match="my time limit"):
         classifier.fit(*map(list, reviews))
     assert not hasattr(classifier, "model_")
+
+
+def test_texts_that_are_cut_elsewhere_are_others(left):
+    _, parameters, keywords = left
+    X = keywords["X"]
+    moved = [X[0] + X[1][:3], X[1][3:], *X[2:]]
+    with pytest.raises(InputError, match=r"not this one: X differs\. To"):
+        fit(watched(parameters), **(keywords | {"X": moved}))
+
+
+def test_other_determinism_is_refused_by_name(left):
+    _, parameters, keywords = left
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(InputError, match=r"deterministic_algorithms_enabled\(\) was False and is True"):
+            fit(watched(parameters), **keywords)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    ("value", "equal"),
+    [
+        ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}),
+        (0.1, np.float64(0.1)),
+        (3, np.int64(3)),
+        ("a", np.str_("a")),
+        (True, np.True_),
+        ({"x", "y"}, {"y", "x"}),
+    ],
+)
+def test_equal_values_of_a_parameter_are_one(value, equal):
+    assert identity.canonical(value) == identity.canonical(equal)
+
+
+def test_room_for_one_more_state_is_enough(a_case, tmp_path, monkeypatch):
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: usage._replace(free=(tmp_path / "fit" / FILE).stat().st_size)
+    )
+    assert fit(watched(parameters), **keywords).n_iter_ == 3

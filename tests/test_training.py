@@ -312,3 +312,31 @@ def test_a_state_holds_the_scale_of_the_loss(tiny_bert, monkeypatch):
     resume.restore(again, values, arrays)
     assert again.optimizer.scaler.state_dict() == first.optimizer.scaler.state_dict()
     assert again.optimizer.scaler.get_scale() < 2.0**30
+
+
+def test_weights_have_a_mean_of_one(tiny_bert):
+    curves = []
+    for scale in (1.0, 4.0):
+        generators = Generators.from_seed(0, CPU)
+        model, data = make(tiny_bert, 0.0, generators)
+        data = dataclasses.replace(data, weights=scale * np.linspace(0.5, 1.5, 7))
+        curves.append(trainer(model, data, generators).fit().loss_curve)
+    assert curves[0] == curves[1]
+
+
+def test_a_state_holds_the_best_weights_and_how_far_absent_rows_had_decayed(tiny_bert):
+    def new():
+        generators = Generators.from_seed(0, CPU)
+        model, data = make(tiny_bert, 0.0, generators)
+        made = trainer(model, data, generators)
+        made.validation.encodings = made.data.encodings
+        return made
+
+    first, second = new(), new()
+    first.validation.best = (first.optimizer.snapshot()[0], 0.75)
+    first.validation.scores = [0.5, 0.25]
+    resume.restore(second, *resume.state_of(first))
+    assert second.validation.best[1] == 0.75
+    assert second.validation.scores == [0.5, 0.25]
+    for mine, theirs in zip(second.validation.best[0], first.validation.best[0], strict=True):
+        assert torch.equal(mine, theirs)

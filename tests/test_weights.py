@@ -144,3 +144,23 @@ def test_classes_are_named_as_they_are(classes):
     other = {str(label): 3.0 for label in classes} if not isinstance(last, str) else {0: 3.0, 1: 1.0}
     with pytest.raises(InputError, match=r"class_weight names.*with their type"):
         both(labels, None, other)
+
+
+def test_labels_that_weigh_nothing_take_their_ones_with_them():
+    rows, of_labels = check_weights(encode_labels(INDICATOR, 4), [1, 2, 3, 0], {0: 0, 1: 2})
+    assert rows.tolist() == [[0, 1, 1], [2, 2, 2], [3, 3, 3], [0, 0, 0]]
+    assert of_labels.tolist() == [1, 2, 1]  # of which there are logarithms
+
+
+@pytest.mark.parametrize(("scale", "said"), [(1e300, "too large"), (1e-300, "too small")])
+def test_class_weights_that_are_no_numbers_to_compute_with(scale, said):
+    with pytest.raises(InputError, match=said):
+        check_weights(encode_labels(["a", "b"], 2), None, {"a": scale, "b": scale})
+    if said == "too large":
+        with pytest.raises(InputError, match=said):
+            check_weights(encode_labels(INDICATOR, 4), None, {0: scale})
+
+
+def test_balanced_counts_weights_of_texts_for_an_indicator_too():
+    of_labels = check_weights(encode_labels(INDICATOR, 4), [1, 2, 3, 4], "balanced")[1]
+    np.testing.assert_allclose(of_labels, [9 / 1, 8 / 2, 2 / 8])
