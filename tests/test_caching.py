@@ -760,3 +760,12 @@ def test_a_fit_leaves_the_device_as_it_was(parameters, make_classifier, reviews,
     models[0].predict(texts)
     del models
     assert abs(torch.cuda.memory_allocated() - before) < 1e6
+
+
+def test_a_time_limit_is_no_bad_name_of_a_folder(tmp_path, monkeypatch):
+    def expire(path):
+        raise TimeoutError("my limit")
+
+    monkeypatch.setattr("skbert.caching.cache._mode_of", expire)
+    with pytest.raises(TimeoutError, match="my limit"):
+        open_cache(tmp_path)

@@ -509,3 +509,13 @@ def test_positions_where_the_padding_token_frames_texts(name, tmp_path, reviews)
         with torch.no_grad():
             states = encoder(**tokenizer(text, return_tensors="pt")).last_hidden_state
         np.testing.assert_allclose(classifier.transform([text])[0], states[0].mean(dim=0), atol=1e-5)
+
+
+def test_what_a_config_does_not_tell(tiny_bert):
+    from types import SimpleNamespace
+
+    from skbert.pretrained.traits import head_dropout_of, max_positions
+
+    bare = SimpleNamespace(max_position_embeddings=None)
+    assert max_positions(bare, checkpoints.load(tiny_bert).architecture) == 512
+    assert head_dropout_of(bare) == 0.1

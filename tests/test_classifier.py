@@ -632,3 +632,18 @@ def test_score_takes_labels_in_any_form_that_fit_does(dtype, make_classifier, re
     assert classifier.score(texts, Y) == expected
     with pytest.raises(InputError, match="missing label"):
         classifier.score(texts, [*labels[:-1], None])
+
+
+def test_score_of_many_classes_on_few_texts_is_silent(make_classifier):
+    """scikit-learn would warn that 25 classes among 25 texts look like a regression."""
+    texts = [f"text {i % 25} {i}" for i in range(50)]
+    classifier = make_classifier(epochs=1).fit(texts, [i % 25 for i in range(50)])
+    assert 0 <= classifier.score(texts[:25], list(range(25))) <= 1  # a warning would be an error
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_table_with_its_labels_is_no_pairs(method, make_classifier, reviews):
+    table = pd.DataFrame({"text": reviews[0], "label": reviews[1]})
+    more = {"classes": ["neg", "pos"]} if method == "partial_fit" else {}
+    with pytest.raises(InputError, match="Column 1 of X holds the labels in y"):
+        getattr(make_classifier(epochs=1), method)(table, table["label"], **more)

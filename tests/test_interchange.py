@@ -603,3 +603,10 @@ def test_weights_in_parts_that_were_there_are_not_read_with_the_new_ones(make_cl
     classifier.save_pretrained(tmp_path)
     assert [file.name for file in tmp_path.glob("model*")] == ["model.safetensors"]
     assert_same_logits(classifier, tmp_path)
+
+
+def test_the_least_length_that_a_tokenizer_may_state(tmp_path):
+    build_classifier("bert", tmp_path, ["a", "b"])
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 8}))
+    assert BertClassifier.from_pretrained(tmp_path).max_length == 8

@@ -428,3 +428,18 @@ def test_what_is_wrong_with_labels_of_numpys_string_dtype_is_said():
 def test_what_is_missing_in_a_buffer(wrap):
     with pytest.raises(InputError, match=r"missing label.*row 1"):
         encode_labels(wrap([1.0, float("nan"), 0.0]), 3)
+
+
+def test_labels_of_an_array_go_with_any_names():
+    y = pd.DataFrame(INDICATOR, columns=["refund", "card", "hello"])
+    known = encode_labels(INDICATOR, 4)
+    assert encode_known_labels(y, 4, known).codes.tolist() == INDICATOR.tolist()
+    assert check_validation_labels(y, 4, known).tolist() == INDICATOR.tolist()
+    assert encode_labels(["a", "b"], 2).names is None  # whose score may be given a table of one column
+
+
+def test_a_model_of_three_classes_goes_on_with_no_matrix_of_three_columns():
+    with pytest.raises(
+        InputError, match=r"y has the shape \(4, 3\), but the model was fitted with.*'multiclass'"
+    ):
+        encode_known_labels(INDICATOR, 4, encode_labels(["a", "b", "c"], 3))

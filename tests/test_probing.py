@@ -279,3 +279,21 @@ def test_classes_without_a_row_where_the_others_weigh_more_than_one(tiny_bert):
         start_from_probe(model, embeddings, codes, weights)
         biases.append(model.head.bias.detach().numpy())
     np.testing.assert_allclose(biases[0], biases[1], atol=1e-5)
+
+
+def test_where_each_text_is_longer_than_a_part_none_is_left():
+    """Of two texts each is longer than the part that is held: none is left to predict."""
+    places = codes = np.repeat([0, 1], [40, 50])
+    embeddings = np.eye(2, dtype=np.float32)[
+        np.repeat([0, 1, 0], [30, 10, 50])
+    ]  # most look like the other text
+    draws = [np.random.default_rng(seed) for seed in range(10)]
+    assert all(generalizes(embeddings, codes, np.ones(90), 2, draw, places) for draw in draws)
+
+
+def test_a_class_of_one_row_does_not_make_noise_generalize():
+    rng = np.random.default_rng(0)
+    noise, codes = rng.normal(size=(300, 64)).astype(np.float32), rng.integers(0, 2, 300)
+    codes[:3] = [2, 3, 4]
+    draws = [np.random.default_rng(seed) for seed in range(10)]
+    assert not any(generalizes(noise, codes, np.ones(300), 5, draw) for draw in draws)

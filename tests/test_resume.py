@@ -873,3 +873,13 @@ def test_room_for_one_more_state_is_enough(a_case, tmp_path, monkeypatch):
         shutil, "disk_usage", lambda path: usage._replace(free=(tmp_path / "fit" / FILE).stat().st_size)
     )
     assert fit(watched(parameters), **keywords).n_iter_ == 3
+
+
+def test_a_time_limit_is_no_folder_that_cannot_be_written_to(a_case, tmp_path, monkeypatch):
+    def expire(folder):
+        raise TimeoutError("my limit")
+
+    monkeypatch.setattr("skbert.persistence.unfinished.FitFolder.open", expire)
+    parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
+    with pytest.raises(TimeoutError, match="my limit"):
+        fit(watched(parameters), **keywords)

@@ -257,3 +257,17 @@ def test_a_holdout_that_misses_a_class_is_said(make_classifier, reviews):
     with pytest.warns(SkbertWarning, match="every class"):
         classifier = make_classifier(early_stopping=True, epochs=1).fit([*texts, "red"], [*y, "rare"])
     assert "rare" in classifier.classes_
+
+
+def test_a_scorer_that_fails_without_a_word_is_named(make_classifier, reviews):
+    def scoring(estimator, X, y):
+        raise ValueError
+
+    with pytest.raises(InputError, match=r"failed on the validation texts \(ValueError\)"):
+        make_classifier(scoring=scoring).fit(*reviews, X_val=["a"], y_val=["pos"])
+
+
+def test_a_score_of_groups_is_one_of_classes(make_classifier, reviews):
+    texts, y = reviews
+    classifier = make_classifier(epochs=1, scoring="adjusted_rand_score").fit(texts, y, X_val=texts, y_val=y)
+    assert len(classifier.validation_scores_) == 1

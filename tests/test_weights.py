@@ -124,7 +124,7 @@ def test_dates_are_weighed_by_any_form_of_them(unit):
         both(labels, None, {datetime.date(2022, 1, 1): 3.0})
     with pytest.raises(InputError, match=r"class_weight names \['spring'\]"):
         both(labels, None, {"spring": 3.0})
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="class_weight gives 'much'"):
         both(labels, None, {datetime.date(2020, 1, 1): "much"})
 
 
