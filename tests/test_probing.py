@@ -284,9 +284,8 @@ def test_classes_without_a_row_where_the_others_weigh_more_than_one(tiny_bert):
 def test_where_each_text_is_longer_than_a_part_none_is_left():
     """Of two texts each is longer than the part that is held: none is left to predict."""
     places = codes = np.repeat([0, 1], [40, 50])
-    embeddings = np.eye(2, dtype=np.float32)[
-        np.repeat([0, 1, 0], [30, 10, 50])
-    ]  # most look like the other text
+    seen = np.repeat([0, 1, 0], [30, 10, 50])  # most look like the other text
+    embeddings = np.eye(2, dtype=np.float32)[seen]
     draws = [np.random.default_rng(seed) for seed in range(10)]
     assert all(generalizes(embeddings, codes, np.ones(90), 2, draw, places) for draw in draws)
 
