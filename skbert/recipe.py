@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from skbert import defaults
 from skbert.exceptions import InputError
+from skbert.network.dropout import set_dropout
 from skbert.network.memory import checkpoint_layers
-from skbert.network.model import SequenceClassifier, set_dropout
+from skbert.network.model import SequenceClassifier
 from skbert.randomness import Generators
 from skbert.starting import Start
 from skbert.training.callbacks import ProgressBar, Watcher

@@ -94,6 +94,7 @@ NEVER = {
     "paths": {"torch", "sklearn", "numpy"},
     "persistence.replacing": {"torch", "sklearn", "pickle", "joblib"},
     "persistence.tensorfile": {"torch", "sklearn", "pickle", "joblib"},
+    "persistence.folder_lock": {"torch", "sklearn", "numpy", "pickle", "joblib"},
     "persistence.unfinished": {"torch", "sklearn", "pickle", "joblib"},
     "pretrained.checkpoints": {"sklearn", "skbert.classifier"},
     "pretrained.families": {"sklearn", "skbert.training.loop"},

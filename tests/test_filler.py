@@ -9,8 +9,9 @@ from test_model import PAIRS, SINGLE, build
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.network import filler
+from skbert.network.dropout import set_dropout
 from skbert.network.filler import apply, fill, filler_size
-from skbert.network.model import narrow, set_dropout
+from skbert.network.model import narrow
 
 CPU = torch.device("cpu")
 PACKED = [family for family in FAMILIES if family != "deberta-v2"]

@@ -12,8 +12,9 @@ from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network.attention import first_token_attention
 from skbert.network.attention_layout import make_layout
+from skbert.network.dropout import set_dropout
 from skbert.network.grouped_attention import GroupedAttention
-from skbert.network.model import SequenceClassifier, reset_head, set_dropout
+from skbert.network.model import SequenceClassifier, reset_head
 from skbert.network.packing import Packing
 from skbert.pretrained import checkpoints
 

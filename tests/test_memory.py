@@ -19,8 +19,9 @@ from skbert import BertClassifier, InsufficientMemoryError, recipe
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
+from skbert.network.dropout import set_dropout
 from skbert.network.memory import Parts, checkpoint_layers, is_out_of_memory
-from skbert.network.model import SequenceClassifier, reset_head, set_dropout
+from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
 
 

@@ -31,7 +31,8 @@ from transformers import (
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
-from skbert.network.model import SequenceClassifier, narrow, reset_head, set_dropout
+from skbert.network.dropout import set_dropout
+from skbert.network.model import SequenceClassifier, narrow, reset_head
 from skbert.pretrained import checkpoints
 from skbert.pretrained.traits import architecture_of
 
@@ -270,6 +271,7 @@ def test_set_dropout_reaches_every_dropout(family, tiny_checkpoints):
         ("Longformer", {"attention_window": 8}),
         ("Esm", {"pad_token_id": 1, "mask_token_id": 4}),
         ("BioGpt", {}),
+        ("Falcon", {"hidden_dropout": 0.3, "attention_dropout": 0.3}),
     ],
 )
 def test_set_dropout_reaches_probabilities_that_modules_keep(family, sizes, tiny_bert, tmp_path):

@@ -13,7 +13,8 @@ from skbert import NonFiniteLossError, NonFiniteOutputError
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.data.outputs import make_loss
-from skbert.network.model import SequenceClassifier, reset_head, set_dropout
+from skbert.network.dropout import set_dropout
+from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
 from skbert.randomness import Generators
 from skbert.runtime import Runtime

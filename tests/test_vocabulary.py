@@ -10,7 +10,8 @@ from checkpoints import FAMILIES
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.data.outputs import make_loss
-from skbert.network.model import SequenceClassifier, reset_head, set_dropout
+from skbert.network.dropout import set_dropout
+from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
 from skbert.randomness import Generators
 from skbert.runtime import Runtime

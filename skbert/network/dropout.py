@@ -15,6 +15,7 @@ a fit has to itself (`randomness.isolated_cuda`).
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,34 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""
         return f"p={self.p}"
+
+
+def set_dropout(model: Any, p: float | None, generator: torch.Generator | None) -> None:
+    """Let every dropout of the model draw from `generator`, with probability `p` (None: keep each own)."""
+    model.generator = generator
+    for module in model.modules():
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, Dropout(child.p))
+            elif isinstance(child, nn.Identity) and name.endswith("drop"):
+                setattr(module, name, Dropout(0.0))  # ModernBERT leaves a dropout of zero out
+        for name in [] if p is None else _probabilities(module):
+            vars(module)[name] = p
+    for name in [] if p is None else _probabilities(model.encoder.config):
+        setattr(model.encoder.config, name, p)  # Falcon reads it there as it computes
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.p = module.p if p is None else p
+            module.generator = generator
+
+
+def _probabilities(holder: Any) -> list[str]:
+    """Names of the probabilities of dropout that a module keeps itself, as ModernBERT's attention does."""
+    return [
+        name
+        for name, value in vars(holder).items()
+        if ("dropout" in name or "pdrop" in name) and type(value) in (int, float)
+    ]
 
 
 def dropout(x: torch.Tensor, p: float, generator: torch.Generator | None) -> torch.Tensor:

@@ -259,29 +259,3 @@ def narrow(model: SequenceClassifier, dtype: torch.dtype) -> None:
     for part in (model.encoder, None if dtype == torch.float16 else model.pooler):
         for parameter in [] if part is None else part.parameters():
             parameter.data = parameter.data.to(dtype)
-
-
-def set_dropout(model: SequenceClassifier, p: float | None, generator: torch.Generator | None) -> None:
-    """Let every dropout of the model draw from `generator`, with probability `p` (None: keep each own)."""
-    model.generator = generator
-    for module in model.modules():
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Dropout):
-                setattr(module, name, Dropout(child.p))
-            elif isinstance(child, nn.Identity) and name.endswith("drop"):
-                setattr(module, name, Dropout(0.0))  # ModernBERT leaves a dropout of zero out
-        for name in [] if p is None else _probabilities(module):
-            vars(module)[name] = p
-    for module in model.modules():
-        if isinstance(module, Dropout):
-            module.p = module.p if p is None else p
-            module.generator = generator
-
-
-def _probabilities(module: nn.Module) -> list[str]:
-    """Names of the probabilities of dropout that a module keeps itself, as ModernBERT's attention does."""
-    return [
-        name
-        for name, value in vars(module).items()
-        if ("dropout" in name or "pdrop" in name) and type(value) in (int, float)
-    ]

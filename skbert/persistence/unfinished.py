@@ -1,6 +1,7 @@
 """The file of an unfinished fit, in the folder that `checkpoint` names.
 
-1. `opened` makes the folder if need be, locks it, and names what is wrong with it: before anything is loaded.
+1. `opened` makes the folder if need be, locks it (`folder_lock.py`), and names what is wrong with it: before
+   anything is loaded.
 2. `FitFolder.find` reads the file of a fit that was interrupted. It is taken if it is whole and of the same
    fit (`identity.py`); else it is refused.
 3. `FitFolder.write` replaces the file as a whole (`fit_file.py`): there is always a whole one.
@@ -8,14 +9,11 @@
    One whose loss became NaN has ended: it would end so again.
 5. Once the first state is written, no trouble with the folder ends the fit: disks fill up or turn read-only,
    and people delete what they do not know. A folder that is gone is made and locked anew.
-
-The lock is the operating system's, by filelock: it ends with the process, however that ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import shutil
 from collections.abc import Iterator
@@ -36,15 +34,13 @@ from skbert.exceptions import (
 )
 from skbert.persistence import fit_file
 from skbert.persistence.fit_file import Arrays
+from skbert.persistence.folder_lock import FolderLock
 from skbert.signal_errors import raise_if_of_a_handler
 
 FILE = "unfinished-fit.safetensors"
 _LOCK = "unfinished-fit.lock"
 _MADE = "unfinished-fit.made"  # skbert made the folder: says so where a fit was killed before its first state
 _TEMPORARY = "unfinished-fit.tmp"
-# Where a file system has no locks, later versions of filelock would leave a file that outlives its process.
-_TAKES = inspect.signature(filelock.FileLock.__init__).parameters
-_LOCK_OPTIONS: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in _TAKES else {}
 
 
 @dataclass(slots=True)
@@ -69,8 +65,7 @@ class FitFolder:
         self.file = path / FILE
         self._made = False  # by skbert, which may then remove it
         self._is_written = False  # the state has been there
-        self._lock = filelock.FileLock(path / _LOCK, **_LOCK_OPTIONS)
-        self._locked: os.stat_result | None = None  # the file of the lock that is held
+        self._lock = FolderLock(path / _LOCK)
         self._identity: dict[str, Any] = {}
 
     def open(self) -> None:
@@ -85,32 +80,11 @@ class FitFolder:
         """
         self._made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock.take()
         if self._made:
             (self.path / _MADE).touch()
         self._made = (self.path / _MADE).exists()
         (self.path / _TEMPORARY).unlink(missing_ok=True)  # of a process that was killed while writing
-
-    def _take_lock(self) -> None:
-        self._locked = None
-        self._lock.acquire(blocking=False)
-        self._locked = os.stat(self.path / _LOCK)
-
-    def _has_lock(self) -> bool:
-        """Whether the lock that was taken is still the folder's: somebody may have removed either."""
-        if not self._lock.is_locked:
-            return False
-        try:
-            there = os.stat(self.path / _LOCK)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return self._locked is None or os.path.samestat(there, self._locked)
-
-    def _keep_lock(self) -> None:
-        """Take the lock again if it is the folder's no more; another fit may have been quicker."""
-        if not self._has_lock():
-            self._lock.release()
-            self._take_lock()
 
     def find(self, fit: dict[str, Any]) -> Unfinished | None:
         """The fit that was interrupted here, if there is one.
@@ -162,7 +136,7 @@ class FitFolder:
         temporary = self.path / _TEMPORARY
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._keep_lock()
+            self._lock.keep()
             temporary.unlink(missing_ok=True)  # where the last writing failed, and so did removing it
             fit_file.write(self.file, content, arrays, temporary)
             if not self._is_written:
@@ -192,7 +166,7 @@ class FitFolder:
         """Remove the state of a fit that has ended; where that fails, say so: the fit itself is whole."""
         try:
             os.stat(self.path)
-            self._keep_lock()
+            self._lock.keep()
             self.file.unlink(missing_ok=True)
         except (FileNotFoundError, filelock.Timeout):
             pass  # the folder is gone, or another fit's by now
@@ -215,7 +189,7 @@ class FitFolder:
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(OSError):  # Windows removes no open file
-            if self._has_lock():  # else they are another fit's
+            if self._lock.is_held():  # else they are another fit's
                 (self.path / name).unlink(missing_ok=True)
 
     def _remove_if_empty(self) -> None:

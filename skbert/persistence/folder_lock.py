@@ -1,0 +1,62 @@
+"""A lock of the operating system on a folder, by filelock: it ends with its process, however that ends."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+# Where a file system has no locks, later versions of filelock would leave a file that outlives its process.
+_TAKES = inspect.signature(filelock.FileLock.__init__).parameters
+_OPTIONS: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in _TAKES else {}
+
+
+class FolderLock:
+    """The lock of a folder: a file in it.
+
+    Parameters
+    ----------
+    file : Path
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._lock = filelock.FileLock(file, **_OPTIONS)
+        self._locked: os.stat_result | None = None  # the file as it was when the lock was taken
+
+    def take(self) -> None:
+        """Take it.
+
+        Raises
+        ------
+        filelock.Timeout
+            If another one has it.
+        OSError, NotImplementedError
+            If that cannot be; the second where a file system has no locks.
+        """
+        self._locked = None
+        self._lock.acquire(blocking=False)
+        self._locked = os.stat(self.file)
+
+    def is_held(self) -> bool:
+        """Whether the lock that was taken is still the folder's: somebody may have removed either."""
+        if not self._lock.is_locked:
+            return False
+        try:
+            there = os.stat(self.file)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return self._locked is None or os.path.samestat(there, self._locked)
+
+    def keep(self) -> None:
+        """Take it again if it is the folder's no more; another one may have been quicker."""
+        if not self.is_held():
+            self.release()
+            self.take()
+
+    def release(self) -> None:
+        """Let it go, if it is held."""
+        self._lock.release()
