@@ -338,6 +338,20 @@ def test_a_tokenizer_that_gives_up_is_an_error_of_the_folder(folder):
         checkpoints.load(folder)
 
 
+def test_a_family_that_computes_in_float32_alone_is_named(folder):
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = transformers.OpenAIGPTConfig(
+        vocab_size=vocabulary, n_embd=32, n_layer=1, n_head=2, n_positions=128
+    )
+    transformers.OpenAIGPTModel(config).save_pretrained(folder)
+    settings = {"pooling": "mean", "epochs": 1, "device": "cpu", "max_length": 32}
+    with pytest.raises(
+        InputError, match=r"OpenAIGPTModel does not compute in bfloat16 .*Set precision='float32'"
+    ):
+        BertClassifier(folder, precision="bfloat16", **settings).fit(TEXTS * 4, [0, 1] * 4)
+    assert BertClassifier(folder, precision="float32", **settings).fit(TEXTS * 4, [0, 1] * 4).n_iter_ == 1
+
+
 def test_segments_are_those_that_the_tokenizer_gives_transformers(folder):
     path = folder / "tokenizer_config.json"
     stated = json.loads(path.read_text())

@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar, cast
 
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from skbert.data.batching import Batch
+from skbert.exceptions import InputError
 from skbert.network import filler
 from skbert.network.dropout import Dropout
 from skbert.network.first_tokens import restore_last_layer, restrict_last_layer
@@ -173,7 +175,10 @@ class SequenceClassifier(nn.Module):
         inputs["input_ids"] = inputs["input_ids"].masked_fill(~packing.mask, self.architecture.pad_id)
         # Some families' own attention draws its masks itself; on CUDA from the device's generator, as all do.
         draws = self.training and self.generator is not None and not self.head.weight.is_cuda
-        with DrawsFrom(cast(torch.Generator, self.generator)) if draws else nullcontext():
+        with (
+            DrawsFrom(cast(torch.Generator, self.generator)) if draws else nullcontext(),
+            _naming_dtype(self.encoder),
+        ):
             output = self.encoder(**inputs, attention_mask=packing.mask.long())
         return packing.unpad(output.last_hidden_state)
 
@@ -204,6 +209,22 @@ class SequenceClassifier(nn.Module):
         build, arguments = self.rebuild
         settings = (self.architecture, self.pooling, self.head.out_features, self.dropout.p)
         return _restore, (build, arguments, settings, len(self.hidden), weights)
+
+
+@contextmanager
+def _naming_dtype(encoder: Any) -> Iterator[None]:
+    """Say what to do where a family's own code computes in float32 alone, whatever its weights are."""
+    try:
+        yield
+    except RuntimeError as error:
+        if encoder.dtype not in (torch.bfloat16, torch.float16) or not re.search(
+            "dtype|scalar type", str(error)
+        ):
+            raise
+        raise InputError(
+            f"{type(encoder).__name__} does not compute in {str(encoder.dtype).removeprefix('torch.')} "
+            f"({error}). Set precision='float32'."
+        ) from error
 
 
 @trainable()
