@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from skbert import identity
 from skbert.caching.cache import open_cache
-from skbert.data.held_out import Target
-from skbert.data.inputs import Texts
+from skbert.data.fit_data import FitData, TrainingData
 from skbert.data.outputs import make_loss
 from skbert.frozen import FrozenLayers
 from skbert.network.model import SequenceClassifier
@@ -36,7 +34,7 @@ from skbert.starting import Start, from_checkpoint, start_head
 from skbert.training.callbacks import Watcher, Watchers
 from skbert.training.diagnosis import warn_of_collapse
 from skbert.training.heap import freed_memory_kept
-from skbert.training.loop import Trainer, TrainingData, TrainingResult
+from skbert.training.loop import Trainer, TrainingResult
 from skbert.training.lora import Adapter
 from skbert.training.optimizer import Moments
 from skbert.training.prefix import start_above
@@ -62,17 +60,6 @@ class FittedModel:
     learning_rate: float
     truncated_fraction: float
     moments: Moments | None = None  # of the optimizer, where the training is to go on
-
-
-@dataclass(frozen=True, slots=True)
-class FitData:
-    """What a fit is given."""
-
-    texts: Texts
-    target: Target
-    weights: np.ndarray  # (n_samples,) or (n_samples, n_labels); of numbers (n_samples, 1)
-    class_weights: np.ndarray  # (n_outputs,), of numbers all 1
-    held_out: tuple[Texts, np.ndarray] | None = None  # texts to validate on, and their targets
 
 
 Finish = Callable[[TrainingResult], FittedModel]

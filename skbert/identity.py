@@ -26,8 +26,8 @@ import skbert
 from skbert.caching.store import STORE
 
 if TYPE_CHECKING:
+    from skbert.data.fit_data import FitData
     from skbert.data.inputs import Texts
-    from skbert.fitting import FitData
     from skbert.runtime import Runtime
     from skbert.starting import Start
 

@@ -26,8 +26,8 @@ from skbert.training.distributed import on_all_ranks
 from skbert.training.ranks import current
 
 if TYPE_CHECKING:
-    from skbert.data.held_out import Target
-    from skbert.fitting import FitData, FittedModel
+    from skbert.data.fit_data import FitData, Target
+    from skbert.fitting import FittedModel
 
 
 class LearningMixin(ParametersMixin):
@@ -91,7 +91,8 @@ class LearningMixin(ParametersMixin):
             # A checkpoint that is not there is named now, before seconds go into importing torch.
             locate(self.model, self.revision)
         start = start_from(self, texts) if going_on else None
-        from skbert.fitting import FitData, fit_texts
+        from skbert.data.fit_data import FitData
+        from skbert.fitting import fit_texts
 
         data = FitData(texts, target, of_texts, of_outputs, held_out)
         seed = self._draw_seed()
@@ -119,7 +120,8 @@ class LearningMixin(ParametersMixin):
         names = column_names(X, self if hasattr(self, "model_") else None)
         target, of_texts, of_outputs = read(texts)
         start = start_from(self, texts, getattr(self, "_moments", None)) if hasattr(self, "model_") else None
-        from skbert.fitting import FitData, fit_texts
+        from skbert.data.fit_data import FitData
+        from skbert.fitting import fit_texts
 
         data = FitData(texts, target, of_texts, of_outputs)
         steps = start.moments.steps if start and start.moments else 0

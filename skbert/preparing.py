@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skbert.data.encoding import Encodings, LongText, encode
-from skbert.data.held_out import Target
+from skbert.data.fit_data import Target, TrainingData
 from skbert.data.inputs import Texts, factorize
 from skbert.data.literal import unknown_tokens
 from skbert.exceptions import TruncationWarning, UnknownTokensWarning, warn
@@ -22,14 +22,13 @@ from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
 from skbert.starting import Start
 from skbert.training.hold_out import hold_out
-from skbert.training.loop import TrainingData
 from skbert.training.scoring import Judge
 from skbert.training.validation import HeldOutValidation, Validation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from skbert.fitting import FitData
+    from skbert.data.fit_data import FitData
 
 _MANY_UNKNOWN = 0.1  # of all tokens
 

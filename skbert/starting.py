@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from skbert.data.encoding import Encodings
+    from skbert.data.fit_data import TrainingData
     from skbert.frozen import FrozenLayers
-    from skbert.training.loop import TrainingData
     from skbert.training.optimizer import Moments
 
 

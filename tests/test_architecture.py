@@ -53,6 +53,7 @@ NEVER = {
     "data.encoding": {"torch", "sklearn"},
     "data.literal": {"torch", "sklearn"},
     "data.template": {"torch", "sklearn"},
+    "data.fit_data": {"torch", "tokenizers"},
     "data.held_out": {"torch", "sklearn"},
     "data.inputs": {"torch", "sklearn"},
     "data.labels": {"torch", "tokenizers"},

@@ -10,13 +10,13 @@ from test_memory import at_most
 
 from skbert import CollapseWarning, inference
 from skbert.data.encoding import encode
+from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.data.labels import encode_labels
 from skbert.data.outputs import make_loss
 from skbert.runtime import Runtime
 from skbert.training import diagnosis
 from skbert.training.diagnosis import constant_loss
-from skbert.training.loop import TrainingData
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

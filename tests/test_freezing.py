@@ -157,9 +157,10 @@ def test_embeddings_of_distances_are_embeddings(what, tiny_checkpoints, make_cla
 
 def test_gradual_thawing_in_a_fit(tiny_checkpoints, make_classifier, reviews):
     """What is frozen in an epoch does not move in it, decay included; in the end everything has."""
+    from skbert.data.fit_data import FitData
     from skbert.data.inputs import check_texts
     from skbert.data.labels import encode_labels
-    from skbert.fitting import FitData, fit_texts
+    from skbert.fitting import fit_texts
     from skbert.training.callbacks import Watcher
 
     seen = []

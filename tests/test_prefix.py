@@ -9,6 +9,7 @@ import skbert
 from skbert.caching.cache import Cache
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
+from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.frozen import FrozenLayers
 from skbert.network.fingerprints import digest
@@ -17,7 +18,6 @@ from skbert.randomness import Generators
 from skbert.runtime import Runtime
 from skbert.starting import from_checkpoint
 from skbert.training.freezing import freeze
-from skbert.training.loop import TrainingData
 from skbert.training.prefix import start_above
 
 PACKED = tuple(family for family in FAMILIES if family != "deberta-v2")

@@ -11,6 +11,7 @@ from transformers import AutoModel
 
 from skbert import NonFiniteLossError, NonFiniteOutputError
 from skbert.data.encoding import encode
+from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.data.outputs import make_loss
 from skbert.network.dropout import set_dropout
@@ -45,7 +46,7 @@ def make(folder, dropout=0.0, generators=None):
     reset_head(model, torch.Generator().manual_seed(0))
     set_dropout(model, dropout, None if generators is None else generators.dropout)
     tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-    data = loop.TrainingData(encode(tokenizer, TEXTS, 32), TARGETS, np.ones(7), np.ones(2))
+    data = TrainingData(encode(tokenizer, TEXTS, 32), TARGETS, np.ones(7), np.ones(2))
     return model, data
 
 

@@ -8,6 +8,7 @@ import torch
 from checkpoints import FAMILIES
 
 from skbert.data.encoding import encode
+from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.data.outputs import make_loss
 from skbert.network.dropout import set_dropout
@@ -69,7 +70,7 @@ def test_training_equals_the_plain_update(family, layer_decay, tiny_checkpoints,
                 return encodings, FullVocabulary(table.detach(), torch.arange(len(table)), name)
 
             monkeypatch.setattr(loop, "compact", untouched)
-        data = loop.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6), np.ones(2))
+        data = TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6), np.ones(2))
         weights.append(fit(model, data, settings(3, 2, layer_decay, 0.1, 0.1)))
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=1e-5, msg=name)
@@ -91,7 +92,7 @@ def test_compact_keeps_the_rows_that_occur(tiny_bert):
 def test_rows_that_do_not_occur_decay(tiny_bert):
     model, encodings = make(tiny_bert)
     before = model.encoder.get_input_embeddings().weight.clone()
-    data = loop.TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6), np.ones(2))
+    data = TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6), np.ones(2))
     name = next(n for n, p in model.named_parameters() if p is model.encoder.get_input_embeddings().weight)
     after = fit(model, data, settings(2, 3, 1.0, 0.5, 0.0))[name]
     absent = np.setdiff1d(np.arange(len(before)), encodings.ids)

@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from skbert.data.fit_data import Target
 from skbert.data.inputs import Texts, check_texts
-from skbert.data.labels import Labels
-from skbert.data.numbers import Numbers
 from skbert.exceptions import InputError
-
-Target = Labels | Numbers  # what a fit learns
 
 
 def check_held_out(X: Any, y: Any, texts: Texts, target: Target) -> tuple[Texts, np.ndarray] | None:

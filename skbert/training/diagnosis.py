@@ -20,11 +20,10 @@ from skbert.inference import release, run_model
 from skbert.network.memory import is_out_of_memory
 
 if TYPE_CHECKING:
-    from skbert.data.held_out import Target
+    from skbert.data.fit_data import Target, TrainingData
     from skbert.data.labels import Labels
     from skbert.network.model import SequenceClassifier
     from skbert.runtime import Runtime
-    from skbert.training.loop import TrainingData
 
 _SUSPICIOUS = 0.9  # of the constant prediction's loss
 _FEW, _MAX_TEXTS = 16, 64

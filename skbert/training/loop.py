@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from skbert.data.batching import collate, shuffled_minibatches
-from skbert.data.encoding import Encodings
+from skbert.data.fit_data import TrainingData
 from skbert.data.numbers import are_numbers
 from skbert.exceptions import NonFiniteLossError
 from skbert.inference import check_finite
@@ -38,20 +38,6 @@ from skbert.training.vocabulary import compact
 
 if TYPE_CHECKING:
     from skbert.data.outputs import LossFunction
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """What the loop reads: tokens, targets and weights of every row, a text or a window of one."""
-
-    encodings: Encodings
-    # (n_rows,) int64: class codes; (n_rows, n_labels) int64: 0 and 1; (n_rows, n_outputs) float64: numbers
-    targets: np.ndarray
-    weights: np.ndarray  # of their shape, of numbers (n_rows, 1), float64; of no row all zero
-    class_weights: np.ndarray  # (n_outputs,) float64, above zero; for the head's start and the loss
-
-    def __len__(self) -> int:
-        return len(self.encodings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ from skbert.network.model import SequenceClassifier
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+    from skbert.data.fit_data import TrainingData
     from skbert.starting import Start
-    from skbert.training.loop import TrainingData
 
 
 def start_above(
