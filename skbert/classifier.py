@@ -114,8 +114,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         "balanced" is the ratio of zeros to ones (1 for a label that is the same for all texts). Probabilities
         come to be those of texts in which the classes are as frequent as the weights make them, by logit
         adjustment [10]_ of the loss: weights of texts would wear off as a network comes to fit these. Texts
-        of classes that weigh nothing are left out, and their probabilities next to zero; where a fit goes on
-        (`warm_start`, `partial_fit`), they are what they were.
+        of classes that weigh nothing are left out, and their probabilities next to zero; the latter is not so
+        where a fit goes on (`warm_start`, `partial_fit`).
     random_state : int, RandomState instance or None, default=None
         Seeds the order of the texts, the head, dropout, and which texts early stopping holds out. The same
         seed on the same machine, versions and number of threads gives the same model. None draws a seed from

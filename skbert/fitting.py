@@ -179,7 +179,8 @@ def _start_new_head(
 def _keeper(folder: FitFolder | None, found: Unfinished | None, seed: int, head_init: str) -> Keeper:
     if folder is None:
         return Keeper()
-    return FolderKeeper(partial(folder.write, seed, head_init), None if found is None else found.state)
+    write, state = partial(folder.write, seed, head_init), None if found is None else found.state
+    return FolderKeeper(write, state, str(folder.file))
 
 
 def assemble(

@@ -1,7 +1,8 @@
-"""Locks, which threads may have held that are not in a forked process.
+"""Forked processes: locks that threads may have held which are not in them, and torch's threads.
 
 A server that forks workers while a thread of it predicts would leave them with a lock that nobody lets go. So
-a forked process makes them anew (`renew`), or there are none (`lazy`).
+a forked process makes them anew (`renew`), or there are none (`lazy`). Nor has it torch's threads
+(`torch_was_forked`).
 """
 
 from __future__ import annotations

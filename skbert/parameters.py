@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 else:
     LoraConfig = Any  # for those who resolve type hints, such as makers of command lines
 
+MIN_LENGTH = 8  # tokens of a text; what is less holds little besides special tokens
+
 
 class ParametersMixin(BaseEstimator):
     """Takes the parameters as they are given; `fit` checks them."""
@@ -24,7 +26,7 @@ class ParametersMixin(BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "model": [str, PathLike],
         "revision": [str, None],
-        "max_length": [Interval(Integral, 8, None, closed="left")],
+        "max_length": [Interval(Integral, MIN_LENGTH, None, closed="left")],
         "long_text": [StrOptions({"head", "head_tail", "windows"})],
         "pooling": [StrOptions({"auto", "cls", "mean", "max"})],
         "head_layers": [Interval(Integral, 0, None, closed="left")],

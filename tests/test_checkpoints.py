@@ -294,17 +294,20 @@ def test_big_bird_does_not_depend_on_earlier_calls(folder):
     assert checkpoints.build_encoder(described, False).config.attention_type == "original_full"
 
 
-def test_layers_computed_twice_of_a_family_that_keeps_keys_and_values(folder):
+@pytest.mark.parametrize("family", ["GPT2", "GPTNeoX"])
+def test_layers_computed_twice_of_a_family_that_keeps_keys_and_values(family, folder):
     """Computed again, a layer would find those of the first time there."""
     vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
-    config = transformers.GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=128)
-    transformers.GPT2Model(config).save_pretrained(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = getattr(transformers, f"{family}Config")(vocab_size=vocabulary, **sizes)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
     settings = {"pooling": "mean", "epochs": 1, "device": "cpu", "max_length": 32, "random_state": 0}
     once, twice = (
         BertClassifier(folder, **settings, gradient_checkpointing=again).fit(TEXTS * 4, [0, 1] * 4)
         for again in (False, True)
     )
     assert once.loss_curve_ == twice.loss_curve_
+    assert once.model_.encoder.config.use_cache == twice.model_.encoder.config.use_cache is True
 
 
 @pytest.mark.parametrize("family", ["LayoutLM", "SqueezeBert"])
@@ -313,6 +316,12 @@ def test_encoders_that_cannot_do_without_their_pooler_are_refused(family, folder
     config = getattr(transformers, f"{family}Config")(vocab_size=384, embedding_size=32, **sizes)
     getattr(transformers, f"{family}Model")(config).save_pretrained(folder)
     with pytest.raises(CheckpointError, match=r"token id without its pooler, .* not used here \(TypeErr"):
+        checkpoints.load(folder)
+
+
+def test_a_table_that_is_not_there_is_no_fault_of_the_pooler(folder, monkeypatch):
+    monkeypatch.setattr(transformers.BertModel, "get_input_embeddings", lambda self: torch.nn.Linear(2, 2))
+    with pytest.raises(CheckpointError, match=r"each token id \(no table of embeddings"):
         checkpoints.load(folder)
 
 
@@ -328,6 +337,12 @@ def test_an_index_names_files_of_its_folder(name, folder):
     index["weight_map"] = dict.fromkeys(weights, "other.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert checkpoints.load(folder).encoder.state_dict().keys() >= {"embeddings.word_embeddings.weight"}
+
+
+@pytest.mark.parametrize("index", ["[]", "{", '{"weight_map": {"a": "a.bin"}}', '{"weight_map": []}'])
+def test_an_index_beside_whole_weights_is_not_read(index, folder):
+    (folder / "model.safetensors.index.json").write_text(index)
+    checkpoints.load(folder)
 
 
 def test_a_tokenizer_that_gives_up_is_an_error_of_the_folder(folder):

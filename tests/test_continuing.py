@@ -209,14 +209,26 @@ def test_warm_start_goes_on_from_the_weights(make_classifier, reviews):
     np.testing.assert_allclose(still.fit(texts, labels).decision_function(texts), expected, atol=1e-5)
 
 
-def test_a_class_that_weighs_nothing_where_a_fit_goes_on(make_classifier, reviews):
-    """The model's bias for it was found without that weight; the loss must not be taken as if it had it."""
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_class_that_weighs_nothing_where_a_fit_goes_on(method, make_classifier, reviews):
+    """It is as if it had no texts, on whatever scale the weights of the others are."""
     texts, labels = map(list, reviews)
-    model = make_classifier(warm_start=True).fit([*texts, "a cat", "the sun"], [*labels, "other", "other"])
-    before = model.predict_proba(texts)
-    model.set_params(class_weight={"other": 0}).fit([*texts, "a cat"], [*labels, "other"])
-    assert model.loss_curve_[0] < 2
-    np.testing.assert_allclose(model.predict_proba(texts)[:, 1], before[:, 1], atol=0.1)
+    losses, probabilities = [], []
+    for scale in (0.01, 1.0, 100.0, None):
+        model = make_classifier(warm_start=True).fit(
+            [*texts, "a cat", "the sun"], [*labels, "other", "other"]
+        )
+        if scale is None:  # the reference
+            getattr(model, method)(texts, labels)
+        else:
+            model.set_params(class_weight={"neg": scale, "other": 0, "pos": scale})
+            getattr(model, method)([*texts, "a cat"], [*labels, "other"], sample_weight=[1.0] * 24 + [0.0])
+        losses.append(model.loss_curve_[-1])
+        probabilities.append(model.predict_proba(texts))
+    np.testing.assert_allclose(losses[:3], losses[1], rtol=1e-4)
+    np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-3)
+    np.testing.assert_allclose(probabilities[2], probabilities[1], atol=1e-3)
+    assert losses[1] < 2
     fresh = make_classifier(class_weight={"other": 0}).fit([*texts, "a cat"], [*labels, "other"])
     assert fresh.predict_proba(texts)[:, 1].max() < 1e-6
 

@@ -92,7 +92,7 @@ def array(**of_array):
 
 # By the words of the refusal.
 FORGED = {
-    "is not one of its settings": {
+    "which save\\(\\) never writes": {
         "a name for the attention": map_to(
             _attn_implementation="other", _attn_implementation_internal="other"
         ),
@@ -143,8 +143,8 @@ FORGED = {
     "has positions for 128 tokens": {
         "texts longer than positions": changed("attributes", "max_length_", value=10**6),
     },
-    "not all of float32, or of float64": {
-        "weights in half precision": of_arrays(lambda array: array.astype(np.float16)),
+    "its weights are of": {
+        "weights of integers": of_arrays(lambda array: array.astype(np.int32)),
         "one weight in double": lambda _, arrays: arrays.update(
             {"head.bias": arrays["head.bias"].astype(np.float64)}
         ),

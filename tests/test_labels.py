@@ -23,6 +23,7 @@ from skbert.data.labels import (
     encode_labels,
     known_labels,
 )
+from skbert.data.targets import label_values
 from skbert.data.weights import check_weights
 
 KINDS = {
@@ -236,6 +237,18 @@ def test_numbered_columns_in_another_order_are_refused():
         encode_known_labels(y.set_axis([7, 8, 9], axis=1), 4, numbered).codes.tolist() == INDICATOR.tolist()
     )
     assert encode_known_labels(y.to_numpy(), 4, turned).codes.tolist() == INDICATOR.tolist()
+
+
+def test_columns_of_several_types_keep_their_places():
+    y = pd.DataFrame(INDICATOR, columns=["1", 0, 2])
+    labels = encode_labels(y, 4)
+    assert encode_known_labels(y, 4, labels).codes.tolist() == INDICATOR.tolist()
+
+
+def test_a_column_may_be_called_as_a_method_of_dask():
+    y = pd.DataFrame(INDICATOR, columns=["compute", "storage", "__dask_graph__"])
+    assert encode_labels(y, 4).classes.tolist() == ["compute", "storage", "__dask_graph__"]
+    assert label_values(pd.Series(["a", "b"], index=["compute", "b"])).tolist() == ["a", "b"]
 
 
 @pytest.mark.filterwarnings("error")

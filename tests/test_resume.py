@@ -517,6 +517,31 @@ def test_a_damaged_file_is_refused(left):
     assert len(fit(watched(parameters), **keywords).loss_curve_) == 3
 
 
+def test_scores_may_be_infinite(a_case, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "_SHARE", 0)
+    parameters, keywords = a_case("best epoch", checkpoint=tmp_path / "fit")
+    parameters["scoring"] = infinite
+    interrupted(parameters, keywords, at=7)
+    content = (tmp_path / "fit" / FILE).read_bytes()
+    assert b"Infinity" in content
+    assert fit(watched(parameters), **keywords).validation_scores_[0] == float("inf")
+
+
+def infinite(estimator, X, y):
+    return float("inf")
+
+
+def test_a_time_limit_is_no_damage_of_the_state(left, monkeypatch):
+    _, parameters, keywords = left
+
+    def expire(self, state):
+        raise TimeoutError("my limit")
+
+    monkeypatch.setattr("skbert.training.optimizer.MasterAdamW.load_state", expire)
+    with pytest.raises(TimeoutError, match="my limit"):
+        fit(watched(parameters), **keywords)
+
+
 @pytest.mark.parametrize(
     "change",
     [

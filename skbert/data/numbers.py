@@ -156,8 +156,8 @@ def number_values(y: Any, n_texts: int | None, name: str) -> np.ndarray:
             f"BertRegressor requires y to be passed, but the target {name} is {y!r}. Pass one number per "
             "text."
         )
-    if hasattr(y, "compute"):
-        y = y.compute()  # of Dask: each look at it would do that anew
+    if hasattr(type(y), "__dask_graph__"):
+        y = y.compute()  # each look at it would do that anew
     if hasattr(y, "toarray"):
         raise InputError(f"Sparse data was passed for {name}, but dense data is required. Use .toarray().")
     if isinstance(y, np.ma.MaskedArray):

@@ -73,7 +73,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
             "Convert all of them with str()."
         )
     y = _with_a_dtype(y)
-    check_finite(np.asarray(np.asarray(y)), name, "Labels")
+    check_finite(np.asarray(y), name, "Labels")
     if hasattr(y, "iloc") and type_of_target(np.asarray(y)[:1]) == "unknown":
         y = np.asarray(y.astype(object))
     column = _as_column(y, name)
@@ -130,7 +130,8 @@ def check_same_columns(y: Any, known: np.ndarray | None, name: str = "y") -> Non
     one, other = [*map(str, found)], [*map(str, expected)]
     named = known is not None and names_of_columns(y) is not None
     # Where one side is only numbered, other names say nothing, but another order does.
-    if one != other and (named or (one and sorted(one) == sorted(other))):
+    numbered = len({isinstance(name, str) for name in found}) == 1 and sorted(one) == sorted(other)
+    if one != other and (named or numbered):
         raise InputError(
             f"{name} has the columns {found[:10]}, but those of the fit are {expected[:10]}. Pass the same "
             "columns in the same order."
@@ -153,8 +154,8 @@ def knowing_classes() -> Iterator[None]:
 
 def _unwrapped(y: Any, name: str) -> Any:
     """Other sequences as lists, rows of one label as labels, and what is masked as missing."""
-    if hasattr(y, "compute"):
-        y = y.compute()  # of Dask: each look at it would do that anew
+    if hasattr(type(y), "__dask_graph__"):
+        y = y.compute()  # each look at it would do that anew
     if isinstance(y, np.ma.MaskedArray):
         if not np.ma.is_masked(y):
             return y.data

@@ -35,7 +35,7 @@ def check_weights(
     min_classes : int, default=2
         Classes that must keep a weight above zero.
     goes_on : bool, default=False
-        Whether a fitted model is trained on: what it gives a class that now weighs nothing is left alone.
+        Whether a fitted model is trained on: a class that weighs nothing has no texts then, and no more.
 
     Returns
     -------
@@ -60,7 +60,10 @@ def check_weights(
             )
     # A class of weight zero becomes one that next to no text has: its bias starts there, and only that of a
     # new head. A label's ones of weight zero have no rows left, which leaves nothing to weigh.
-    least = 1.0 if goes_on or labels.codes.ndim == 2 else _NEXT_TO_NOTHING * of_classes.max()
+    if labels.codes.ndim == 2:
+        least = 1.0
+    else:
+        least = of_classes[of_classes > 0].mean() if goes_on else _NEXT_TO_NOTHING * of_classes.max()
     of_classes = np.where(of_classes > 0, of_classes, least)
     _check_total(of_rows.sum())
     _check_total(combine(of_rows, of_classes, labels.codes).sum())

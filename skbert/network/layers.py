@@ -17,7 +17,7 @@ from skbert.exceptions import InputError
 # go into every layer, and DeBERTa may have a convolution. ALBERT projects its embeddings first.
 _BESIDE = ("relative_attention_bias", "embedding_hidden_mapping_in")
 _BESIDE_DISTANCES = ("rel_embeddings", "LayerNorm", "conv")
-_ABOVE = ("final_layer_norm", "project_out")  # of OPT, made before the layers and run after them
+_ABOVE = "final_layer_norm"  # of OPT, made before the layers and run after them
 
 
 def encoder_layers(encoder: Any) -> nn.ModuleList:
@@ -67,7 +67,7 @@ def _before(layers: nn.ModuleList, module: nn.Module) -> Iterator[nn.Module]:
     for name, child in module.named_children():
         if child is layers:
             return
-        if name in _ABOVE:
+        if name == _ABOVE:
             continue
         if any(part is layers for part in child.modules()):
             yield from _before(layers, child)

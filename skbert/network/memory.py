@@ -120,6 +120,8 @@ def raise_if_out_of_memory(error: Exception) -> None:
 
 def checkpoint_layers(model: SequenceClassifier) -> None:
     """Keep only each layer's input for the backward pass, and compute the rest again."""
+    # Families that generate text keep keys and values: computed again, a layer would find its own there.
+    model.encoder.config.use_cache = False
     for layer in encoder_layers(model.encoder):
         # A layer that held its model would keep it in memory, until Python looks for cycles.
         layer.forward = partial(_run_twice, weakref.ref(model), weakref.ref(layer))

@@ -52,7 +52,6 @@ _NOT_OF_AN_ENCODER = {
 }
 _MAX_BUFFERS = 2**24  # bytes of what an encoder holds besides its weights, such as position ids
 _MAX_LAYERS = 1_000
-_DTYPES = ({np.dtype(np.float32)}, {np.dtype(np.float64)})
 # What a config class has under names that are none of settings; and those that are settings all the same.
 _NO_SETTINGS = (property, FunctionType, classmethod, staticmethod, dict, list, set)
 _PROPERTIES = {"output_attentions"}
@@ -91,15 +90,17 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
             "when they are loaded."
         )
     _check_weights_are_plain(model)
-    config = {k: v for k, v in config.items() if k not in _NOT_OF_AN_ENCODER and not k.startswith("_")}
+    odd = {*_NOT_OF_AN_ENCODER, *_no_settings(config)}
+    config = {k: v for k, v in config.items() if k not in odd and not k.startswith("_")}
     settings = {
         "architecture": {n: getattr(model.architecture, n) for n in Architecture.__slots__},
         "pooling": model.pooling,
         "n_outputs": model.head.out_features,
-        "head_dropout": model.dropout.p,
+        "head_dropout": float(model.dropout.p),
         "head_layers": len(model.hidden),
     }
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    _check_dtypes(arrays)
     return {
         "builder": builders[build],
         "config": config,
@@ -151,7 +152,6 @@ def build(described: dict[str, Any], arrays: Arrays, n_outputs: int) -> Sequence
     _check_config(config, arrays)
     _check_settings(settings, described["arguments"], arrays, n_outputs)
     import_family(config["model_type"])
-    _check_names(config)
     try:
         settings["architecture"] = Architecture(**settings["architecture"])
         settings["rebuild"] = (build_encoder, arguments)
@@ -182,9 +182,10 @@ def _check_config(config: dict[str, Any], arrays: Arrays) -> None:
             "are built from a file."
         )
     odd = [name for name in config if name in _NOT_OF_AN_ENCODER or name.startswith("_")]
+    odd += _no_settings(config)
     if odd:
         raise PersistenceError(f"its encoder's config has {odd[:3]}, which save() never writes.")
-    layers = max(config.get(name) or 0 for name in ("num_hidden_layers", "n_layers"))
+    layers = config[_config_class(config).attribute_map.get("num_hidden_layers", "num_hidden_layers")]
     found = {match[1] for name in arrays if (match := re.search(r"\.layers?\.(\d+)\.", name))}
     if not 1 <= layers <= min(len(found), _MAX_LAYERS):
         raise PersistenceError(f"its encoder has {layers} layers, it says, and arrays of {len(found)}.")
@@ -192,20 +193,22 @@ def _check_config(config: dict[str, Any], arrays: Arrays) -> None:
         raise PersistenceError("its encoder's config has an initializer_range below zero.")
 
 
-def _check_names(config: dict[str, Any]) -> None:
-    """Refuse settings under the names of what a config does, such as what its settings are called.
+def _no_settings(config: dict[str, Any]) -> list[str]:
+    """Names of what a config does, such as what its settings are called, and of none of these.
 
     An `attribute_map` would let any name stand for one that is refused.
     """
-    with quiet() as transformers:
-        own = transformers.CONFIG_MAPPING[config["model_type"]]
-    odd = [
+    own = _config_class(config)
+    return [
         name
         for name in config
         if name not in _PROPERTIES and isinstance(getattr_static(own, name, None), _NO_SETTINGS)
     ]
-    if odd:
-        raise PersistenceError(f"its encoder's config has {odd[:3]}, which is not one of its settings.")
+
+
+def _config_class(config: dict[str, Any]) -> Any:
+    with quiet() as transformers:
+        return transformers.CONFIG_MAPPING[config["model_type"]]
 
 
 def _check_settings(settings: dict[str, Any], arguments: list[Any], arrays: Arrays, n_outputs: int) -> None:
@@ -250,7 +253,12 @@ def _check_shapes(model: SequenceClassifier, arrays: Arrays) -> None:
         if stored is None or stored.shape != tuple(tensor.shape):
             shape = tuple(tensor.shape)
             raise PersistenceError(f"the array {name!r} is missing, or not of the shape {shape}.")
-    if {array.dtype for array in arrays.values()} not in _DTYPES:
-        raise PersistenceError("its arrays are not all of float32, or of float64.")
+    _check_dtypes(arrays)
     if sum(buffer.nbytes for buffer in model.buffers()) > _MAX_BUFFERS:
         raise PersistenceError("its encoder asks for more memory than its arrays explain.")
+
+
+def _check_dtypes(arrays: Arrays) -> None:
+    found = sorted({str(array.dtype) for array in arrays.values()})
+    if len(found) > 1 or not found[0].startswith("float"):
+        raise PersistenceError(f"its weights are of {' and '.join(found)}. Make them one: model_.float().")

@@ -48,7 +48,10 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
         raise PersistenceError("it is not the file of a fit")
     if tensorfile.checksum(metadata[_JSON]) != metadata["sha256"]:
         raise PersistenceError("its metadata do not match their checksum")
-    content = tensorfile.parsed(metadata[_JSON])
+    try:
+        content = tensorfile.parsed(metadata[_JSON], infinite=True)  # losses and scores may be
+    except (ValueError, RecursionError) as error:
+        raise PersistenceError(f"its metadata are not JSON ({str(error)[:100]})") from error
     if not isinstance(content, dict) or any(
         type(content.get(name)) is not kind for name, kind in _TYPES.items()
     ):

@@ -10,8 +10,7 @@ import numpy as np
 from skbert.data.encoding import LongText
 from skbert.data.labels import LabelsType
 from skbert.exceptions import PersistenceError
-
-_MIN_LENGTH = 8  # of the parameter max_length
+from skbert.parameters import MIN_LENGTH
 
 # Attributes that no copy in another process has: the optimizer's state, and the fit that callbacks watch now.
 OF_THIS_PROCESS = ("_moments", "_callback_fit_ctx", "_skl_callbacks_to_teardown")
@@ -41,7 +40,7 @@ def check_attributes(attributes: Mapping[str, Any], *, numbers: bool) -> None:
         and attributes["n_features_in_"] in (1, 2)
         and type(attributes["n_features_in_"]) is int
         and type(attributes["max_length_"]) is int
-        and attributes["max_length_"] >= _MIN_LENGTH
+        and attributes["max_length_"] >= MIN_LENGTH
     )
     if not sound:
         raise PersistenceError("its fitted attributes are not those of a fit.")

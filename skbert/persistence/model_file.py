@@ -31,7 +31,7 @@ from skbert.persistence import blueprint, delta, tensorfile
 from skbert.persistence.codec import Decoder, encode
 from skbert.persistence.fitted import OF_THIS_PROCESS, check_attributes, n_outputs_of
 from skbert.persistence.replacing import replace_file
-from skbert.persistence.tokenizer import build_tokenizer
+from skbert.persistence.tokenizer import build_tokenizer, check_tokenizer
 from skbert.pretrained import checkpoints
 from skbert.pretrained.sources import display_name
 from skbert.pretrained.traits import check_max_length, max_positions
@@ -142,6 +142,7 @@ def _check_readable(cls: Any, content: dict[str, Any]) -> None:
             except PersistenceError as error:
                 raise PersistenceError(f"{name} cannot be saved: {error}") from error
     check_attributes(values, numbers=cls._learns_numbers)
+    check_tokenizer(content["tokenizer"])
 
 
 def _versions() -> dict[str, str]:

@@ -92,7 +92,7 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
     Raises
     ------
     PersistenceError
-        If the header would be longer than any reader takes, or hold more lists.
+        If the header would be longer, or hold more lists, than `read` takes.
     """
     # The wider ones first, so that each begins at a multiple of its item's size.
     stored = {n: _stored(a) for n, a in sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))}
@@ -114,8 +114,8 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
         )
     if _n_nested(text) > _MAX_NESTED:
         raise PersistenceError(
-            f"The header would hold more than {_MAX_NESTED} lists, and no reader takes more. Is there a list "
-            "of very many lists in a parameter?"
+            f"The file would hold more than {_MAX_NESTED} lists and objects beside its arrays, and load() "
+            "takes no more. Are there very many labels, or lists in a parameter?"
         )
     file.write(len(text).to_bytes(8, "little"))
     file.write(text)
@@ -199,15 +199,22 @@ def _parse(text: bytes) -> dict[str, Any]:
     return header
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str, *, infinite: bool = False) -> Any:
     """What JSON says, if it says it once.
+
+    Parameters
+    ----------
+    text : str
+    infinite : bool, default=False
+        Whether numbers may be infinite or NaN, which JSON itself does not know.
 
     Raises
     ------
     ValueError
-        If it is not JSON, has a name twice, or numbers that JSON does not know.
+        If it is not JSON, or has a name twice.
     """
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    constant = float if infinite else _refuse_constant
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=constant)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

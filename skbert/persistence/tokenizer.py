@@ -23,7 +23,7 @@ def build_tokenizer(content: Any, n_texts: int) -> Tokenizer:
     PersistenceError, KeyError, TypeError, AttributeError
         If `content` describes none.
     """
-    _check(content)
+    check_tokenizer(content)
     try:
         tokenizer = checkpoints.new_tokenizer(json.dumps(content))
         Template.read(tokenizer, n_texts)
@@ -38,16 +38,18 @@ def build_tokenizer(content: Any, n_texts: int) -> Tokenizer:
     return tokenizer
 
 
-def _check(content: Any) -> None:
+def check_tokenizer(content: Any) -> None:
     """Refuse what the tokenizers package would do besides reading texts, or would end the process at."""
     if content.get("truncation") is not None or content.get("padding") is not None:
-        raise PersistenceError("its tokenizer truncates or pads, which skbert does itself.")
+        raise PersistenceError(
+            "its tokenizer truncates or pads, which skbert does itself: there are no_truncation() and "
+            "no_padding()."
+        )
     prefix = content["model"].get("continuing_subword_prefix")
     for merge in content["model"].get("merges", ()) if prefix else ():
         second = merge.rpartition(" ")[2] if isinstance(merge, str) else merge[1]
-        if not second.startswith(
-            prefix
-        ):  # the prefix would be cut off unseen, even in the middle of a character
+        # The prefix would be cut off unseen, even in the middle of a character.
+        if not second.startswith(prefix):
             raise PersistenceError(
                 f"its tokenizer merges {second[:20]!r}, which lacks the prefix {prefix[:20]!r}."
             )

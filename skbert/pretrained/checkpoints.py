@@ -152,19 +152,15 @@ def _read_encoder(folder: Path) -> Any:
 
 def _check_it_runs(encoder: Any, folder: Path) -> None:
     """Refuse what is no encoder of token ids, or cannot do without a pooler that is not there."""
-    ids = torch.zeros(1, 4, dtype=torch.long, device="cpu")
     trouble, cause, without = "no table of embeddings, or states of another shape", None, ""
     try:
         with quiet(), torch.no_grad():
             probe = twin(encoder, shared=True)
-            if getattr(probe, "pooler", None) is not None:
-                probe(input_ids=ids, attention_mask=torch.ones_like(ids))
+            if getattr(probe, "pooler", None) is not None and _gives_states(probe):
                 probe.pooler = None  # as the classifier takes it away; some families call it all the same
                 without = " without its pooler, which is not used here"
-            output = probe(input_ids=ids, attention_mask=torch.ones_like(ids))
-        has_table = isinstance(encoder.get_input_embeddings(), torch.nn.Embedding)
-        if has_table and output.last_hidden_state.shape == (1, 4, encoder.config.hidden_size):
-            return
+            if _gives_states(probe):
+                return
     except Exception as error:
         raise_if_out_of_memory(error)
         raise_if_of_a_handler(error)
@@ -174,6 +170,13 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
         f"each token id{without} ({trouble}). Take a checkpoint of a family such as BERT, RoBERTa or "
         "ModernBERT, with all of its weights."
     ) from cause
+
+
+def _gives_states(encoder: Any) -> bool:
+    ids = torch.zeros(1, 4, dtype=torch.long, device="cpu")
+    output = encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+    has_table = isinstance(encoder.get_input_embeddings(), torch.nn.Embedding)
+    return has_table and output.last_hidden_state.shape == (1, 4, encoder.config.hidden_size)
 
 
 def _attention_of(packed: bool) -> str:

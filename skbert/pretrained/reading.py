@@ -13,7 +13,7 @@ import torch
 
 from skbert.exceptions import CheckpointError
 from skbert.network.memory import raise_if_out_of_memory
-from skbert.pretrained.files import ADAPTER, INDEX
+from skbert.pretrained.files import ADAPTER, INDEX, WEIGHTS
 from skbert.pretrained.library import is_panic, quiet
 from skbert.pretrained.traits import read_settings
 from skbert.signal_errors import raise_if_of_a_handler
@@ -25,8 +25,6 @@ _POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was n
 def compute_by_text(config: Any) -> None:
     """Take what computes a text by the call, and not by the text, out of a config of transformers."""
     config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
-    if getattr(config, "use_cache", False) and getattr(config, "is_decoder", True):
-        config.use_cache = False  # keys and values that nobody reads; layers computed twice would add theirs
     if getattr(config, "attention_type", None) == "block_sparse":
         # BigBird leaves it at the first short batch, for good; and for it sets numpy's global seed.
         config.attention_type = "original_full"
@@ -93,8 +91,11 @@ def _refuse_pointer(file: Path) -> None:
 
 def _refuse_other_files(folder: Path) -> None:
     """Refuse an index of parts that are elsewhere, or in a format that is unpickled."""
-    named = read_settings(folder / INDEX).get("weight_map", {})
-    odd = [name for name in named.values() if not re.fullmatch(r"[^/\\]+\.safetensors", str(name))]
+    if (folder / WEIGHTS).exists():
+        return  # it goes first
+    named = read_settings(folder / INDEX).get("weight_map")
+    names = named.values() if isinstance(named, dict) else ()
+    odd = [name for name in names if not re.fullmatch(r"[^/\\]+\.safetensors", str(name))]
     if odd:
         raise CheckpointError(
             f"{folder / INDEX} names {str(odd[0])[:80]!r}. Expected .safetensors files in the same folder."

@@ -14,12 +14,12 @@ import torch
 from skbert.exceptions import CheckpointError, InputError
 from skbert.network.model import Architecture
 from skbert.network.pooling import Pooling
+from skbert.parameters import MIN_LENGTH
 from skbert.pretrained.files import MODULES, POOLING
 
 # What sentence-transformers calls them.
 MODES: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
 _ANY = 128  # segments: more than int8 can name
-MIN_LENGTH = 8  # of the parameter max_length
 # Families whose packed forward equals the padded one (tests/test_model.py holds them to it).
 _PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
 

@@ -213,7 +213,7 @@ def _constant(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.nd
 
 
 def _log_likelihood(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Log-probability of each code, or less squared error; (n_samples,) or (n_samples, n_outputs)."""
+    """Log-probability of each target, or less squared error; (n_samples,) or (n_samples, n_outputs)."""
     if are_numbers(targets):
         return -((logits - targets) ** 2)
     if targets.ndim == 2:

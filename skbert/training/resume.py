@@ -57,10 +57,13 @@ class FolderKeeper(Keeper):
         Takes the values and the arrays of a state.
     found : tuple, default=None
         State of a training that was interrupted: this one goes on from there.
+    file : str, default=""
+        Where it was found, for the error.
     """
 
-    def __init__(self, write: Callable[..., None], found: State | None = None) -> None:
+    def __init__(self, write: Callable[..., None], found: State | None = None, file: str = "") -> None:
         self._write = write
+        self._file = file
         self._found = found
         self._is_written = found is not None
         self._due = 0.0  # on the monotonic clock
@@ -79,10 +82,11 @@ class FolderKeeper(Keeper):
                 ValueError,
             ) as error:
                 raise_if_out_of_memory(error)
+                raise_if_of_a_handler(error)
                 # Its checksums are right, so that these are the words of whoever wrote it.
                 raise PersistenceError(
-                    f"The unfinished fit in checkpoint is not what a fit keeps ({type(error).__name__}: "
-                    f"{str(error)[:200]}). Delete it to fit anew."
+                    f"{self._file!r} is not what a fit keeps ({type(error).__name__}: {str(error)[:200]}). "
+                    "Delete it to begin anew."
                 ) from error
             self._found = None  # several times as large as the model
 
