@@ -143,13 +143,13 @@ FORGED = {
     "has positions for 128 tokens": {
         "texts longer than positions": changed("attributes", "max_length_", value=10**6),
     },
-    "its weights are of": {
+    "the weights of the model are of": {
         "weights of integers": of_arrays(lambda array: array.astype(np.int32)),
         "one weight in double": lambda _, arrays: arrays.update(
             {"head.bias": arrays["head.bias"].astype(np.float64)}
         ),
     },
-    "its tokenizer truncates or pads": {
+    "the tokenizer truncates or pads": {
         "a tokenizer that cuts": changed(
             "tokenizer",
             "truncation",

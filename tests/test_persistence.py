@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from hashlib import sha256
@@ -937,3 +938,45 @@ def test_a_subclass_that_fixes_parameters(tiny_bert, reviews, tmp_path):
     loaded = Fixed.load(tmp_path / "model")
     assert (loaded.model, loaded.max_length) == (tiny_bert, 32)
     np.testing.assert_array_equal(loaded.predict_proba(texts), fixed.predict_proba(texts))
+
+
+def test_models_and_tokenizers_that_load_would_refuse_are_not_saved(make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    classifier = make_classifier(epochs=1).fit(texts, labels)
+    classifier.model_.encoder.double()
+    with pytest.raises(
+        PersistenceError, match=r"weights of the model are of float32 and float64.*\.float\(\)"
+    ):
+        classifier.save(tmp_path / "model")
+    classifier.model_.float()
+    classifier.tokenizer_.enable_truncation(4)
+    with pytest.raises(PersistenceError, match="the tokenizer truncates or pads"):
+        classifier.save(tmp_path / "model")
+    classifier.tokenizer_.no_truncation()
+    classifier.save(tmp_path / "model")
+    assert (
+        BertClassifier.load(tmp_path / "model").predict(texts).tolist() == classifier.predict(texts).tolist()
+    )
+
+
+def test_a_model_in_half_precision_is_kept_so(make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    classifier = make_classifier(epochs=1).fit(texts, labels)
+    classifier.model_.half()
+    classifier.save(tmp_path / "model")
+    loaded = BertClassifier.load(tmp_path / "model")
+    assert {weight.dtype for weight in loaded.model_.parameters()} == {torch.float16}
+    np.testing.assert_array_equal(loaded.predict_proba(texts), classifier.predict_proba(texts))
+
+
+def test_what_no_setting_is_called_is_left_out(tiny_checkpoints, make_classifier, reviews, tmp_path):
+    """Other programs leave much in config.json."""
+    shutil.copytree(tiny_checkpoints("modernbert"), tmp_path / "checkpoint")
+    file = tmp_path / "checkpoint" / "config.json"
+    others = {"n_layers": 7, "keys_to_ignore_at_inference": ["a"]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | others))
+    texts, labels = map(list, reviews)
+    classifier = make_classifier(model=tmp_path / "checkpoint", epochs=1).fit(texts, labels)
+    classifier.save(tmp_path / "model")
+    loaded = BertClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict_proba(texts), classifier.predict_proba(texts))

@@ -261,4 +261,6 @@ def _check_shapes(model: SequenceClassifier, arrays: Arrays) -> None:
 def _check_dtypes(arrays: Arrays) -> None:
     found = sorted({str(array.dtype) for array in arrays.values()})
     if len(found) > 1 or not found[0].startswith("float"):
-        raise PersistenceError(f"its weights are of {' and '.join(found)}. Make them one: model_.float().")
+        raise PersistenceError(
+            f"the weights of the model are of {' and '.join(found)}. Make them one: model_.float()."
+        )

@@ -42,7 +42,7 @@ def check_tokenizer(content: Any) -> None:
     """Refuse what the tokenizers package would do besides reading texts, or would end the process at."""
     if content.get("truncation") is not None or content.get("padding") is not None:
         raise PersistenceError(
-            "its tokenizer truncates or pads, which skbert does itself: there are no_truncation() and "
+            "the tokenizer truncates or pads, which skbert does itself: there are no_truncation() and "
             "no_padding()."
         )
     prefix = content["model"].get("continuing_subword_prefix")
