@@ -92,3 +92,8 @@ class CollapseWarning(SkbertWarning):
 
 class CacheWarning(SkbertWarning):
     """A folder of `memory` cannot be written, or a file in it is damaged; the fit goes on without."""
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether code in Rust, as that of tokenizers, has given up: of which Python knows no Exception."""
+    return type(error).__name__ == "PanicException"

@@ -100,6 +100,7 @@ NEVER = {
     "pretrained.checkpoints": {"sklearn", "skbert.classifier"},
     "pretrained.families": {"sklearn", "skbert.training.loop"},
     "pretrained.encoder_folder": {"sklearn", "pickle", "joblib", "skbert.classifier"},
+    "pretrained.tokenizer_json": {"torch", "sklearn"},
     "pretrained.files": {"torch", "sklearn"},
     "pretrained.folders": {"sklearn", "pickle", "joblib", "skbert.classifier"},
     "pretrained.from_transformers": {

@@ -345,6 +345,40 @@ def test_an_index_beside_whole_weights_is_not_read(index, folder):
     checkpoints.load(folder)
 
 
+def test_a_config_names_no_other_weights(folder, tmp_path):
+    """Which transformers would look for in whatever place and format that index names."""
+    expected = checkpoints.load(folder).encoder.state_dict()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps(config | {"transformers_weights": "x.safetensors.index.json"})
+    )
+    index = {"metadata": {}, "weight_map": dict.fromkeys(expected, "../other.safetensors")}
+    (folder / "x.safetensors.index.json").write_text(json.dumps(index))
+    found = checkpoints.load(folder).encoder.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_backbone_is_not_looked_for(folder, monkeypatch):
+    import socket
+
+    def connect(*args, **kwargs):
+        raise AssertionError("asked for a connection")
+
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    (folder / "config.json").write_text(json.dumps({"model_type": "dpt", "backbone": "someone/beacon"}))
+    with pytest.raises(CheckpointError, match="has a backbone: a model of images"):
+        checkpoints.load(folder)
+
+
+def test_a_tokenizer_that_ends_the_process_is_refused(folder):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0], ["b" * 200_000, -1.0]]}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(CheckpointError, match="a piece of more than 1000 characters: tokenizers would end"):
+        checkpoints.load(folder)
+
+
 def test_a_tokenizer_that_gives_up_is_an_error_of_the_folder(folder):
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": ""}

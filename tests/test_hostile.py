@@ -8,7 +8,7 @@ import torch
 from saved_model import SAVED, SAVED_NUMBERS
 
 from skbert import BertClassifier, BertRegressor, PersistenceError
-from skbert.persistence import tensorfile
+from skbert.persistence import delta, tensorfile
 from skbert.persistence.codec import encode
 
 
@@ -124,7 +124,34 @@ FORGED = {
         "a place behind the key": random_state(625),
         "a place far away": random_state(2**31 - 1),
     },
+    "puts 40 tokens around texts of 24": {
+        "a frame without room for texts": changed(
+            "tokenizer",
+            "post_processor",
+            value={
+                "type": "TemplateProcessing",
+                "single": [
+                    *([{"SpecialToken": {"id": "[SEP]", "type_id": 0}}] * 40),
+                    {"Sequence": {"id": "A", "type_id": 0}},
+                ],
+                "pair": [],
+                "special_tokens": {"[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}},
+            },
+        ),
+    },
+    "more than 1000 characters": {
+        "a piece that tokenizers ends the process at": changed(
+            "tokenizer",
+            "model",
+            value={"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0], ["b" * 200_000, -1.0]]},
+        ),
+    },
     "keys that cannot be told apart": {
+        "some keys of one hash": changed(
+            "parameters",
+            "class_weight",
+            value={"$dict": [[k, 0] for n in range(1, 2000) for k in (n, n * (2**61 - 1))]},
+        ),
         "keys of one hash": changed(
             "parameters", "class_weight", value={"$dict": [[k * (2**61 - 1), 0] for k in range(1, 5000)]}
         ),
@@ -145,9 +172,6 @@ FORGED = {
     },
     "the weights of the model are of": {
         "weights of integers": of_arrays(lambda array: array.astype(np.int32)),
-        "one weight in double": lambda _, arrays: arrays.update(
-            {"head.bias": arrays["head.bias"].astype(np.float64)}
-        ),
     },
     "the tokenizer truncates or pads": {
         "a tokenizer that cuts": changed(
@@ -247,6 +271,23 @@ def test_more_lists_than_memory_is_for(tmp_path):
         BertClassifier.load(path)
     with path.open("wb") as file, pytest.raises(PersistenceError, match="more than 1048576 lists"):
         tensorfile.write(file, {}, {"a": "[" * 2**20})
+
+
+def test_lists_that_are_written_otherwise(tmp_path):
+    metadata = tensorfile.read(SAVED)[1]
+    text = metadata["skbert"].replace('"versions":{', '"versions":{"a":[' + "[]," * 2**20 + "0],", 1)
+    header = {"__metadata__": {"skbert": text, "sha256": tensorfile.checksum(text)}}
+    content = json.dumps(header).replace("[]", "\\u005b]").encode()
+    (tmp_path / "lists").write_bytes(len(content).to_bytes(8, "little") + content)
+    with pytest.raises(PersistenceError, match="more than 1048576 lists"):
+        BertClassifier.load(tmp_path / "lists")
+
+
+def test_adapters_of_other_dimensions_take_no_memory():
+    """Their product would be as large as their sizes multiplied."""
+    factors = {"adapters.x.a": np.ones((1, 4000, 1, 3), np.int8), "adapters.x.b": np.ones((5, 1), np.int8)}
+    with pytest.raises(PersistenceError, match="and the adapter for it"):
+        delta.whole(factors, {"x": np.ones((5, 3), np.float32)}, {"x": np.dtype(np.float32)})
 
 
 def test_a_checkpoint_that_is_no_name_is_the_callers():

@@ -20,7 +20,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_predict
 from sklearn.utils._param_validation import InvalidParameterError
 from tokenizers import models
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DebertaConfig,
+    DebertaForSequenceClassification,
+    pipeline,
+)
 
 from skbert import BertClassifier, CheckpointError, InputError, PersistenceError
 from skbert.persistence import replacing
@@ -603,6 +609,22 @@ def test_weights_in_parts_that_were_there_are_not_read_with_the_new_ones(make_cl
     classifier.save_pretrained(tmp_path)
     assert [file.name for file in tmp_path.glob("model*")] == ["model.safetensors"]
     assert_same_logits(classifier, tmp_path)
+
+
+def test_weights_that_stay_in_single_precision(tmp_path):
+    """As those that the older DeBERTa makes beside its layers do."""
+    config = DebertaConfig(
+        **{"vocab_size": 384, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+        **{"intermediate_size": 64, "max_position_embeddings": 128, "pos_att_type": ["c2p", "p2c"]},
+        **{"relative_attention": True, "id2label": {0: "a", 1: "b"}, "pad_token_id": 0},
+    )
+    build_classifier("bert", tmp_path / "folder", ["a", "b"])
+    DebertaForSequenceClassification(config).save_pretrained(tmp_path / "folder")
+    classifier = BertClassifier.from_pretrained(tmp_path / "folder", precision="float64", device="cpu")
+    classifier.save(tmp_path / "model")
+    loaded = BertClassifier.load(tmp_path / "model")
+    texts = ["good film", "bad film"]
+    np.testing.assert_array_equal(loaded.predict_proba(texts), classifier.predict_proba(texts))
 
 
 def test_the_least_length_that_a_tokenizer_may_state(tmp_path):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skbert.data import literal
+from skbert.exceptions import CheckpointError, is_panic
 from skbert.ragged import offsets_of
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ def _ids(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, list[int]]
     except TypeError:
         texts = [_repaired(text) for text in texts]
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    except BaseException as error:
+        if is_panic(error):
+            raise CheckpointError(f"The checkpoint's tokenizer has given up on a text ({error}).") from error
+        raise
     rows = [encoding.ids for encoding in encodings]
     ids, lengths = _end_to_end(rows)
     if not tokenizer.encode_special_tokens:  # somebody has set it so: they are to be found in texts

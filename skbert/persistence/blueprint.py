@@ -48,6 +48,7 @@ _NOT_OF_AN_ENCODER = {
     *("architectures", "name_or_path", "transformers_version"),
     *("id2label", "label2id", "num_labels", "problem_type"),
     *("attn_implementation", "auto_map", "experts_implementation", "per_layer_config"),
+    "transformers_weights",
     *("dtype", "quantization_config", "torch_dtype"),
 }
 _MAX_BUFFERS = 2**24  # bytes of what an encoder holds besides its weights, such as position ids
@@ -100,7 +101,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
         "head_layers": len(model.hidden),
     }
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-    _check_dtypes(arrays)
+    _check_config(config, arrays)
     return {
         "builder": builders[build],
         "config": config,
@@ -241,6 +242,7 @@ def _check_architecture(model: SequenceClassifier) -> None:
         and stated.packed <= own.packed
         and stated.takes_positions == (stated.packed and own.takes_positions)
         and stated.takes_segments <= own.takes_segments
+        and 0 <= stated.pad_id < model.encoder.get_input_embeddings().num_embeddings
     )
     if not sound:
         raise PersistenceError("its encoder does not read what its settings say.")
@@ -259,8 +261,6 @@ def _check_shapes(model: SequenceClassifier, arrays: Arrays) -> None:
 
 
 def _check_dtypes(arrays: Arrays) -> None:
-    found = sorted({str(array.dtype) for array in arrays.values()})
-    if len(found) > 1 or not found[0].startswith("float"):
-        raise PersistenceError(
-            f"the weights of the model are of {' and '.join(found)}. Make them one: model_.float()."
-        )
+    odd = sorted({str(array.dtype) for array in arrays.values() if array.dtype.kind != "f"})
+    if odd:
+        raise PersistenceError(f"the weights of the model are of {odd[0]}.")

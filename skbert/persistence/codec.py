@@ -23,7 +23,7 @@ _NUMPY_KINDS = "biufU"  # bool, int, unsigned, float, str
 _TIMES = "mM"  # timedelta64 and datetime64: integers, and a unit
 _DTYPE = re.compile(r"object|[<>|=][biufUmM]\d+(\[\w+\])?")  # numpy takes others, and reads some as code
 _MAX_DIMENSIONS = 64  # numpy's
-_MANY = 1_000  # keys of a dict
+_COLLISIONS = 100  # that keys of a dict may have; such as -1 and -2 do
 
 
 def encode(value: Any, name: str) -> Any:
@@ -177,7 +177,7 @@ def _random_state(state: dict[str, Any]) -> np.random.RandomState:
 
 def _refuse_collisions(keys: list[Any]) -> None:
     """Refuse keys that were chosen to have one hash: a dict of them takes the square of their number."""
-    if len(keys) > _MANY and len(set(map(hash, keys))) < len(keys) / 2:
+    if len(keys) - len(set(map(hash, keys))) > _COLLISIONS:
         raise PersistenceError(f"A dict has {len(keys)} keys that cannot be told apart.")
 
 

@@ -90,7 +90,7 @@ def _make(name: str, dtype: Any, arrays: Arrays, base: Arrays) -> np.ndarray | N
     b, a = (arrays.get(f"{_PREFIX}{name}.{side}") for side in "ba")
     if b is None or a is None:
         return weight.numpy()
-    if weight.shape != (len(b), a.shape[-1]):
+    if (a.ndim, b.ndim) != (2, 2) or weight.shape != (len(b), a.shape[-1]):
         raise PersistenceError(
             f"the checkpoint's {name!r} has the shape {tuple(weight.shape)}, and the adapter for it "
             f"{(len(b), a.shape[-1])}. Pass the checkpoint that the model was fitted from."

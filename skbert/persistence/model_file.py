@@ -253,7 +253,7 @@ def _put_together(
     check_max_length(
         attributes["max_length_"], max_positions(model.encoder.config, model.architecture), "its encoder"
     )
-    tokenizer = build_tokenizer(content["tokenizer"], attributes["n_features_in_"])
+    tokenizer = build_tokenizer(content["tokenizer"], attributes["n_features_in_"], attributes["max_length_"])
     attributes |= {"model_": model, "tokenizer_": tokenizer}
     vars(estimator).update(attributes)
     if content["routing"] is not None:

@@ -105,14 +105,15 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
             "shape": list(array.shape),
             "data_offsets": [begin, end],
         }
-    text = json.dumps(header, separators=(",", ":")).encode()
+    content = json.dumps(header, separators=(",", ":"))
+    text = content.encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
         raise PersistenceError(
             f"The header would be {len(text)} bytes long, and no reader takes more than {MAX_HEADER}. Is "
             "there something very large in a parameter?"
         )
-    if _n_nested(text) > _MAX_NESTED:
+    if _n_nested(content) > _MAX_NESTED:
         raise PersistenceError(
             f"The file would hold more than {_MAX_NESTED} lists and objects beside its arrays, and load() "
             "takes no more. Are there very many labels, or lists in a parameter?"
@@ -182,14 +183,12 @@ def _take(file: BinaryIO, length: int) -> bytes:
     return content
 
 
-def _n_nested(text: bytes) -> int:
+def _n_nested(text: str) -> int:
     """Lists and objects in JSON, also in what is text in it; more if its str hold brackets."""
-    return text.count(b"[") + text.count(b"{")
+    return text.count("[") + text.count("{")
 
 
 def _parse(text: bytes) -> dict[str, Any]:
-    if _n_nested(text) > _MAX_NESTED:
-        raise _RefusedError(f"its header holds more than {_MAX_NESTED} lists")
     try:
         header = parsed(text.decode())
     except (ValueError, RecursionError) as error:
@@ -211,8 +210,10 @@ def parsed(text: str, *, infinite: bool = False) -> Any:
     Raises
     ------
     ValueError
-        If it is not JSON, or has a name twice.
+        If it is not JSON, has a name twice, or more lists than `write` writes.
     """
+    if _n_nested(text) > _MAX_NESTED:
+        raise ValueError(f"it holds more than {_MAX_NESTED} lists")
     constant = float if infinite else _refuse_constant
     return json.loads(text, object_pairs_hook=_unique, parse_constant=constant)
 

@@ -6,17 +6,17 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from skbert.data.template import Template
-from skbert.exceptions import PersistenceError
+from skbert.exceptions import PersistenceError, is_panic
 from skbert.pretrained import checkpoints
-from skbert.pretrained.library import is_panic
+from skbert.pretrained.tokenizer_json import fatal
 from skbert.signal_errors import raise_if_of_a_handler
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def build_tokenizer(content: Any, n_texts: int) -> Tokenizer:
-    """The tokenizer that a file describes, if it can frame single texts (1) or pairs (2).
+def build_tokenizer(content: Any, n_texts: int, max_length: int) -> Tokenizer:
+    """The tokenizer that a file describes, if it can frame single texts (1) or pairs (2) of that length.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def build_tokenizer(content: Any, n_texts: int) -> Tokenizer:
     check_tokenizer(content)
     try:
         tokenizer = checkpoints.new_tokenizer(json.dumps(content))
-        Template.read(tokenizer, n_texts)
+        n_special = Template.read(tokenizer, n_texts).n_special
     except MemoryError:
         raise
     except BaseException as error:  # the tokenizers package raises no narrower one
@@ -35,6 +35,8 @@ def build_tokenizer(content: Any, n_texts: int) -> Tokenizer:
         if isinstance(error, Exception):
             raise_if_of_a_handler(error)
         raise PersistenceError(f"its tokenizer cannot be read ({str(error)[:200]}).") from error
+    if n_special >= max_length:
+        raise PersistenceError(f"its tokenizer puts {n_special} tokens around texts of {max_length}.")
     return tokenizer
 
 
@@ -45,11 +47,6 @@ def check_tokenizer(content: Any) -> None:
             "the tokenizer truncates or pads, which skbert does itself: there are no_truncation() and "
             "no_padding()."
         )
-    prefix = content["model"].get("continuing_subword_prefix")
-    for merge in content["model"].get("merges", ()) if prefix else ():
-        second = merge.rpartition(" ")[2] if isinstance(merge, str) else merge[1]
-        # The prefix would be cut off unseen, even in the middle of a character.
-        if not second.startswith(prefix):
-            raise PersistenceError(
-                f"its tokenizer merges {second[:20]!r}, which lacks the prefix {prefix[:20]!r}."
-            )
+    wrong = fatal(content)
+    if wrong is not None:
+        raise PersistenceError(f"the tokenizer {wrong}.")

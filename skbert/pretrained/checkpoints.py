@@ -27,10 +27,12 @@ from skbert.pretrained.files import FILES, POOLING, VOCABULARIES
 from skbert.pretrained.library import quiet
 from skbert.pretrained.reading import compute_by_text, naming, read_model, refuse_other_weights
 from skbert.pretrained.sources import locate
+from skbert.pretrained.tokenizer_json import fatal
 from skbert.pretrained.traits import (
     architecture_of,
     head_dropout_of,
     max_positions,
+    read_settings,
     reads_forward,
     stated_pooling,
 )
@@ -198,6 +200,7 @@ def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
     with quiet() as transformers:
         tokenizer_class = transformers.AutoTokenizer
     with quiet(), naming(f"The tokenizer in {folder}"):
+        _refuse_fatal(folder / "tokenizer.json")
         tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -208,6 +211,13 @@ def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
     backend.no_truncation()
     backend.no_padding()
     return backend.to_str(), list(tokenizer.model_input_names), backend.encode("").ids
+
+
+def _refuse_fatal(file: Path) -> None:
+    content = read_settings(file)
+    wrong = fatal(content) if content else None
+    if wrong is not None:
+        raise CheckpointError(f"{file} {wrong}: tokenizers would end the process. Get the checkpoint again.")
 
 
 def new_tokenizer(tokenizer_json: str) -> Tokenizer:

@@ -12,6 +12,7 @@ VOCABULARIES = (
     "spm.model",
 )
 MODULES, POOLING = "modules.json", "1_Pooling/config.json"  # of sentence-transformers, and how it pools
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # which part has which weight, where there are several
 ADAPTER = "adapter_config.json"  # transformers puts the adapter that it describes into the model

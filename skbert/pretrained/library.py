@@ -45,11 +45,6 @@ def import_family(family: str) -> None:
         importlib.import_module(f"transformers.models.{name}.modeling_{name}")
 
 
-def is_panic(error: BaseException) -> bool:
-    """Whether code in Rust, as that of tokenizers, has given up: of which Python knows no Exception."""
-    return type(error).__name__ == "PanicException"
-
-
 class _Loudness:
     """What transformers says: its logger's level and its progress bars, which are the hub's, too."""
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from skbert.exceptions import CheckpointError
+from skbert.exceptions import CheckpointError, is_panic
 from skbert.network.memory import raise_if_out_of_memory
-from skbert.pretrained.files import ADAPTER, INDEX, WEIGHTS
-from skbert.pretrained.library import is_panic, quiet
+from skbert.pretrained.files import ADAPTER, CONFIG, INDEX, WEIGHTS
+from skbert.pretrained.library import quiet
 from skbert.pretrained.traits import read_settings
 from skbert.signal_errors import raise_if_of_a_handler
 
@@ -51,7 +51,10 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
         for file in weights:
             _refuse_pointer(file)
         _refuse_other_files(folder)
+        _refuse_backbone(folder)
         config = config_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        if getattr(config, "transformers_weights", None) is not None:
+            del config.transformers_weights  # of other names, in whatever format
         # config.json may name any, even one whose code transformers would get from the hub.
         config._attn_implementation = "eager"
         compute_by_text(config)
@@ -95,11 +98,28 @@ def _refuse_other_files(folder: Path) -> None:
         return  # it goes first
     named = read_settings(folder / INDEX).get("weight_map")
     names = named.values() if isinstance(named, dict) else ()
-    odd = [name for name in names if not re.fullmatch(r"[^/\\]+\.safetensors", str(name))]
+    odd = [name for name in names if not re.fullmatch(r"[^/\\:]+\.safetensors", str(name))]
     if odd:
         raise CheckpointError(
             f"{folder / INDEX} names {str(odd[0])[:80]!r}. Expected .safetensors files in the same folder."
         )
+
+
+def _refuse_backbone(folder: Path) -> None:
+    """Refuse a part that is named: transformers would ask the hub for it, whatever it has been told."""
+    if any(name.startswith("backbone") for name in _names(read_settings(folder / CONFIG))):
+        raise CheckpointError(
+            f"{folder / CONFIG} has a backbone: a model of images. Expected an encoder of texts."
+        )
+
+
+def _names(settings: Any) -> Iterator[str]:
+    """Names of settings, also of those of parts."""
+    if isinstance(settings, dict):
+        yield from settings
+    for part in settings.values() if isinstance(settings, dict) else settings:
+        if isinstance(part, dict | list):
+            yield from _names(part)
 
 
 def _refuse_other_sizes(folder: Path, found: Any) -> None:

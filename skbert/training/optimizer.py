@@ -179,6 +179,9 @@ class MasterAdamW:
         """Put back what another optimizer of the same weights gave as its `state`."""
         for name, kept in state.items():
             master = self._masters_by_name[name]
+            for part in (kept.weight, kept.first, kept.second):
+                if part.shape != master.shape:
+                    raise ValueError(f"{name} has the shape {tuple(part.shape)}")
             master.copy_(kept.weight)
             self._remember(master, (kept.first, kept.second), kept.steps)
         self._narrow_weights()

@@ -177,7 +177,7 @@ def restore(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndarr
     if values["n_best"]:
         best = [tensors[f"best/{number}"] for number in range(values["n_best"])]
         trainer.validation.best = (best, values["best_decay"])
-    trainer.parts.size = values["part_size"]
+    trainer.parts.size = None if values["part_size"] is None else int(values["part_size"])
     if values["n_losses"]:
         trainer.losses = list(tensors["losses"].to(trainer.runtime.device))
     trainer.generators.order.bit_generator.state = trainer.order_state = values["order"]
