@@ -37,16 +37,16 @@ def states_of(model, batch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_which_families_are_narrowed(family, tiny_checkpoints):
+def test_which_families_give_first_tokens(family, tiny_checkpoints):
     model, batch = build(tiny_checkpoints(family, layers=2), "cls")
     assert model.gives_first_tokens is (family not in ("modernbert", "deberta-v2"))
     if model.gives_first_tokens:
         assert len(states_of(model, batch)) == len(TEXTS)
         assert torch.equal(copy.deepcopy(model)(batch), model(batch))
-        narrowed = model(batch)
+        restricted = model(batch)
         model.give_all_tokens()
         assert len(states_of(model, batch)) == len(batch.input_ids)
-        torch.testing.assert_close(model(batch), narrowed)
+        torch.testing.assert_close(model(batch), restricted)
 
 
 def test_other_poolings_read_every_token(tiny_bert):
@@ -85,8 +85,8 @@ def test_the_attention_of_the_first_token(needs_gradient):
         torch.testing.assert_close(out[0, i], (scores.softmax(-1) @ values).flatten())
 
 
-def test_dropout_reaches_the_narrowed_layer(tiny_bert):
-    model, batch = build(tiny_bert, "cls")  # one layer: the narrowed one
+def test_dropout_reaches_the_restricted_layer(tiny_bert):
+    model, batch = build(tiny_bert, "cls")  # one layer: the restricted one
     set_dropout(model, 0.5, torch.Generator().manual_seed(0))
     layer = model.requires_grad_().train().encoder.encoder.layer[-1]
     for quiet in (layer.attention.output, layer.output, model.encoder.embeddings, model.dropout):

@@ -9,6 +9,19 @@ import pytest
 
 pytestmark = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 
+
+def run(code, *arguments, **environment):
+    """A process of its own: whatever it forks has its threads and its modules, and not those of pytest."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TOKENIZERS_PARALLELISM": "false"} | environment,
+        timeout=1200,
+        check=False,
+    )
+
+
 HELD = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")
@@ -50,14 +63,7 @@ os._exit(0)  # another thread has what the interpreter would ask for
 
 
 def test_locks_that_threads_hold_are_free_in_a_forked_process(tiny_bert, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", HELD, tiny_bert, tmp_path / "model", tmp_path / "memory"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
-        timeout=300,
-        check=False,
-    )
+    done = run(HELD, tiny_bert, tmp_path / "model", tmp_path / "memory")
     assert done.stdout.strip() == "0", done.stderr
 
 
@@ -99,14 +105,7 @@ def test_a_process_forked_from_one_that_has_loaded_a_model_computes_with_one_thr
     make_classifier, reviews, tmp_path
 ):
     make_classifier(device="cpu", precision="float32").fit(*map(list, reviews)).save(tmp_path / "model")
-    done = subprocess.run(
-        [sys.executable, "-c", THREADS, tmp_path / "model"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"},
-        timeout=300,
-        check=False,
-    )
+    done = run(THREADS, tmp_path / "model", OMP_NUM_THREADS="2")
     assert done.stdout.splitlines() == ["1 2"] * 4, done.stderr
 
 
@@ -132,14 +131,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_process_that_imports_skbert_after_the_fork(make_classifier, reviews, tmp_path):
     """It has no thread of the parent's to give back, and would wait for them."""
     make_classifier().fit(*map(list, reviews)).save(tmp_path / "model")
-    done = subprocess.run(
-        [sys.executable, "-c", BEFORE, tmp_path / "model"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"},
-        timeout=300,
-        check=False,
-    )
+    done = run(BEFORE, tmp_path / "model", OMP_NUM_THREADS="2")
     assert done.stdout.strip() == "0", done.stderr
 
 
@@ -177,14 +169,7 @@ def test_workers_that_are_forked_while_threads_predict(
     """Python 3.11 has a lock in each `functools.cached_property`, too."""
     make_classifier(device="cpu", precision="float32").fit(*map(list, reviews)).save(tmp_path / "model")
     count = full_count(15, 300)
-    done = subprocess.run(
-        [sys.executable, "-c", BUSY, tmp_path / "model", str(count)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
-        timeout=1200,
-        check=False,
-    )
+    done = run(BUSY, tmp_path / "model", str(count))
     codes = done.stdout.split()
     figure("forked while three threads predict", count, f"{count - codes.count('0')} hung or other results")
     assert codes == ["0"] * count, done.stderr

@@ -170,7 +170,7 @@ FORGED = {
     "has positions for 128 tokens": {
         "texts longer than positions": changed("attributes", "max_length_", value=10**6),
     },
-    "the weights of the model are of": {
+    "the weights of its model are of": {
         "weights of integers": of_arrays(lambda array: array.astype(np.int32)),
     },
     "the tokenizer truncates or pads": {

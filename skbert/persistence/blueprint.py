@@ -4,8 +4,8 @@
    encoder computes with.
 2. `build` takes a description that anyone may have written. The encoder must be of a family named here: of
    these, transformers builds any config without fetching or running anything.
-3. It is built without memory first, and its shapes are held against those of the arrays that are there: no
-   config can ask for more memory than the file that it came in.
+3. The model is built without memory first, and its shapes are held against those of the arrays that are
+   there: no config can ask for more memory than the file that it came in.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from skbert.exceptions import PersistenceError
 from skbert.network.memory import raise_if_out_of_memory
 from skbert.network.model import Architecture, SequenceClassifier, outline, with_weights
+from skbert.persistence.tensorfile import Arrays
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.library import import_family, quiet
 from skbert.pretrained.traits import architecture_of
@@ -52,12 +53,10 @@ _NOT_OF_AN_ENCODER = {
     *("dtype", "quantization_config", "torch_dtype"),
 }
 _MAX_BUFFERS = 2**24  # bytes of what an encoder holds besides its weights, such as position ids
-_MAX_LAYERS = 1_000
+_MAX_LAYERS = 1_000  # of an encoder, or of a head: to build them takes time, however small they are
 # What a config class has under names that are none of settings; and those that are settings all the same.
 _NO_SETTINGS = (property, FunctionType, classmethod, staticmethod, dict, list, set)
 _PROPERTIES = {"output_attentions"}
-
-Arrays = dict[str, np.ndarray]
 
 
 def is_describable(model: SequenceClassifier) -> bool:
@@ -255,12 +254,8 @@ def _check_shapes(model: SequenceClassifier, arrays: Arrays) -> None:
         if stored is None or stored.shape != tuple(tensor.shape):
             shape = tuple(tensor.shape)
             raise PersistenceError(f"the array {name!r} is missing, or not of the shape {shape}.")
-    _check_dtypes(arrays)
-    if sum(buffer.nbytes for buffer in model.buffers()) > _MAX_BUFFERS:
-        raise PersistenceError("its encoder asks for more memory than its arrays explain.")
-
-
-def _check_dtypes(arrays: Arrays) -> None:
     odd = sorted({str(array.dtype) for array in arrays.values() if array.dtype.kind != "f"})
     if odd:
-        raise PersistenceError(f"the weights of the model are of {odd[0]}.")
+        raise PersistenceError(f"the weights of its model are of {odd[0]}.")
+    if sum(buffer.nbytes for buffer in model.buffers()) > _MAX_BUFFERS:
+        raise PersistenceError("its encoder asks for more memory than its arrays explain.")

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 
 from skbert.exceptions import PersistenceError
+from skbert.persistence.tensorfile import Arrays
 from skbert.training.lora import Adapter
-
-Arrays = dict[str, np.ndarray]
 
 
 def changes(arrays: Arrays, base: Arrays) -> Arrays:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from skbert.exceptions import PersistenceError
 from skbert.persistence import tensorfile
 from skbert.persistence.replacing import replace_file
+from skbert.persistence.tensorfile import Arrays
 
 FORMAT = 1
 _JSON = "skbert-fit"
@@ -22,8 +21,6 @@ _TYPES = {
     "values": dict,
     "arrays": dict,
 }
-
-Arrays = dict[str, np.ndarray]
 
 
 def write(path: Path, content: dict[str, Any], arrays: Arrays, temporary: Path) -> None:

@@ -25,6 +25,8 @@ import numpy as np
 
 from skbert.exceptions import PersistenceError
 
+Arrays = dict[str, np.ndarray]
+
 MAX_HEADER = 100_000_000  # bytes; the safetensors package reads no longer ones either
 _MAX_NESTED = 2**20  # lists and objects in a header; empty ones take some hundred times their own bytes
 _MAX_DIMENSIONS = 8

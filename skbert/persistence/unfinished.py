@@ -33,8 +33,8 @@ from skbert.exceptions import (
     warn,
 )
 from skbert.persistence import fit_file
-from skbert.persistence.fit_file import Arrays
 from skbert.persistence.folder_lock import FolderLock
+from skbert.persistence.tensorfile import Arrays
 from skbert.signal_errors import raise_if_of_a_handler
 
 FILE = "unfinished-fit.safetensors"
