@@ -177,23 +177,6 @@ def test_frames_that_are_not_pandas_own():
         assert check_texts(frames.from_pandas(X, npartitions=2)) == check_texts(X)
 
 
-class Struct:
-    """As polars calls the dtype of rows with named fields."""
-
-
-class Structs:
-    dtype = Struct()
-
-    def __array__(self, dtype=None, copy=None):
-        return np.array([["a", "b"], ["c", "d"]])
-
-
-def test_a_series_of_structs_is_refused():
-    """Their names would be lost, and pairs of another order not be noticed."""
-    with pytest.raises(InputTypeError, match=r"pass X\.struct\.unnest\(\)"):
-        check_texts(Structs())
-
-
 def test_other_dimensions():
     with pytest.raises(InputError, match="dim 3"):
         check_texts(np.full((2, 2, 2), "a"))
