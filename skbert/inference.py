@@ -20,6 +20,7 @@ from skbert import forks
 from skbert.data.batching import collate, longest_first
 from skbert.data.encoding import Encodings
 from skbert.exceptions import NonFiniteOutputError
+from skbert.network import fingerprints
 from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier, narrow, twin
 from skbert.network.quantized import quantize
@@ -133,7 +134,7 @@ def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
     """
     if runtime.device.type == "cpu" and runtime.dtype == model.head.weight.dtype and not runtime.int8:
         return model
-    key = (runtime, tuple(p._version for p in model.parameters()))
+    key = (runtime, fingerprints.state_of(model))
     with _lock:
         one_at_a_time = _makers.setdefault(model, threading.Lock())
     with one_at_a_time:  # threads that use other models do not wait

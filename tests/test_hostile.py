@@ -72,6 +72,12 @@ def all_layers_of_nothing(content, arrays):
     setting("config", num_hidden_layers=3000)(content, arrays)
 
 
+def wide_hidden_layers(content, arrays):
+    arrays["hidden.0.x"] = np.empty(0, np.float32)
+    setting("settings", head_layers=1)(content, arrays)
+    setting("config", hidden_size=2**19)(content, arrays)
+
+
 def map_to(**names):
     return setting("config", attribute_map={"$dict": [[n, v] for n, v in names.items()]}, other="owner/name")
 
@@ -118,6 +124,9 @@ FORGED = {
     "its encoder does not read what its settings say": {
         "positions beyond the table": architecture(position_offset=10**6),
         "segments beyond the table": architecture(n_segments=100),
+    },
+    "is missing, or not of the shape": {
+        "hidden layers for which no memory is there": wide_hidden_layers,
     },
     "at a place that it does not have": {
         "a place before the key": random_state(-5),

@@ -84,12 +84,22 @@ def test_the_model_itself_runs_where_nothing_needs_a_replica(model):
     assert inference.replica(model, Runtime(CPU, torch.float32)) is model
 
 
-def test_a_replica_is_kept_and_made_again_after_a_change(model):
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda head: head.bias.add_(1),
+        lambda head: head.load_state_dict({n: w + 1 for n, w in head.state_dict().items()}, assign=True),
+        lambda head: setattr(head.bias, "data", head.bias + 1),
+    ],
+    ids=["in place", "other tensors", "other data"],
+)
+def test_a_replica_is_kept_and_made_again_after_a_change(model, change):
     runtime = Runtime(CPU, torch.bfloat16)
+    model.load_state_dict({n: w.clone() for n, w in model.state_dict().items()}, assign=True)  # as of a fit
     first = inference.replica(model, runtime)
     assert inference.replica(model, runtime) is first
-    with torch.no_grad():
-        model.head.bias.add_(1)
+    change(model.head)
     changed = inference.replica(model, runtime)
     assert changed is not first
     assert torch.equal(changed.head.bias, model.head.bias)

@@ -29,7 +29,7 @@ def of_weights(encoder: nn.Module, names: list[str]) -> list[str]:
         for name in names:
             if name not in known:
                 known[name] = digest(parameters[name])
-        _hashed[encoder] = (_state(encoder), known)
+        _hashed[encoder] = (state_of(encoder), known)
         return [f"{name} {known[name]}" for name in names]
 
 
@@ -49,7 +49,7 @@ def note_unchanged(encoder: nn.Module, copy: nn.Module, trained: nn.Module) -> N
         before, after = dict(encoder.named_parameters()), dict(copy.named_parameters())
         kept = {n for n in before.keys() & after.keys() if _holds(after[n].dtype, before[n].dtype)}
         names = fixed & known.keys() & kept
-        _hashed[copy] = (_state(copy), {name: known[name] for name in names})
+        _hashed[copy] = (state_of(copy), {name: known[name] for name in names})
 
 
 def _holds(wide: torch.dtype, dtype: torch.dtype) -> bool:
@@ -67,12 +67,12 @@ def _known(encoder: nn.Module) -> dict[str, str]:
     if encoder not in _hashed:
         return {}
     state, known = _hashed[encoder]
-    return known if state == _state(encoder) else {}
+    return known if state == state_of(encoder) else {}
 
 
-def _state(encoder: nn.Module) -> list[tuple[int, int, int]]:
+def state_of(module: nn.Module) -> list[tuple[int, int, int]]:
     """What changes with the weights, as far as torch knows of it."""
-    return [(id(p), p.data_ptr(), p._version) for p in encoder.parameters()]
+    return [(id(p), p.data_ptr(), p._version) for p in module.parameters()]
 
 
 def digest(weight: torch.Tensor) -> str:

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.utils import skip_init
 
 from skbert.network.dropout import Dropout
+
+
+def blank_linear(n_inputs: int, n_outputs: int, *, bias: bool = True) -> nn.Linear:
+    """A linear layer whose weights are to be set; without memory where models are built without it."""
+    place = torch.get_default_device()
+    return nn.utils.skip_init(nn.Linear, n_inputs, n_outputs, bias=bias, device=place, dtype=torch.float32)
 
 
 class BarePooler(nn.Module):
@@ -44,9 +49,9 @@ class HiddenLayer(nn.Module):
 
     def __init__(self, size: int, dropout: float) -> None:
         super().__init__()
-        self.inner = skip_init(nn.Linear, size, size, dtype=torch.float32)
+        self.inner = blank_linear(size, size)
         self.dropout = Dropout(dropout)
-        self.outer = skip_init(nn.Linear, size, size, dtype=torch.float32)
+        self.outer = blank_linear(size, size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n_texts, size) → (n_texts, size)."""

@@ -24,7 +24,7 @@ from skbert.exceptions import InputError
 from skbert.network import filler
 from skbert.network.dropout import Dropout
 from skbert.network.first_tokens import restore_last_layer, restrict_last_layer
-from skbert.network.head import BarePooler, HiddenLayer
+from skbert.network.head import BarePooler, HiddenLayer, blank_linear
 from skbert.network.layers import encoder_layers
 from skbert.network.packing import Packing
 from skbert.network.pooling import POOLS, Pooling
@@ -98,10 +98,7 @@ class SequenceClassifier(nn.Module):
         width = encoder.config.hidden_size
         self.hidden = nn.Sequential(*(HiddenLayer(width, head_dropout) for _ in range(head_layers)))
         self.dropout = Dropout(head_dropout)
-        # Without drawing weights: reset_head or a saved model sets them.
-        self.head = nn.utils.skip_init(
-            nn.Linear, width, n_outputs, device=torch.get_default_device(), dtype=torch.float32
-        )
+        self.head = blank_linear(width, n_outputs)  # reset_head, or a saved model, sets its weights
 
     @property
     def config(self) -> dict[str, Any]:

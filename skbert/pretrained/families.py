@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skbert.network.head import blank_linear
 from skbert.network.pooling import Pooling
 from skbert.pretrained import checkpoints
 
@@ -108,9 +109,7 @@ def build_encoder(config: dict[str, Any], packed: bool) -> Any:
     encoder = checkpoints.build_encoder(config, packed)
     layout = LAYOUTS[config["model_type"]]
     width = encoder.config.hidden_size
-    # Without drawing weights, and without memory where the encoder has none (blueprint.py).
-    dense = nn.Linear(width, width, bias=config.get("classifier_bias", True), device="meta")
-    dense = dense.to_empty(device=torch.get_default_device())
+    dense = blank_linear(width, width, bias=config.get("classifier_bias", True))
     norm = None
     if layout.norm is not None:
         norm = nn.LayerNorm(width, eps=config["norm_eps"], bias=config["norm_bias"])
