@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from skbert import identity
 from skbert.caching.cache import open_cache
 from skbert.data.fit_data import FitData, TrainingData
@@ -113,8 +111,7 @@ def fit_texts(
     training, validation = encode_data(data, parameters, start, frozen, seed)
     settings = resolve_settings(parameters, len(training), start, open_ended=open_ended)
     generators = Generators.from_seed(seed, runtime.device, ranks.rank)
-    # Gradients on, whatever the caller has set; a CUDA device's generator as it was, afterwards.
-    with torch.inference_mode(False), torch.enable_grad(), isolated_cuda(generators.seed, runtime.device):
+    with isolated_cuda(generators.seed, runtime.device):
         ranks.compare(lambda: identity.describe_start(start))
         model = start.new_model()
         head_init = _start_new_head(start, found, model, training, parameters, frozen, generators)

@@ -26,7 +26,7 @@ from skbert.network.model import SequenceClassifier, narrow, twin
 from skbert.network.quantized import quantize
 from skbert.progress import SILENT, Progress
 from skbert.runtime import Runtime
-from skbert.scopes import trainable
+from skbert.scopes import own_settings
 
 
 def run_model(
@@ -125,7 +125,7 @@ def check_finite(values: np.ndarray, model: SequenceClassifier, runtime: Runtime
     )
 
 
-@trainable()
+@own_settings()
 def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
     """The model on the device and in the precision of `runtime`, in eval mode.
 

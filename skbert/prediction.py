@@ -62,16 +62,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Raises
         ------
-        NotFittedError
-            Before `fit`.
-        InputError, InputTypeError
-            If texts cannot be used, in which case the first bad row is named; or the device is not there.
-        ValueError
-            If the text columns have other names than in `fit`.
-        NonFiniteOutputError
-            If the model gives NaN or infinity for a text.
-        InsufficientMemoryError
-            If a single text does not fit into memory.
+        NotFittedError, InputError, InputTypeError, ValueError, NonFiniteOutputError, InsufficientMemoryError
+            As `predict` does.
         """
         return self._as_of_now()._run(X, "embeddings")
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skbert import forks, workers
 from skbert.openmp import threads_given_back
-from skbert.scopes import TorchFunctions, keeping, own_settings, scope, trainable
+from skbert.scopes import TorchFunctions, keeping, own_settings, scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,6 @@ def building(generator: torch.Generator | None = None) -> Iterator[None]:
         _one_builder,
         threads_given_back(),
         keeping(TorchFunctions()),
-        trainable(),
         own_settings(),
         DrawsFrom(source),
     ):

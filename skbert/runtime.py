@@ -83,18 +83,13 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
         if predict:
             return Runtime(torch.device("cpu"), torch.float32, int8=True)
         precision = "auto"
-    chosen = _auto_device() if device == "auto" else _named_device(device)
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = _named_device(best if device == "auto" else device)
     if precision == "auto":
         precision = "bfloat16" if _has_fast_bfloat16(chosen) else "float32"
     if chosen.type != "cuda":
         _check_it_computes(chosen, precision)
     return Runtime(chosen, _DTYPES[precision])
-
-
-def _auto_device() -> torch.device:
-    if torch.cuda.is_available():
-        return _own_gpu()
-    return torch.device("cpu")
 
 
 def _own_gpu() -> torch.device:

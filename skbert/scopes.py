@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import _GeneratorContextManager, nullcontext
 from functools import partial, wraps
 from traceback import walk_tb
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 import torch
 from torch import overrides
@@ -101,8 +101,15 @@ def scope(function: Callable[P, Iterator[T]]) -> Callable[P, Scope[T]]:
     return make
 
 
+class HasPutBack(Protocol):
+    """Settings as they were when this was made."""
+
+    def put_back(self) -> None:
+        """Make them so again; what is so already may be left alone."""
+
+
 @scope
-def keeping(settings: TorchModes | TorchFunctions) -> Iterator[None]:
+def keeping(settings: HasPutBack) -> Iterator[None]:
     """Put settings back as they were when these were made."""
     try:
         yield
@@ -203,26 +210,17 @@ def _is_torchs(function: Any) -> bool:
 
 
 @scope
-def trainable() -> Iterator[None]:
-    """Let a block, or a function that is decorated so, make models under the caller's `inference_mode`, too.
-
-    Made there they could not be trained, nor watched for changes.
-    """
-    # torch.inference_mode would be left in Python; and what it holds on to cannot be put back from outside.
-    with keeping(TorchModes()), torch._C._InferenceMode(False):
-        yield
-
-
-@scope
 def own_settings() -> Iterator[None]:
     """Let a block, or a function that is decorated so, compute as it is written, whatever the caller has set.
 
     Under the caller's autocast products would be narrower than `precision` says; with another default device,
-    tensors that are to be on the CPU would be elsewhere. Both are settings of this thread.
+    tensors that are to be on the CPU would be elsewhere; what is made under `inference_mode` could not be
+    trained, nor watched for changes, and under `no_grad` nothing could. All are settings of this thread.
     """
     place = _default.place
     on_place = torch.device(place) if torch.get_default_device().type != place else nullcontext()
-    with keeping(TorchModes()), on_place:
+    # torch.inference_mode would be left in Python; and what it holds on to cannot be put back from outside.
+    with keeping(TorchModes()), torch._C._InferenceMode(False), on_place:
         for kind in _AUTOCAST:
             torch.set_autocast_enabled(kind, False)
         yield

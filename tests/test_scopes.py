@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from skbert.pretrained.library import quiet
 from skbert.randomness import DrawsFrom, DrawsNothing, building
-from skbert.scopes import TorchModes, _close, keeping, own_settings, scope, trainable, without_memory
+from skbert.scopes import TorchModes, _close, keeping, own_settings, scope, without_memory
 
 
 def test_what_is_built_gives_gradients_also_where_they_are_off():
@@ -208,9 +208,12 @@ def test_a_scope_is_a_block_or_a_decorator():
     assert seen[-1] == "no failed"
 
 
-def test_what_is_made_under_inference_mode_can_be_trained():
-    with torch.inference_mode():
-        with trainable():
-            made = torch.ones(1)
-        assert torch.is_inference_mode_enabled()
-    assert not made.is_inference()
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_what_is_made_there_can_be_trained(mode):
+    with mode():
+        with own_settings():
+            made = torch.ones(1, requires_grad=True)
+            (made * 2).sum().backward()
+        assert torch.is_inference_mode_enabled() is (mode is torch.inference_mode)
+        assert not torch.is_grad_enabled()
+    assert made.grad == 2

@@ -29,7 +29,7 @@ from skbert.network.layers import encoder_layers
 from skbert.network.packing import Packing
 from skbert.network.pooling import POOLS, Pooling
 from skbert.randomness import DrawsFrom
-from skbert.scopes import trainable
+from skbert.scopes import own_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class SequenceClassifier(nn.Module):
             wanted["token_type_ids"] = batch.segments.clamp(max=self.architecture.n_segments - 1)
         return wanted
 
-    @trainable()
+    @own_settings()
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # As for any module. By `__reduce__` the encoder would first be built with random weights.
         twin = type(self).__new__(type(self))
@@ -224,7 +224,7 @@ def _naming_dtype(encoder: Any) -> Iterator[None]:
         ) from error
 
 
-@trainable()
+@own_settings()
 def _restore(
     build: Callable[..., Any],
     arguments: tuple[Any, ...],

@@ -26,7 +26,7 @@ from skbert.persistence.tensorfile import Arrays
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.library import import_family, quiet
 from skbert.pretrained.traits import architecture_of
-from skbert.scopes import trainable, without_memory
+from skbert.scopes import own_settings, without_memory
 from skbert.signal_errors import raise_if_of_a_handler
 
 FAMILIES = (
@@ -122,7 +122,7 @@ def _check_weights_are_plain(model: SequenceClassifier) -> None:
                 )
 
 
-@trainable()
+@own_settings()
 def build(described: dict[str, Any], arrays: Arrays, n_outputs: int) -> SequenceClassifier:
     """The model that was described, with these weights.
 

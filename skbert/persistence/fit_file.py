@@ -41,14 +41,7 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
         If it cannot be read.
     """
     arrays, metadata, _ = tensorfile.read(path)
-    if set(metadata) != {_JSON, "sha256"}:
-        raise PersistenceError("it is not the file of a fit")
-    if tensorfile.checksum(metadata[_JSON]) != metadata["sha256"]:
-        raise PersistenceError("its metadata do not match their checksum")
-    try:
-        content = tensorfile.parsed(metadata[_JSON], infinite=True)  # losses and scores may be
-    except (ValueError, RecursionError) as error:
-        raise PersistenceError(f"its metadata are not JSON ({str(error)[:100]})") from error
+    content = tensorfile.unsealed(_JSON, metadata, infinite=True)  # losses and scores may be
     if not isinstance(content, dict) or any(
         type(content.get(name)) is not kind for name, kind in _TYPES.items()
     ):

@@ -173,14 +173,7 @@ def _requests(routing: Any) -> dict[str, dict[str, Any]]:
 
 def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
     """The JSON, once it is known to be what was written, in a format that is known."""
-    if set(metadata) != {"skbert", "sha256"}:
-        raise PersistenceError(
-            f"its metadata are {sorted(metadata)[:5]}, not those that save() writes. For a folder of "
-            "transformers there is from_pretrained()."
-        )
-    if tensorfile.checksum(metadata["skbert"]) != metadata["sha256"]:
-        raise PersistenceError("its metadata do not match their checksum; it is damaged. Get it again.")
-    content = tensorfile.parsed(metadata["skbert"])
+    content = tensorfile.unsealed("skbert", metadata)
     if type(content["format"]) is not int or content["format"] != FORMAT:
         writer = str(content.get("versions", {}).get("skbert", "a newer version"))
         raise PersistenceError(

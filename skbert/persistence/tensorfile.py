@@ -58,11 +58,8 @@ _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 def describe(array: np.ndarray) -> dict[str, Any]:
     """Dtype, shape and SHA-256 of the bytes of an array, as JSON can hold them."""
     stored = _stored(array)
-    return {
-        "dtype": _NAMES[stored.dtype],
-        "shape": list(stored.shape),
-        "sha256": hashlib.sha256(_bytes_of(stored)).hexdigest(),
-    }
+    content = hashlib.sha256(_bytes_of(stored)).hexdigest()
+    return {"dtype": _NAMES[stored.dtype], "shape": list(stored.shape), "sha256": content}
 
 
 def checksum(text: str) -> str:
@@ -74,6 +71,21 @@ def sealed(name: str, content: dict[str, Any]) -> dict[str, str]:
     """Metadata of a file: content as JSON under a name, and its checksum."""
     text = json.dumps(content, separators=(",", ":"))
     return {"sha256": checksum(text), name: text}
+
+
+def unsealed(name: str, metadata: dict[str, str], *, infinite: bool = False) -> Any:
+    """The content that `sealed` was given, or a PersistenceError; `infinite` is that of `parsed`."""
+    if set(metadata) != {name, "sha256"}:
+        raise PersistenceError(
+            f"its metadata are {sorted(metadata)[:5]}, not those of such a file. For a folder of "
+            "transformers there is from_pretrained()."
+        )
+    if checksum(metadata[name]) != metadata["sha256"]:
+        raise PersistenceError("its metadata do not match their checksum; it is damaged. Get it again.")
+    try:
+        return parsed(metadata[name], infinite=infinite)
+    except (ValueError, RecursionError) as error:
+        raise PersistenceError(f"its metadata are not JSON ({str(error)[:100]})") from error
 
 
 def dtype_of(described: dict[str, Any]) -> np.dtype[Any]:

@@ -22,7 +22,7 @@ from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, 
 from skbert.pretrained.library import quiet
 from skbert.pretrained.traits import MODES
 from skbert.randomness import DrawsNothing
-from skbert.scopes import trainable
+from skbert.scopes import own_settings
 
 _PARTS = [("", "Transformer"), ("1_Pooling", "Pooling")]
 
@@ -38,7 +38,7 @@ def save_encoder(estimator: Any, folder: str | os.PathLike[str]) -> None:
     write(target, encoder, tokenizer_of(estimator), settings)
 
 
-@trainable()
+@own_settings()
 def _as_transformers(model: SequenceClassifier) -> Any:
     """The encoder, and its pooler, in the class of transformers that checkpoints are read with."""
     pooler: Any = model.pooler

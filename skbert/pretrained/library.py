@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from skbert.randomness import building
-from skbert.scopes import scope
+from skbert.scopes import keeping, scope
 
 
 @scope
@@ -27,15 +27,10 @@ def quiet() -> Iterator[Any]:
         import transformers
 
         before = _Loudness()
-        try:
+        with keeping(before):
             before.logging.set_verbosity_error()
             before.logging.disable_progress_bar()
             yield transformers
-        finally:
-            try:
-                before.put_back()
-            finally:
-                before.put_back()  # what a signal has kept from being put back
 
 
 def import_family(family: str) -> None:

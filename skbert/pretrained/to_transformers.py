@@ -23,7 +23,7 @@ from skbert.pretrained.families import HeadLayout
 from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
 from skbert.pretrained.library import quiet
 from skbert.randomness import DrawsNothing
-from skbert.scopes import trainable
+from skbert.scopes import own_settings
 
 # What transformers calls the types of targets; "regression" where it gives what the head gives.
 _PROBLEMS = dict.fromkeys(("binary", "multiclass"), "single_label_classification") | {
@@ -89,7 +89,7 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
     return names
 
 
-@trainable()
+@own_settings()
 def _as_transformers(model: SequenceClassifier, head: nn.Linear, names: list[str], problem: str) -> Any:
     """The model in the family's own class of transformers."""
     weights = _weights(model, head, dict(model.config))

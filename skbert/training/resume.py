@@ -1,7 +1,7 @@
 """A training that was killed goes on where it was, with the same bits.
 
-1. `state_of` reads off a trainer all that its next step reads: weights, AdamW's state, every generator, the
-   place in the epoch, losses and scores so far, the best weights so far. `restore` is the way back.
+1. `state_of` reads off a trainer all that its next step reads: weights, AdamW's state, generators, the place
+   in the epoch, losses and scores so far, the best weights so far. `restore` is the way back.
 2. `FolderKeeper` writes that before the first step, and again after a step whenever 20 times as long as the
    last writing took has passed since: a twentieth of the time of a fit at most, and the first time.
 3. What trains follows from the epoch (`freezing.GradualUnfreezing`), the order of the texts from the
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from skbert.training.loop import Trainer
 
 _SHARE = 20  # times as long as a write took passes before the next
-_GENERATORS = ("dropout", "weights")  # steps draw from the first alone; the other is kept, too
 _PARTS = ("weight", "first", "second")
 
 
@@ -135,7 +134,6 @@ def state_of(trainer: Trainer) -> State:
         "n_losses": len(trainer.losses),
         "n_best": len(best),
         "order": trainer.order_state,
-        "probe": trainer.generators.probe.bit_generator.state,
         "steps_of": {name: weight.steps for name, weight in weights.items()},
     }
     tensors = dict(_generator_states(trainer))
@@ -155,8 +153,7 @@ def _best_so_far(trainer: Trainer) -> tuple[list[torch.Tensor], float | None]:
 
 
 def _generator_states(trainer: Trainer) -> Iterator[tuple[str, torch.Tensor]]:
-    for name in _GENERATORS:
-        yield f"generator/{name}", getattr(trainer.generators, name).get_state()
+    yield "generator/dropout", trainer.generators.dropout.get_state()
     if trainer.runtime.device.type == "cuda":
         yield "generator/cuda", torch.cuda.get_rng_state(trainer.runtime.device)
 
@@ -181,8 +178,6 @@ def restore(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndarr
     if values["n_losses"]:
         trainer.losses = list(tensors["losses"].to(trainer.runtime.device))
     trainer.generators.order.bit_generator.state = trainer.order_state = values["order"]
-    trainer.generators.probe.bit_generator.state = values["probe"]
-    for name in _GENERATORS:
-        getattr(trainer.generators, name).set_state(tensors[f"generator/{name}"])
+    trainer.generators.dropout.set_state(tensors["generator/dropout"])
     if trainer.runtime.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["generator/cuda"], trainer.runtime.device)
