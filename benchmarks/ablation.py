@@ -20,7 +20,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -224,12 +224,13 @@ def _whole_vocabulary() -> list[Patch]:
     from skbert.training import loop
     from skbert.training.vocabulary import compact
 
-    def whole(model: Any, *encodings: Any, **moments: Any) -> Any:
+    def whole(model: Any, data: Any, moments: Any) -> Any:
         n = model.encoder.get_input_embeddings().num_embeddings
         zeros = np.zeros(1, dtype=np.int64)
         everything = Encodings(np.arange(n), np.array([0, n]), np.zeros(n, dtype=np.int8), zeros, zeros > 0)
-        found, vocabulary = compact(model, *encodings, everything, **moments)
-        return found[:-1], vocabulary
+        assert data.held_out is None
+        found, vocabulary = compact(model, replace(data, held_out=everything), moments)
+        return replace(found, held_out=None), vocabulary
 
     return [(loop, "compact", whole)]
 

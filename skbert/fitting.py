@@ -117,9 +117,7 @@ def fit_texts(
         head_init = _start_new_head(start, found, model, training, parameters, frozen, generators)
         choose_trained(model, parameters, lora, generators)
         ranks.copy_first(list(model.parameters()))
-        rows, validation.encodings = start_above(
-            model, parameters["freeze"], lora, (training, validation.encodings), frozen, start
-        )
+        rows = start_above(model, parameters["freeze"], lora, training, frozen, start)
         truncated = float(training.encodings.truncated.mean())
         finish = partial(assemble, start, head_init, settings.learning_rate, truncated)
         smoothing = parameters.get("label_smoothing", 0.0)
@@ -130,7 +128,6 @@ def fit_texts(
             trainer = Trainer(
                 model, rows, settings, loss, runtime, generators, watcher, validation, start.moments, keeper
             )
-            validation.check(model)
             result = trainer.fit()
         fitted = finish(result, trainer.moments() if open_ended else None)
         frozen.note_unchanged(fitted.model, model)

@@ -25,11 +25,10 @@ import torch
 
 from skbert import __version__, inference
 from skbert.caching.cache import LOOK_UPS, Cache, digest
-from skbert.data.batching import collate, longest_first
+from skbert.data.batching import Batch, longest_first
 from skbert.data.encoding import Encodings
 from skbert.network import fingerprints
 from skbert.network.layers import embedding_parts, encoder_layers
-from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier
 from skbert.progress import SILENT, Progress
 from skbert.ragged import ragged_arange
@@ -166,20 +165,16 @@ def _lower_states(
     """States above the lowest layers, end to end, and the offsets between the rows."""
     working = inference.replica(model.eval(), runtime).give_all_tokens()
     values = np.empty((len(encodings.ids), model.hidden_size), dtype=_NUMPY[runtime.dtype])
-    parts = Parts(progress.verbose)
 
-    def fill(indices: np.ndarray) -> None:
+    def fill(indices: np.ndarray, batch: Batch) -> None:
         with _lowest_layers_only(working, n_layers) as caught:
-            working.embed(collate(encodings, indices).to(runtime.device))
+            working.embed(batch)
         tokens = ragged_arange(encodings.offsets[indices], encodings.lengths[indices])
         states = caught.pop().squeeze(0)[: len(tokens)]  # (n_tokens, hidden_size), without filler
         states = states.view(torch.int16) if states.dtype == torch.bfloat16 else states
         values[tokens] = states.cpu().numpy()
 
-    with torch.inference_mode():
-        for indices in longest_first(encodings.lengths, runtime.predict_tokens):
-            parts.run(fill, indices)
-            progress.move(len(indices))
+    inference.run_batches(fill, encodings, runtime, progress)
     return values, encodings.offsets
 
 

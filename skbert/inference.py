@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from skbert import forks
-from skbert.data.batching import collate, longest_first
+from skbert.data.batching import Batch, collate, longest_first
 from skbert.data.encoding import Encodings
 from skbert.exceptions import NonFiniteOutputError
 from skbert.network import fingerprints
@@ -68,28 +69,34 @@ def run_working_model(
     runtime: Runtime,
     output: Literal["logits", "embeddings"] = "logits",
     progress: Progress = SILENT,
-    wide: SequenceClassifier | None = None,
+    original: SequenceClassifier | None = None,
 ) -> np.ndarray:
     """Run a model that is on the device of `runtime`, in its precision and in eval mode, over all texts.
 
-    `wide` is the model that it is a replica of, if it is one.
+    `original` is the model that it is a replica of, if it is one.
     """
     encodings.check_ids(model.encoder.get_input_embeddings().num_embeddings)
     function = model.forward if output == "logits" else model.embed
     width = model.head.out_features if output == "logits" else model.hidden_size
     rows = np.empty((len(encodings), width), dtype=runtime.master_dtype_in_numpy)
-    parts = Parts(progress.verbose)
-    texts_per_row = len(encodings.truncated) / len(encodings)
 
-    def fill(indices: np.ndarray) -> None:
-        rows[indices] = function(collate(encodings, indices).to(runtime.device)).cpu().numpy()
+    def fill(indices: np.ndarray, batch: Batch) -> None:
+        rows[indices] = function(batch).cpu().numpy()
 
+    run_batches(fill, encodings, runtime, progress)
+    check_finite(rows.max(axis=1) if output == "logits" else rows, original or model, runtime)
+    return encodings.mean_of_texts(rows)
+
+
+def run_batches(
+    function: Callable[[np.ndarray, Batch], None], encodings: Encodings, runtime: Runtime, progress: Progress
+) -> None:
+    """Give a function all rows, in batches on the device: which they are, and their tokens."""
+    parts, texts_per_row = Parts(progress.verbose), len(encodings.truncated) / len(encodings)
     with torch.inference_mode():
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
-            parts.run(fill, indices)
+            parts.run(lambda some: function(some, collate(encodings, some).to(runtime.device)), indices)
             progress.move(len(indices) * texts_per_row)
-    check_finite(rows.max(axis=1) if output == "logits" else rows, wide or model, runtime)
-    return encodings.mean_of_texts(rows)
 
 
 def check_finite(values: np.ndarray, model: SequenceClassifier, runtime: Runtime) -> None:

@@ -8,12 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skbert.data.encoding import Encodings, LongText, encode
+from skbert.data.encoding import LongText, encode
 from skbert.data.fit_data import Target, TrainingData
 from skbert.data.inputs import Texts, factorize
 from skbert.data.literal import unknown_tokens
@@ -37,21 +38,15 @@ def encode_data(
     data: FitData, parameters: Mapping[str, Any], start: Start, frozen: FrozenLayers, seed: int
 ) -> tuple[TrainingData, Validation]:
     """Encode the texts; take those to validate on from outside, or hold some out."""
-    runtime, max_length, long_text = frozen.runtime, parameters["max_length"], parameters["long_text"]
+    max_length, long_text = parameters["max_length"], parameters["long_text"]
     read = partial(encode, start.tokenizer, max_length=max_length, long_text=long_text, cache=frozen.cache)
     # Texts of weight zero teach nothing.
     rows = np.flatnonzero(data.weights.reshape(len(data.weights), -1).any(axis=1))
-    validation = Validation()
-    if data.held_out is not None:
-        validation = make_validation(
-            read(data.held_out[0]), data.held_out[1], data.target, parameters, runtime
-        )
-    elif parameters["early_stopping"]:
-        rows, held = split_off_validation(
-            rows, data.texts, data.target, parameters["validation_fraction"], seed
-        )
-        y = data.target.values(held)
-        validation = make_validation(read(data.texts.take(held)), y, data.target, parameters, runtime)
+    held_out = data.held_out
+    if held_out is None and parameters["early_stopping"]:
+        fraction = parameters["validation_fraction"]
+        rows, held = split_off_validation(rows, data.texts, data.target, fraction, seed)
+        held_out = data.texts.take(held), data.target.values(held)
     encodings = read(data.texts.take(rows))
     _warn_of_truncation(float(encodings.truncated.mean()), max_length, long_text)
     _warn_of_unknown_tokens(encodings.ids, start.tokenizer)
@@ -59,16 +54,21 @@ def encode_data(
     owners, weights = encodings.owners, data.weights[rows] / data.weights[rows].mean()
     weights = (weights[owners].T / np.bincount(owners)[owners]).T
     targets = data.target.targets[rows[owners]]
-    return TrainingData(encodings, targets, weights, data.class_weights), validation
+    training = TrainingData(encodings, targets, weights, data.class_weights)
+    if held_out is None:
+        return training, Validation()
+    texts, y = held_out
+    validation = make_validation(y, data.target, parameters, frozen.runtime)
+    return replace(training, held_out=read(texts)), validation
 
 
 def make_validation(
-    encodings: Encodings, y: np.ndarray, target: Target, parameters: Mapping[str, Any], runtime: Runtime
+    y: np.ndarray, target: Target, parameters: Mapping[str, Any], runtime: Runtime
 ) -> HeldOutValidation:
-    """Scoring on held-out texts; with `early_stopping` it may end the fit."""
+    """Scoring of what a model gives for texts whose y is known; with `early_stopping` it may end the fit."""
     patience = parameters["n_iter_no_change"] if parameters["early_stopping"] else None
     judge = Judge(parameters["scoring"], target, y)
-    return HeldOutValidation(encodings, judge, patience, runtime, parameters["verbose"])
+    return HeldOutValidation(judge, patience, runtime, parameters["verbose"])
 
 
 def split_off_validation(

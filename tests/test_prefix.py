@@ -135,7 +135,7 @@ def test_gradients_equal_those_from_tokens(family, tiny_checkpoints):
         rows = data
         if above:
             layers = FrozenLayers(start.encoder, place, Cache())
-            rows, _ = start_above(model, 2, None, (data, None), layers, start)
+            rows = start_above(model, 2, None, data, layers, start)
             assert model.starts_at == "states"
         with torch.no_grad():
             model.head.weight.copy_(torch.linspace(-1, 1, 64).view(2, 32))
@@ -236,10 +236,11 @@ def test_generators_of_the_loop_are_untouched(tiny_checkpoints):
     )
     generators = Generators.from_seed(0, torch.device("cpu"))
     before = generators.dropout.get_state()
-    data = TrainingData(encode(start.tokenizer, PAIRS, 32), np.arange(6) % 2, np.ones(6), np.ones(2))
+    encodings = encode(start.tokenizer, PAIRS, 32)
+    data = TrainingData(encodings, np.arange(6) % 2, np.ones(6), np.ones(2), held_out=encodings)
     model = start.new_model().requires_grad_()
     frozen = FrozenLayers(start.encoder, Runtime(torch.device("cpu"), torch.float32), Cache())
-    start_above(model, "encoder", None, (data, data.encodings), frozen, start)
+    start_above(model, "encoder", None, data, frozen, start)
     assert torch.equal(generators.dropout.get_state(), before)
 
 

@@ -330,9 +330,7 @@ def test_a_state_holds_the_best_weights_and_how_far_absent_rows_had_decayed(tiny
     def new():
         generators = Generators.from_seed(0, CPU)
         model, data = make(tiny_bert, 0.0, generators)
-        made = trainer(model, data, generators)
-        made.validation.encodings = made.data.encodings
-        return made
+        return trainer(model, dataclasses.replace(data, held_out=data.encodings), generators)
 
     first, second = new(), new()
     first.validation.best = (first.optimizer.snapshot()[0], 0.75)

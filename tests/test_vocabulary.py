@@ -37,6 +37,10 @@ def make(folder):
     return model, encode(tokenizer, TEXTS, 32)
 
 
+def training_data(encodings):
+    return TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6), np.ones(2))
+
+
 def fit(model, data, settings):
     generators = Generators.from_seed(0, CPU32.device)
     loss, model = make_loss("binary", 0.0), model.requires_grad_()
@@ -51,8 +55,8 @@ def settings(epochs, batch_size, layer_decay, weight_decay, warmup_ratio):
 
 def test_padded_encoders_keep_their_ids(tiny_checkpoints):
     model, encodings = make(tiny_checkpoints("deberta-v2"))
-    (same,), vocabulary = compact(model, encodings)
-    assert np.array_equal(same.ids, encodings.ids)
+    same, vocabulary = compact(model, training_data(encodings))
+    assert np.array_equal(same.encodings.ids, encodings.ids)
     assert len(vocabulary.rows) == len(vocabulary.table)
 
 
@@ -64,14 +68,13 @@ def test_training_equals_the_plain_update(family, layer_decay, tiny_checkpoints,
         model, encodings = make(tiny_checkpoints(family))
         if plain:
 
-            def untouched(model, *encodings, moments):
+            def untouched(model, data, moments):
                 table = model.encoder.get_input_embeddings().weight
                 name = next(n for n, p in model.named_parameters() if p is table)
-                return encodings, FullVocabulary(table.detach(), torch.arange(len(table)), name)
+                return data, FullVocabulary(table.detach(), torch.arange(len(table)), name)
 
             monkeypatch.setattr(loop, "compact", untouched)
-        data = TrainingData(encodings, np.array([0, 1, 0, 1, 0, 1]), np.ones(6), np.ones(2))
-        weights.append(fit(model, data, settings(3, 2, layer_decay, 0.1, 0.1)))
+        weights.append(fit(model, training_data(encodings), settings(3, 2, layer_decay, 0.1, 0.1)))
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=1e-5, msg=name)
 
@@ -79,8 +82,9 @@ def test_training_equals_the_plain_update(family, layer_decay, tiny_checkpoints,
 def test_compact_keeps_the_rows_that_occur(tiny_bert):
     model, encodings = make(tiny_bert)
     full = model.encoder.get_input_embeddings().weight.clone()
-    (small, nothing), vocabulary = compact(model, encodings, None)
-    assert nothing is None
+    data, vocabulary = compact(model, training_data(encodings))
+    assert data.held_out is None
+    small = data.encodings
     occurring = np.unique(encodings.ids)
     assert vocabulary.rows.tolist() == occurring.tolist()
     assert len(model.encoder.get_input_embeddings().weight) == len(occurring) < len(full)

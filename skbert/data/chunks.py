@@ -33,7 +33,7 @@ class Chunk:
     """Some different texts, encoded."""
 
     encodings: Encodings
-    # Ends a window: where the text of each of its rows stands among the texts since the last end.
+    # In the last chunk of a window: of each row of the window, its text's place among those of the window.
     places: np.ndarray | None
 
 

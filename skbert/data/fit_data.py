@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +35,18 @@ class TrainingData:
     targets: np.ndarray
     weights: np.ndarray  # of their shape, of numbers (n_rows, 1), float64; of no row all zero
     class_weights: np.ndarray  # (n_outputs,) float64, above zero; for the head's start and the loss
+    held_out: Encodings | None = None  # of the texts to validate on
 
     def __len__(self) -> int:
         return len(self.encodings)
+
+    @property
+    def all_encodings(self) -> list[Encodings]:
+        """All that the model will be run over."""
+        return [self.encodings] if self.held_out is None else [self.encodings, self.held_out]
+
+    def reencoded(self, change: Callable[[Encodings], Encodings]) -> TrainingData:
+        """The same texts, both those to train and those to validate on, read by the model in another way."""
+        encodings = change(self.encodings)
+        held_out = None if self.held_out is None else change(self.held_out)
+        return replace(self, encodings=encodings, held_out=held_out)

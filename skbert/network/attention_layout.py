@@ -23,8 +23,9 @@ from skbert.forks import lazy
 
 _WASTE = 30_000  # scores that a group may waste before another group is cheaper
 _VECTOR = 64  # bytes
-# Scores of a group that is one block. Weights that are kept take memory that is new for every batch; in
-# float32 they are made again in less time than that takes, in bfloat16, where softmax costs more, only later.
+# Scores of a group whose weights are kept for the gradient; beyond, they are made again, block by block. To
+# keep them takes memory that is new for every batch: in float32 that costs more than making them again from
+# fewer scores on than in bfloat16, where softmax costs more.
 _MOST_SCORES = {torch.bfloat16: 1 << 24}
 _MOST_SCORES_ELSE = 1 << 21
 _MOST_IN_ALL = 1 << 24  # of all groups that are one block: 16 texts of 256 tokens have fewer, with 12 heads

@@ -1,6 +1,6 @@
 """Fingerprints of weights: SHA-256 of the tensors themselves, computed once while they do not change.
 
-A checkpoint's are hashed once per process, those of a fine-tuned start where a part of it is frozen.
+A checkpoint's are hashed once per process, those of a fine-tuned model only where a fit freezes a part of it.
 """
 
 from __future__ import annotations

@@ -110,6 +110,17 @@ class SequenceClassifier(nn.Module):
         """Width of the pooled vectors."""
         return self.head.in_features
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a model like this is made with, besides its encoder."""
+        return {
+            "architecture": self.architecture,
+            "pooling": self.pooling,
+            "n_outputs": self.head.out_features,
+            "head_dropout": float(self.dropout.p),
+            "head_layers": len(self.hidden),
+        }
+
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits of a packed batch, (n_texts, n_outputs), in the head's dtype."""
         return self.classify(self.embed(batch))
@@ -203,9 +214,7 @@ class SequenceClassifier(nn.Module):
         # Weights as numpy arrays on the CPU: a model trained on a GPU loads where there is none,
         # and the pickle names no class of transformers or torch.
         weights = {name: t.detach().cpu().numpy() for name, t in self.state_dict().items()}
-        build, arguments = self.rebuild
-        settings = (self.architecture, self.pooling, self.head.out_features, self.dropout.p)
-        return _restore, (build, arguments, settings, len(self.hidden), weights)
+        return _restore, (*self.rebuild, self.settings, weights)
 
 
 @contextmanager
@@ -228,30 +237,25 @@ def _naming_dtype(encoder: Any) -> Iterator[None]:
 def _restore(
     build: Callable[..., Any],
     arguments: tuple[Any, ...],
-    settings: tuple[Architecture, Pooling, int, float],
-    head_layers: int,
+    settings: dict[str, Any],
     weights: dict[str, Any],
 ) -> SequenceClassifier:
     tensors = {name: torch.from_numpy(values.copy()) for name, values in weights.items()}
-    return with_weights(
-        build(*arguments), tensors, *settings, rebuild=(build, arguments), head_layers=head_layers
-    )
+    return with_weights(build(*arguments), tensors, rebuild=(build, arguments), **settings)
 
 
-def with_weights(
-    encoder: Any, tensors: dict[str, torch.Tensor], *settings: Any, **keywords: Any
-) -> SequenceClassifier:
+def with_weights(encoder: Any, tensors: dict[str, torch.Tensor], **settings: Any) -> SequenceClassifier:
     """A model with these weights, frozen, in eval mode; the settings are those of `SequenceClassifier`."""
-    model = outline(encoder, tensors, *settings, **keywords)
+    model = outline(encoder, tensors, **settings)
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def outline(encoder: Any, names: Iterable[str], *settings: Any, **keywords: Any) -> SequenceClassifier:
+def outline(encoder: Any, names: Iterable[str], **settings: Any) -> SequenceClassifier:
     """A model that is to get the weights of these names."""
     if not any(name.startswith("pooler.") for name in names):
         encoder.pooler = None  # the checkpoint had none
-    return SequenceClassifier(encoder, *settings, **keywords)
+    return SequenceClassifier(encoder, **settings)
 
 
 def reset_head(model: SequenceClassifier, generator: torch.Generator) -> None:

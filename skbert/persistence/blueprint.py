@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
 from inspect import getattr_static
 from types import FunctionType
 from typing import Any
@@ -92,13 +92,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
     _check_weights_are_plain(model)
     odd = {*_NOT_OF_AN_ENCODER, *_no_settings(config)}
     config = {k: v for k, v in config.items() if k not in odd and not k.startswith("_")}
-    settings = {
-        "architecture": {n: getattr(model.architecture, n) for n in Architecture.__slots__},
-        "pooling": model.pooling,
-        "n_outputs": model.head.out_features,
-        "head_dropout": float(model.dropout.p),
-        "head_layers": len(model.hidden),
-    }
+    settings = model.settings | {"architecture": asdict(model.architecture)}
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     _check_config(config, arrays)
     return {

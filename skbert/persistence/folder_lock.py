@@ -51,7 +51,7 @@ class FolderLock:
             return False
         return self._locked is None or os.path.samestat(there, self._locked)
 
-    def keep(self) -> None:
+    def retake_if_lost(self) -> None:
         """Take it again if it is the folder's no more; another one may have been quicker."""
         if not self.is_held():
             self.release()

@@ -136,7 +136,7 @@ class FitFolder:
         temporary = self.path / _TEMPORARY
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.keep()
+            self._lock.retake_if_lost()
             temporary.unlink(missing_ok=True)  # where the last writing failed, and so did removing it
             fit_file.write(self.file, content, arrays, temporary)
             if not self._is_written:
@@ -166,7 +166,7 @@ class FitFolder:
         """Remove the state of a fit that has ended; where that fails, say so: the fit itself is whole."""
         try:
             os.stat(self.path)
-            self._lock.keep()
+            self._lock.retake_if_lost()
             self.file.unlink(missing_ok=True)
         except (FileNotFoundError, filelock.Timeout):
             pass  # the folder is gone, or another fit's by now

@@ -36,8 +36,8 @@ _DECIDING = (
 _in_vain: set[tuple[str, str | None]] = set()  # what the hub was asked for, and did not give
 
 
-def cached(name: str, revision: str | None) -> tuple[Path | None, bool]:
-    """The snapshot in the cache, if there is a whole one; and whether the hub need not be asked about it.
+def cached(name: str, revision: str | None) -> Path | None:
+    """The snapshot in the cache, if there is a whole one.
 
     Raises
     ------
@@ -55,16 +55,18 @@ def cached(name: str, revision: str | None) -> tuple[Path | None, bool]:
         raise CheckpointError(f"model={name!r} is not a valid hub name: {error}{hint}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise_if_of_a_handler(error)
-        return None, False
+        return None
     try:
-        is_whole = _is_whole(folder, name)
+        return folder if _is_whole(folder, name) else None
     except PermissionError as error:  # where it should say no
         raise_if_of_a_handler(error)
-        is_whole = False
-    if not is_whole:
-        return None, False
-    can_change = (name, revision) not in _in_vain and os.access(folder, os.W_OK)
-    return folder, not can_change or all(_is_known(folder, name, file) for file in _DECIDING)
+        return None
+
+
+def is_settled(folder: Path, name: str, revision: str | None) -> bool:
+    """Whether the hub has nothing to add to a whole snapshot, or there is no use in asking it."""
+    in_vain = (name, revision) in _in_vain or not os.access(folder, os.W_OK)
+    return in_vain or all(_is_known(folder, name, file) for file in _DECIDING)
 
 
 def download(name: str, revision: str | None, hint: str) -> Path:

@@ -61,8 +61,8 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
         return folder
     from skbert.pretrained import hub
 
-    cached, is_known = hub.cached(name, revision)
-    if cached is not None and is_known:
+    cached = hub.cached(name, revision)
+    if cached is not None and hub.is_settled(cached, name, revision):
         return cached
     if name == DEFAULT_CHECKPOINT and revision is None:
         embedded = embedded_folder()

@@ -73,6 +73,7 @@ class Trainer:
     model : SequenceClassifier
         What trains is what requires a gradient.
     data : TrainingData
+        What it reads, the texts to validate on among it.
     settings : TrainingSettings
     loss : callable
         (logits, targets, weights) → mean loss of a batch.
@@ -101,15 +102,13 @@ class Trainer:
         keeper: Keeper | None = None,
     ) -> None:
         self.model = model.to(runtime.master_dtype)
-        (encodings, validation.encodings), self.vocabulary = compact(
-            model, data.encodings, validation.encodings, moments=moments
-        )
+        data, self.vocabulary = compact(model, data, moments)
         # Scaled over the data set, not over each mini-batch: a row of weight two counts as the row given
         # twice, whatever it meets in its mini-batch.
         dtype = runtime.master_dtype_in_numpy
         weights = (data.weights / data.weights.mean()).astype(dtype)
         targets = data.targets.astype(dtype) if are_numbers(data.targets) else data.targets
-        self.data = replace(data, encodings=encodings, targets=targets, weights=weights)
+        self.data = replace(data, targets=targets, weights=weights)
         self.settings = settings
         self.loss = loss
         self.runtime = runtime
@@ -142,6 +141,7 @@ class Trainer:
         NonFiniteLossError
             If the loss of a step, or a weight at the end, is NaN or infinite.
         """
+        self.validation.check(self.model, self.data.held_out)
         self.keeper.begin(self)
         if self.steps == 0:
             self._check_start()
@@ -149,9 +149,9 @@ class Trainer:
         for epoch in range(len(self.loss_curve), self.settings.epochs):
             self.watcher.epoch_begin(epoch)
             self.loss_curve.append(self._mean_loss(self.run_epoch(), epoch))
-            if self.validation.encodings is not None:
+            if self.data.held_out is not None:
                 self._check_logits()
-            self.validation.after_epoch(self.model, self.optimizer)
+            self.validation.after_epoch(self.model, self.data.held_out, self.optimizer)
             stop = self.ranks.any(self.watcher.epoch_end(self._record(), self.result))
             if stop or self.validation.should_stop:
                 break

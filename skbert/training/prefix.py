@@ -38,10 +38,10 @@ def start_above(
     model: SequenceClassifier,
     what: Any,
     lora: LoraConfig | None,
-    given: tuple[TrainingData, Encodings | None],
+    data: TrainingData,
     frozen: FrozenLayers,
     start: Start,
-) -> tuple[TrainingData, Encodings | None]:
+) -> TrainingData:
     """Let the model start above its frozen part, if the rule says so.
 
     Parameters
@@ -52,34 +52,32 @@ def start_above(
         The parameter `freeze`.
     lora : LoraConfig or None
         Adapters that the model has.
-    given : tuple of TrainingData and Encodings or None
-        What the training will see: the training texts, and those to validate on.
+    data : TrainingData
     frozen : FrozenLayers
     start : Start
         What the model was made from.
 
     Returns
     -------
-    tuple of TrainingData and Encodings or None
+    TrainingData
         With what the frozen part makes of each row; as given, if the model starts at tokens.
     """
-    data, held_out = given
-    seen = [data.encodings] if held_out is None else [data.encodings, held_out]
-    if not _is_worth(model, what, lora, seen, frozen):
-        return given
+    if not _is_worth(model, what, lora, data.all_encodings, frozen):
+        return data
     plain = cache(partial(start.new_model, shared=True))  # made only if something must be computed
     if what == "encoder":
         model.starts_at = "vectors"
-        rows = [list(frozen.vectors(model, e, plain)[:, None]) for e in seen]  # of each text (1, hidden_size)
+        above = data.reencoded(
+            lambda e: replace(e, frozen=tuple(frozen.vectors(model, e, plain)[:, None]))  # (1, hidden_size)
+        )
     else:
         model.starts_at = "states"
-        rows = [frozen.states(model, e, int(what), plain) for e in seen]
+        above = data.reencoded(lambda e: replace(e, frozen=tuple(frozen.states(model, e, int(what), plain))))
         if int(what) == len(encoder_layers(model.encoder)):
             model.give_all_tokens()  # there is no layer left to pick the first tokens out
         for part in (*embedding_parts(model.encoder), *encoder_layers(model.encoder)[: int(what)]):
             part.forward = hand_on
-    known = [replace(e, frozen=tuple(r)) for e, r in zip(seen, rows, strict=True)]
-    return replace(data, encodings=known[0]), None if held_out is None else known[1]
+    return above
 
 
 def _is_worth(

@@ -110,7 +110,7 @@ class SeveralRanks(Ranks):
         """Broadcast a value that pickles."""
         import torch.distributed as dist
 
-        self._tell()
+        self._see_that_all_are_well()
         values = [value]
         with self._exchange():
             dist.broadcast_object_list(values, src=0, group=self._control)
@@ -118,13 +118,13 @@ class SeveralRanks(Ranks):
 
     def any(self, flag: bool) -> bool:
         """Ask all ranks."""
-        self._tell()
+        self._see_that_all_are_well()
         return self._largest(int(flag)) > 0
 
     def compare(self, describe: Callable[[], dict[str, str]]) -> None:
         """Gather the descriptions, and hold each against that of rank 0."""
         mine = describe()
-        self._tell()
+        self._see_that_all_are_well()
         first, *others = self._gather(mine)
         found = [
             f"{difference} on rank {rank}"
@@ -142,7 +142,7 @@ class SeveralRanks(Ranks):
 
     def end(self) -> None:
         """Tell the others for the last time."""
-        self._tell()
+        self._see_that_all_are_well()
         self._over = True
 
     def leave(self, error: BaseException) -> None:
@@ -150,11 +150,11 @@ class SeveralRanks(Ranks):
         if self._over:
             return
         try:
-            self._tell(error)
+            self._see_that_all_are_well(error)
         except RankError:  # they have left already; this rank's own error says more
             return
 
-    def _tell(self, error: BaseException | None = None) -> None:
+    def _see_that_all_are_well(self, error: BaseException | None = None) -> None:
         """Say whether this rank is well; raise, on the ranks that are, if another one is not."""
         if self._largest(int(error is not None)) == 0:
             return
@@ -194,7 +194,8 @@ class SeveralRanks(Ranks):
         flat = self._flat(tensors[0], sum(sizes))
         with torch.no_grad():
             torch.cat([tensor.reshape(-1) for tensor in tensors], out=flat)
-            self._tell()  # from here to the end of the exchange nothing of this rank's own can fail
+            self._see_that_all_are_well()
+            # From here to the end of the exchange nothing of this rank's own can fail.
             with self._exchange():
                 exchange(flat, self._control if flat.device.type == "cpu" else None)
             pieces = [piece.view_as(t) for piece, t in zip(flat.split(sizes), tensors, strict=True)]

@@ -147,7 +147,7 @@ def state_of(trainer: Trainer) -> State:
 
 def _best_so_far(trainer: Trainer) -> tuple[list[torch.Tensor], float | None]:
     """The best weights; before there are any those at hand, so that no state is larger than the first."""
-    if trainer.validation.encodings is None:
+    if trainer.data.held_out is None:
         return [], None
     return trainer.validation.best or trainer.optimizer.snapshot()
 

@@ -29,17 +29,18 @@ if TYPE_CHECKING:
 class Validation:
     """Scores nothing and never stops: a fit without held-out texts."""
 
-    encodings: Encodings | None = None
     should_stop = False
     best: tuple[list[torch.Tensor], float] | None = None  # the best epoch's weights, as `snapshot` gives them
 
     def __init__(self) -> None:
         self.scores: list[float] = []
 
-    def check(self, model: SequenceClassifier) -> None:
+    def check(self, model: SequenceClassifier, held_out: Encodings | None) -> None:
         """Try the scorer before the first step, so that a bad one costs no epoch."""
 
-    def after_epoch(self, model: SequenceClassifier, optimizer: MasterAdamW) -> None:
+    def after_epoch(
+        self, model: SequenceClassifier, held_out: Encodings | None, optimizer: MasterAdamW
+    ) -> None:
         """Score the model, and keep its weights if they are the best so far."""
 
     def restore_best(self, optimizer: MasterAdamW) -> None:
@@ -51,10 +52,8 @@ class HeldOutValidation(Validation):
 
     Parameters
     ----------
-    encodings : Encodings
-        Of the held-out texts.
     judge : callable
-        What a model gives for them → score.
+        What a model gives for the held-out texts → score.
     patience : int or None
         Epochs without a better score before `should_stop`; None never stops.
     runtime : Runtime
@@ -64,14 +63,12 @@ class HeldOutValidation(Validation):
 
     def __init__(
         self,
-        encodings: Encodings,
         judge: Callable[[np.ndarray], float],
         patience: int | None,
         runtime: Runtime,
         verbose: int = 0,
     ) -> None:
         super().__init__()
-        self.encodings = encodings
         self.judge = judge
         self.patience = patience
         self.runtime = runtime
@@ -84,16 +81,18 @@ class HeldOutValidation(Validation):
             return False
         return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience
 
-    def check(self, model: SequenceClassifier) -> None:
+    def check(self, model: SequenceClassifier, held_out: Encodings | None) -> None:
         """Score once before the first step: a scorer that fails or gives NaN is named at once."""
-        self._score(model)
+        self._score(model, held_out)
 
-    def after_epoch(self, model: SequenceClassifier, optimizer: MasterAdamW) -> None:
+    def after_epoch(
+        self, model: SequenceClassifier, held_out: Encodings | None, optimizer: MasterAdamW
+    ) -> None:
         """Score, and keep the weights of the best epoch so far.
 
         Of equal ones it is the last: few texts cannot tell epochs apart, and later ones have learned more.
         """
-        self.scores.append(current().first(self._score(model)))
+        self.scores.append(current().first(self._score(model, held_out)))
         if _best(self.scores) == len(self.scores) - 1:
             self.best = optimizer.snapshot()
 
@@ -103,10 +102,10 @@ class HeldOutValidation(Validation):
             assert self.best is not None
             optimizer.load_snapshot(self.best)
 
-    def _score(self, model: SequenceClassifier) -> float:
-        assert self.encodings is not None
-        with Progress("validate", len(self.encodings.truncated), self.verbose) as progress:
-            logits = run_working_model(model.eval(), self.encodings, self.runtime, progress=progress)
+    def _score(self, model: SequenceClassifier, held_out: Encodings | None) -> float:
+        assert held_out is not None
+        with Progress("validate", len(held_out.truncated), self.verbose) as progress:
+            logits = run_working_model(model.eval(), held_out, self.runtime, progress=progress)
         return self.judge(logits)
 
 

@@ -14,13 +14,12 @@ The result is that of the plain update up to rounding (tests/test_vocabulary.py)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from skbert.data.encoding import Encodings
+from skbert.data.fit_data import TrainingData
 from skbert.network.model import SequenceClassifier
 from skbert.training.optimizer import Moments
 
@@ -52,9 +51,9 @@ class FullVocabulary:
 
 
 def compact(
-    model: SequenceClassifier, *encodings: Encodings | None, moments: Moments | None = None
-) -> tuple[list[Any], FullVocabulary]:
-    """Shrink the embedding table to the ids that occur in any of `encodings`; returns them renumbered.
+    model: SequenceClassifier, data: TrainingData, moments: Moments | None = None
+) -> tuple[TrainingData, FullVocabulary]:
+    """Shrink the embedding table to the ids that occur in any of the texts; returns them renumbered.
 
     Encoders on the padded path keep their whole table, as it is: some read positions off the padding id, some
     scale what they look up.
@@ -62,23 +61,19 @@ def compact(
     Parameters
     ----------
     model : SequenceClassifier
-    encodings : Encodings or None
+    data : TrainingData
     moments : Moments, default=None
         Of an optimizer that goes on: the rows that it moved before move on, whether they occur or not.
     """
     full = model.encoder.get_input_embeddings()
-    for some in encodings:
-        if some is not None:
-            some.check_ids(full.num_embeddings)
+    for encodings in data.all_encodings:
+        encodings.check_ids(full.num_embeddings)
     name = next(n for n, p in model.named_parameters() if p is full.weight)
     if not model.architecture.packed:
-        return list(encodings), FullVocabulary(full.weight.detach(), torch.arange(full.num_embeddings), name)
-    found = [e.ids for e in encodings if e is not None]
+        return data, FullVocabulary(full.weight.detach(), torch.arange(full.num_embeddings), name)
+    found = [encodings.ids for encodings in data.all_encodings]
     occurring = np.unique(np.concatenate(found if moments is None else [*found, moments.rows.numpy()]))
-    renumbered = [
-        None if e is None else replace(e, ids=np.searchsorted(occurring, e.ids).astype(np.int32))
-        for e in encodings
-    ]
+    renumbered = data.reencoded(lambda e: replace(e, ids=np.searchsorted(occurring, e.ids).astype(np.int32)))
     rows = torch.from_numpy(occurring.astype(np.int64))
     small = nn.Embedding.from_pretrained(full.weight.detach()[rows], freeze=not full.weight.requires_grad)
     model.encoder.set_input_embeddings(small)
