@@ -15,6 +15,9 @@ from pathlib import Path
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert", "deberta-v2")
 
+PACKED = tuple(family for family in FAMILIES if family != "deberta-v2")
+"""Those that run without padding."""
+
 WORDS = (
     "a an and the this that it is was be are not no of to in on at for with by from as but or so "
     "good bad great poor fine nice dull sad happy best worst love hate like film movie story book "
@@ -171,6 +174,16 @@ def save_tokenizer(tokenizer, family, folder):
         model_input_names=inputs,
         **dict(zip(names, values, strict=True)),
     ).save_pretrained(folder)
+
+
+def for_any_family(folder):
+    """Let transformers read the tokenizer of a folder as it is.
+
+    The class that goes with another family would look for files that are not there.
+    """
+    file = Path(folder) / "tokenizer_config.json"
+    stated = json.loads(file.read_text())
+    file.write_text(json.dumps(stated | {"tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
 def as_sentence_transformer(folder, pooling="mean"):

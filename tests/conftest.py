@@ -90,6 +90,28 @@ def caches_as_new():
     skbert.clear_caches()
 
 
+@pytest.fixture
+def own_cache():
+    """Give a test a cache of the default size, with nothing in it."""
+    import skbert
+
+    skbert.clear_caches()
+    yield
+    skbert.set_cache_limit(2**29)
+    skbert.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def tokenizers(tiny_checkpoints):
+    """Return the tokenizer of each family's tiny checkpoint."""
+    from skbert.pretrained import checkpoints
+
+    return {
+        family: checkpoints.new_tokenizer(checkpoints.load(tiny_checkpoints(family)).tokenizer_json)
+        for family in FAMILIES
+    }
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoints(tmp_path_factory):
     """Return a function that gives the folder (str) of a family's tiny checkpoint, built once.

@@ -33,13 +33,7 @@ from skbert.frozen import row_keys
 from skbert.persistence import replacing
 from skbert.pretrained import checkpoints
 
-
-@pytest.fixture(autouse=True)
-def _own_cache():
-    skbert.clear_caches()
-    yield
-    skbert.set_cache_limit(2**29)
-    skbert.clear_caches()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -716,16 +710,12 @@ def test_results_are_the_same_in_two_processes(make_classifier, reviews, tiny_ch
 # Memory.
 
 
-def resident():
-    """Bytes of this process that are in memory."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_200_fits_leave_no_more_than_a_few_do(make_classifier, tiny_checkpoints):
     """Other texts in every fit, all kinds of freezing, a cache that is full all the time."""
+    from long_texts import resident
+
     limit = 500_000
     skbert.set_cache_limit(limit)
     folder = tiny_checkpoints("bert", layers=2)
@@ -743,7 +733,7 @@ def test_200_fits_leave_no_more_than_a_few_do(make_classifier, tiny_checkpoints)
     for number in range(30, 230):
         fit(number)
         assert skbert.cache_info().currsize <= limit
-    assert resident() - before < 20e6
+    assert resident() - before < 20
 
 
 @pytest.mark.gpu

@@ -1,19 +1,17 @@
 """`BertClassifier` as its users see it."""
 
 import pickle
-import random
 import subprocess
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, drop_tensors
-from sklearn.exceptions import NotFittedError
+from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint
+from outputs import METHODS
 from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
@@ -26,8 +24,6 @@ from skbert import (
     TruncationWarning,
     UnknownTokensWarning,
 )
-
-METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +55,6 @@ def test_methods_agree_with_each_other(fitted, reviews):
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], fitted.decision_function(texts), atol=1e-4)
 
 
-def test_three_classes(make_classifier, reviews):
-    texts, _ = reviews
-    y = np.arange(24) % 3
-    classifier = make_classifier().fit(texts, y)
-    assert classifier.decision_function(texts).shape == classifier.predict_proba(texts).shape == (24, 3)
-    assert classifier.predict(texts).dtype == y.dtype
-
-
 def test_head_init_auto_keeps_a_random_head_where_embeddings_tell_nothing(make_classifier):
     colours, animals = ("red", "green", "blue", "black", "white"), ("cat", "dog", "fish", "bird", "horse")
     texts = [f"{a} {b}" for a in colours for b in animals]
@@ -75,16 +63,6 @@ def test_head_init_auto_keeps_a_random_head_where_embeddings_tell_nothing(make_c
         h: make_classifier(head_init=h).fit(texts, parity).head_init_ for h in ("auto", "linear_probe")
     }
     assert started == {"auto": "random", "linear_probe": "linear_probe"}
-
-
-def test_a_thousand_classes(make_classifier):
-    texts = [f"{i} red {i}" for i in range(1000)] * 2
-    labels = [f"class {i}" for i in range(1000)] * 2
-    classifier = make_classifier(epochs=1, batch_size=200).fit(texts, labels)
-    p = classifier.predict_proba(texts[:5])
-    assert p.shape == (5, 1000)
-    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
-    assert classifier.classes_.tolist() == sorted(set(labels))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -105,37 +83,12 @@ def test_pairs_use_both_texts(make_classifier):
     assert classifier.score(X, y) == 1.0
 
 
-def test_same_random_state_same_bits(make_classifier, reviews):
-    texts, y = reviews
-    first, again = (make_classifier(random_state=3).fit(texts, y) for _ in range(2))
-    assert np.array_equal(first.predict_proba(texts), again.predict_proba(texts))
-    other = make_classifier(random_state=4).fit(texts, y)
-    assert not np.array_equal(first.predict_proba(texts), other.predict_proba(texts))
-
-
 def test_random_state_instance_and_none(make_classifier, reviews):
     texts, y = reviews
     same = [make_classifier(random_state=np.random.RandomState(3)).fit(texts, y) for _ in range(2)]
     assert np.array_equal(*(c.predict_proba(texts) for c in same))
     different = [make_classifier(random_state=None).fit(texts, y) for _ in range(2)]
     assert not np.array_equal(*(c.predict_proba(texts) for c in different))
-
-
-def test_global_state_is_as_before(make_classifier, reviews):
-    def state():
-        return (
-            torch.get_rng_state().tolist(),
-            torch.get_num_threads(),
-            torch.is_grad_enabled(),
-            random.getstate(),
-            np.random.get_state()[1].tolist(),
-            list(warnings.filters),
-        )
-
-    make_classifier().fit(*reviews)  # whatever the libraries do once, on first use, is done
-    before = state()
-    make_classifier().fit(*reviews).predict(reviews[0])
-    assert state() == before
 
 
 def test_silent_and_without_warnings(tiny_bert):
@@ -362,42 +315,18 @@ def test_a_text_of_windows_has_their_mean_logits(make_classifier, reviews):
     assert classifier.decision_function([text])[0] == pytest.approx(expected, abs=1e-5)
 
 
-def test_blank_texts_are_valid(make_classifier):
-    X = ["", "   ", "good", "bad", "\n\t", "\x00"]
-    classifier = make_classifier().fit(X, [0, 1, 0, 1, 0, 1])
-    assert np.isfinite(classifier.predict_proba(X)).all()
-
-
 def test_equal_texts_get_equal_rows(fitted):
     p = fitted.predict_proba(["good film", "bad", "good film", "", "bad"])
     assert np.array_equal(p[0], p[2])
     assert np.array_equal(p[1], p[4])
 
 
-def test_unfitted(make_classifier):
-    for method in METHODS:
-        with pytest.raises(NotFittedError):
-            getattr(make_classifier(), method)(["a"])
-
-
-BAD_FITS = {
-    "a string as X": ("text", ["a"], {}),
-    "numbers": ([1, 2], ["a", "b"], {}),
-    "one class": (["x", "y"], ["a", "a"], {}),
-    "lengths": (["x", "y"], ["a"], {}),
-    "empty": ([], [], {}),
-    "zero weights": (["x", "y"], ["a", "b"], {"sample_weight": [0, 0]}),
-    "mixed column names": (pd.DataFrame({"a": ["x", "y"], 1: ["z", "w"]}), ["a", "b"], {}),
-}
-
-
-@pytest.mark.parametrize("case", BAD_FITS)
-def test_a_failed_fit_changes_nothing(case, make_classifier, reviews):
-    X, y, weights = BAD_FITS[case]
+def test_a_fit_that_fails_at_the_column_names_changes_nothing(make_classifier, reviews):
+    table = pd.DataFrame({"a": ["x", "y"], 1: ["z", "w"]})
     for classifier in (make_classifier(), make_classifier().fit(*reviews)):
         before = dict(vars(classifier))
-        with pytest.raises((ValueError, TypeError)):
-            classifier.fit(X, y, **weights)
+        with pytest.raises(TypeError, match="feature names"):
+            classifier.fit(table, ["a", "b"])
         assert vars(classifier) == before
 
 
@@ -434,13 +363,6 @@ def test_what_only_fit_can_find_out_changes_nothing_either(parameters, error, sa
     assert np.array_equal(classifier.predict_proba(reviews[0]), expected)
 
 
-def test_half_a_checkpoint(tmp_path, reviews):
-    folder = build_checkpoint("bert", tmp_path / "half", layers=2)
-    drop_tensors(folder, "layer.1.")
-    with pytest.raises(CheckpointError, match="lacks"):
-        BertClassifier(folder).fit(*reviews)
-
-
 def test_keyboard_interrupt_passes_and_changes_nothing(make_classifier, reviews, monkeypatch):
     from skbert.training import loop
 
@@ -464,16 +386,6 @@ def test_predictions_keep_the_fitted_length(make_classifier, reviews):
     classifier.set_params(max_length=64)
     assert classifier.max_length_ == 16
     assert np.array_equal(classifier.predict_proba(long), expected)
-
-
-def test_feature_names_follow_the_last_fit(make_classifier, reviews):
-    texts, y = reviews
-    classifier = make_classifier().fit(pd.DataFrame({"body": texts}), y)
-    assert classifier.feature_names_in_.tolist() == ["body"]
-    with pytest.raises(ValueError, match="feature names"):
-        classifier.predict(pd.DataFrame({"title": texts}))
-    classifier.fit(texts, y)
-    assert not hasattr(classifier, "feature_names_in_")
 
 
 def test_pooling_parameter(tmp_path, reviews, make_classifier):
@@ -531,17 +443,6 @@ def test_fit_works_where_gradients_are_off(make_classifier, reviews):
         assert np.array_equal(classifier.predict_proba(texts), expected)
 
 
-def test_concurrent_fits_equal_serial_ones_and_leave_the_generator(make_classifier, reviews):
-    texts, y = reviews
-    serial = [make_classifier(random_state=seed).fit(texts, y).predict_proba(texts) for seed in range(4)]
-    before = torch.get_rng_state()
-    with ThreadPoolExecutor(4) as pool:
-        fits = [pool.submit(make_classifier(random_state=seed).fit, texts, y) for seed in range(4)]
-        together = [fit.result().predict_proba(texts) for fit in fits]
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(np.array_equal(a, b) for a, b in zip(serial, together, strict=True))
-
-
 def test_nothing_of_the_pretrained_model_stays_after_fit(make_classifier, reviews):
     from skbert import inference
 
@@ -563,15 +464,6 @@ def test_rows_of_weight_zero_are_as_if_absent(make_classifier, reviews):
     weighted = make_classifier().fit(texts, y, sample_weight=[1] * 16 + [0] * 8)
     absent = make_classifier().fit(texts[:16], y[:16])
     assert np.array_equal(weighted.predict_proba(texts), absent.predict_proba(texts))
-
-
-def test_class_weight_moves_the_predictions(make_classifier, reviews):
-    texts, y = reviews
-    means = [
-        make_classifier(class_weight=w).fit(texts, y).predict_proba(texts)[:, 1].mean()
-        for w in ({"neg": 20, "pos": 1}, None, {"neg": 1, "pos": 20})
-    ]
-    assert means[0] < means[1] < means[2]
 
 
 def test_bfloat16_and_float64(make_classifier, reviews):

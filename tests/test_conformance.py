@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from outputs import METHODS, assert_same, outputs_of
 from rows_as_text import RowsAsText, of_minibatches, run_check
 from scipy import sparse
 from sklearn.base import clone
@@ -25,9 +26,6 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 from sklearn.utils.validation import check_is_fitted
 
 from skbert import InputError, InputTypeError, SkbertError
-
-METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
-
 
 # "tiny" stands for the checkpoint's folder, which no test knows before it runs.
 STRICT = RowsAsText(
@@ -157,15 +155,6 @@ def fitted(make_classifier, reviews):
 @pytest.fixture(scope="module")
 def fitted_pairs(make_classifier):
     return make_classifier().fit(PAIRS, PAIR_LABELS)
-
-
-def _outputs(estimator, X):
-    return {method: getattr(estimator, method)(X) for method in METHODS}
-
-
-def _assert_same(first, second):
-    for method in METHODS:
-        np.testing.assert_array_equal(first[method], second[method], err_msg=method)
 
 
 def _assert_refused(estimator, X, y, error, match):
@@ -307,7 +296,7 @@ def test_column_of_labels(make_classifier, reviews):
     flat = make_classifier().fit(texts, labels)
     with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
         column = make_classifier().fit(texts, labels[:, None])
-    _assert_same(_outputs(flat, texts), _outputs(column, texts))
+    assert_same(outputs_of(flat, texts), outputs_of(column, texts))
 
 
 BAD_WEIGHTS = {
@@ -348,12 +337,12 @@ def test_weights_that_leave_one_class(make_classifier, reviews, head_init):
 def test_failed_fit_keeps_the_fitted_model(make_classifier, reviews):
     texts, labels = map(list, reviews)
     estimator = make_classifier().fit(texts, labels)
-    before, outputs = dict(vars(estimator)), _outputs(estimator, texts)
+    before, outputs = dict(vars(estimator)), outputs_of(estimator, texts)
     for X, y in ((texts, labels[:-1]), ([*texts[:-1], None], labels), (texts, ["a"] * 24)):
         with pytest.raises(SkbertError):
             estimator.fit(X, y)
         assert vars(estimator) == before
-    _assert_same(outputs, _outputs(estimator, texts))
+    assert_same(outputs, outputs_of(estimator, texts))
 
 
 def test_not_an_array(make_classifier, fitted, reviews):
@@ -363,7 +352,7 @@ def test_not_an_array(make_classifier, fitted, reviews):
     wrapped = make_classifier().fit(
         NotAnArray(texts), NotAnArray(labels), sample_weight=NotAnArray(np.arange(24.0))
     )
-    _assert_same(_outputs(weighted, list(texts)), _outputs(wrapped, NotAnArray(texts, object)))
+    assert_same(outputs_of(weighted, list(texts)), outputs_of(wrapped, NotAnArray(texts, object)))
     with pytest.raises(InputTypeError, match=r"(?i)row 0\b"):
         fitted.predict(NotAnArray(np.zeros(3)))
 
@@ -371,10 +360,10 @@ def test_not_an_array(make_classifier, fitted, reviews):
 def test_memory_layout_of_pairs(fitted_pairs):
     """Twin of check_f_contiguous_array_estimator."""
     array = np.array(PAIRS, dtype=object)
-    expected = _outputs(fitted_pairs, PAIRS)
-    _assert_same(expected, _outputs(fitted_pairs, np.asfortranarray(array)))
+    expected = outputs_of(fitted_pairs, PAIRS)
+    assert_same(expected, outputs_of(fitted_pairs, np.asfortranarray(array)))
     doubled = np.repeat(array, 2, axis=0)[::2]
-    _assert_same(expected, _outputs(fitted_pairs, doubled))
+    assert_same(expected, outputs_of(fitted_pairs, doubled))
 
 
 def test_readonly_memory_maps(make_classifier, fitted, reviews, tmp_path):
@@ -385,7 +374,7 @@ def test_readonly_memory_maps(make_classifier, fitted, reviews, tmp_path):
     assert isinstance(texts, np.memmap)
     assert not texts.flags.writeable
     mapped = make_classifier().fit(texts, labels, sample_weight=weights)
-    _assert_same(_outputs(fitted, list(reviews[0])), _outputs(mapped, texts))
+    assert_same(outputs_of(fitted, list(reviews[0])), outputs_of(mapped, texts))
 
 
 def test_array_api_dispatch_changes_nothing(make_classifier, fitted, reviews):
@@ -393,7 +382,7 @@ def test_array_api_dispatch_changes_nothing(make_classifier, fitted, reviews):
     texts, labels = list(reviews[0]), list(reviews[1])
     with sklearn.config_context(array_api_dispatch=True):
         dispatched = make_classifier().fit(texts, labels)
-        _assert_same(_outputs(fitted, texts), _outputs(dispatched, texts))
+        assert_same(outputs_of(fitted, texts), outputs_of(dispatched, texts))
 
 
 def test_frame_column_names(make_classifier, reviews):
@@ -443,7 +432,7 @@ def test_pickle(make_classifier, reviews, precision):
     texts, labels = map(list, reviews)
     estimator = make_classifier(precision=precision).fit(texts, labels)
     restored = pickle.loads(pickle.dumps(estimator))
-    _assert_same(_outputs(estimator, texts), _outputs(restored, texts))
+    assert_same(outputs_of(estimator, texts), outputs_of(restored, texts))
     assert restored.get_params() == estimator.get_params()
     np.testing.assert_array_equal(restored.classes_, estimator.classes_)
 
@@ -453,17 +442,17 @@ def test_memory_mapped_estimator(fitted, reviews, tmp_path):
     joblib.dump(fitted, tmp_path / "model")
     texts = list(reviews[0])
     mapped = joblib.load(tmp_path / "model", mmap_mode="r")
-    _assert_same(_outputs(fitted, texts), _outputs(mapped, texts))
+    assert_same(outputs_of(fitted, texts), outputs_of(mapped, texts))
 
 
 def test_fit_is_idempotent(make_classifier, fitted, reviews):
     """Twin of check_fit_idempotent."""
     texts, labels = map(list, reviews)
-    first = _outputs(fitted, texts)
+    first = outputs_of(fitted, texts)
     again = make_classifier().fit(texts, labels)
-    _assert_same(first, _outputs(again, texts))
-    _assert_same(first, _outputs(again.fit(texts, labels), texts))
-    _assert_same(first, _outputs(clone(again).fit(texts, labels), texts))
+    assert_same(first, outputs_of(again, texts))
+    assert_same(first, outputs_of(again.fit(texts, labels), texts))
+    assert_same(first, outputs_of(clone(again).fit(texts, labels), texts))
 
 
 def test_another_seed_gives_another_model(make_classifier, fitted, reviews):
@@ -475,7 +464,7 @@ def test_another_seed_gives_another_model(make_classifier, fitted, reviews):
 def test_subset_invariance(fitted):
     """Twin of check_methods_subset_invariance, on texts of very different lengths."""
     texts = ["", " ", "good", "the cat and the dog " * 4, "bad", "a" * 300, "war is bad " * 3]
-    whole = _outputs(fitted, texts)
+    whole = outputs_of(fitted, texts)
     for method in METHODS:
         single = np.concatenate([getattr(fitted, method)([text]) for text in texts])
         if method == "predict":
@@ -534,7 +523,7 @@ def test_refit_on_other_classes_and_columns(make_classifier, reviews):
     assert estimator.classes_.tolist() == ["x", "y", "z"]
     assert estimator.n_features_in_ == 2
     assert vars(estimator).keys() == vars(fresh).keys()
-    _assert_same(_outputs(fresh, PAIRS), _outputs(estimator, PAIRS))
+    assert_same(outputs_of(fresh, PAIRS), outputs_of(estimator, PAIRS))
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -544,7 +533,7 @@ def test_outputs_agree(make_classifier, reviews, n_classes, precision, dtype):
     texts = list(reviews[0])
     labels = np.arange(24) % n_classes
     estimator = make_classifier(precision=precision).fit(texts, labels)
-    outputs = _outputs(estimator, texts)
+    outputs = outputs_of(estimator, texts)
     probabilities, decisions = outputs["predict_proba"], outputs["decision_function"]
     assert probabilities.shape == (24, n_classes)
     assert {probabilities.dtype, decisions.dtype, outputs["predict_log_proba"].dtype} == {np.dtype(dtype)}
@@ -588,7 +577,7 @@ def test_one_text_of_each_class(make_classifier):
 
 
 def test_empty_and_blank_texts_are_texts(make_classifier):
-    texts = ["", " ", "\n\t", "good"] * 3
-    estimator = make_classifier().fit(texts, [0, 1, 0, 1] * 3)
-    probabilities = estimator.predict_proba(["", "  "])
+    texts = ["", " ", "\n\t", "\x00", "good"] * 4
+    estimator = make_classifier().fit(texts, [0, 1] * 10)
+    probabilities = estimator.predict_proba([*texts, "  "])
     assert np.isfinite(probabilities).all()

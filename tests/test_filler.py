@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES
+from checkpoints import PACKED
 from test_model import PAIRS, SINGLE, build
 
 from skbert.data.batching import collate
@@ -14,7 +14,6 @@ from skbert.network.filler import apply, fill, filler_size
 from skbert.network.model import narrow
 
 CPU = torch.device("cpu")
-PACKED = [family for family in FAMILIES if family != "deberta-v2"]
 
 
 def test_few_sizes_and_little_filler():

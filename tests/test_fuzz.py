@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
+from outputs import METHODS
 
 
 class Unspeakable:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
 from skbert import InputError, InputTypeError
 from skbert.data.inputs import Texts, check_same_n_columns, check_texts, unique_texts
@@ -109,8 +110,7 @@ def test_missing_value_in_a_nullable_column():
 
 
 def test_streams_of_arrow_are_told_from_iterators():
-    pyarrow = pytest.importorskip("pyarrow")
-    table = pyarrow.table({"text": ["a", "b"]})
+    table = pa.table({"text": ["a", "b"]})
     with pytest.raises(InputTypeError, match=r"of a stream pass X\.read_all\(\)\['text'\]"):
         check_texts(table.to_reader())
     check_texts(table.to_reader().read_all()["text"])
@@ -192,9 +192,8 @@ def test_rows_of_different_form():
 
 
 def test_sparse_is_refused():
-    scipy_sparse = pytest.importorskip("scipy.sparse")
     with pytest.raises(InputTypeError, match="sparse"):
-        check_texts(scipy_sparse.csr_matrix((3, 2)))
+        check_texts(sparse.csr_matrix((3, 2)))
 
 
 def test_same_n_columns():

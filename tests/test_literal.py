@@ -9,17 +9,8 @@ from tokenizers import AddedToken, Tokenizer, models
 
 from skbert.data import literal
 from skbert.data.tokenizing import tokenize
-from skbert.pretrained import checkpoints
 
 SPECIAL = ["[CLS]", "[SEP]", "[MASK]", "[PAD]", "<s>", "</s>", "<pad>", "<mask>"]
-
-
-@pytest.fixture(scope="module")
-def tokenizers(tiny_checkpoints):
-    return {
-        family: checkpoints.new_tokenizer(checkpoints.load(tiny_checkpoints(family)).tokenizer_json)
-        for family in FAMILIES
-    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)

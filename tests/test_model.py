@@ -16,6 +16,7 @@ from checkpoints import (
     as_sentence_transformer,
     build_albert,
     build_checkpoint,
+    for_any_family,
 )
 from transformers import (
     AutoModel,
@@ -124,9 +125,7 @@ def test_a_family_that_counts_its_own_positions(tmp_path, tiny_checkpoints):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         MPNetModel(config).save_pretrained(folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings |= {"tokenizer_class": "PreTrainedTokenizerFast"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    for_any_family(folder)
     model, tokenizer = build(folder, "mean")
     assert checkpoints.load(folder).max_positions == 128
     logits = model(collate(encode(tokenizer, SINGLE, 64), np.arange(len(SINGLE))))
@@ -143,9 +142,7 @@ def test_a_family_without_a_limit_of_positions(tmp_path, tiny_checkpoints):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         XLNetModel(XLNetConfig(pad_token_id=1, **sizes)).save_pretrained(folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings |= {"tokenizer_class": "PreTrainedTokenizerFast"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    for_any_family(folder)
     model, tokenizer = build(folder, "mean")
     assert checkpoints.load(folder).max_positions > 10**9
     logits = model(collate(encode(tokenizer, SINGLE, 64), np.arange(len(SINGLE))))

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES
+from checkpoints import PACKED
 from test_first_tokens import build
 from torch.nn.functional import linear
 
@@ -20,7 +20,6 @@ from skbert.data.inputs import Texts
 from skbert.network.run_attention import run_attention
 from skbert.pretrained import checkpoints
 
-PACKED = [family for family in FAMILIES if family != "deberta-v2"]
 WORDS = "good bad film cat dog red blue money rain story poor very happy sad day new".split()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES
+from checkpoints import FAMILIES, PACKED
 
 import skbert
 from skbert.caching.cache import Cache
@@ -20,19 +20,13 @@ from skbert.starting import from_checkpoint
 from skbert.training.freezing import freeze
 from skbert.training.prefix import start_above
 
-PACKED = tuple(family for family in FAMILIES if family != "deberta-v2")
 PAIRS = Texts(
     ["good film", "bad cat and dog", "", "a poor story, a very poor one", "red", "happy day"],
     ["the rain", "no", "a sad day", "new money", "blue", "never happy"],
 )
 
 
-@pytest.fixture(autouse=True)
-def _own_cache():
-    skbert.clear_caches()
-    yield
-    skbert.set_cache_limit(2**29)
-    skbert.clear_caches()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def fit(make_classifier, reviews, n_bytes, **parameters):

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import sklearn
+from outputs import assert_same, outputs_of
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, TransformerMixin, clone, is_classifier, is_regressor
 from sklearn.calibration import CalibratedClassifierCV
@@ -46,21 +47,10 @@ since_1_8 = pytest.mark.skipif(
     tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8), reason="needs scikit-learn 1.8"
 )
 
-METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
-
 
 def lower(X):
     """A cleaning step that worker processes can import."""
     return [text.lower() for text in X]
-
-
-def _outputs(estimator, X):
-    return {method: getattr(estimator, method)(X) for method in METHODS}
-
-
-def _assert_same(first, second):
-    for method in METHODS:
-        np.testing.assert_array_equal(first[method], second[method], err_msg=method)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +115,7 @@ def test_fitted_estimators_come_back_from_workers(make_classifier, reviews):
         )
     for estimator, (train, test) in zip(result["estimator"], folds, strict=True):
         here = make_classifier().fit(texts[train], labels[train])
-        _assert_same(_outputs(here, texts[test]), _outputs(estimator, texts[test]))
+        assert_same(outputs_of(here, texts[test]), outputs_of(estimator, texts[test]))
 
 
 def test_threads_give_the_same_scores(make_classifier, reviews):
@@ -227,7 +217,7 @@ def test_one_versus_rest(make_classifier, reviews):
     assert set(rest.predict(texts)) <= {"a", "b", "c"}
 
 
-def test_several_outputs(make_classifier, reviews):
+def test_severaloutputs_of(make_classifier, reviews):
     texts, y = list(reviews[0]), np.stack([np.arange(24) % 2, np.arange(24) % 3], axis=1)
     outputs = MultiOutputClassifier(make_classifier(epochs=1)).fit(texts, y)
     assert outputs.predict(texts).shape == (24, 2)
@@ -447,7 +437,7 @@ def test_dump_loads_in_a_new_process_offline(make_classifier, tiny_bert, reviews
     estimator = make_classifier().set_params(model=str(copy))
     pipeline = make_pipeline(FunctionTransformer(), estimator).fit(texts, labels)
     joblib.dump(pipeline, tmp_path / "model.joblib")
-    joblib.dump((texts, _outputs(pipeline[-1], texts)), tmp_path / "expected.joblib")
+    joblib.dump((texts, outputs_of(pipeline[-1], texts)), tmp_path / "expected.joblib")
     shutil.rmtree(copy)
     program = """
         import os, sys
@@ -483,7 +473,7 @@ def test_loaded_model_can_be_fitted_again(make_classifier, fitted, reviews, tmp_
     texts, labels = map(list, reviews)
     joblib.dump(fitted, tmp_path / "model.joblib")
     loaded = joblib.load(tmp_path / "model.joblib")
-    _assert_same(_outputs(fitted, texts), _outputs(loaded.fit(texts, labels), texts))
+    assert_same(outputs_of(fitted, texts), outputs_of(loaded.fit(texts, labels), texts))
 
 
 # --- Containers of texts ---
@@ -564,12 +554,12 @@ PAIRS = {
 @pytest.mark.parametrize("container", SINGLE)
 def test_containers_of_texts(make_classifier, fitted, reviews, container):
     texts, labels = map(list, reviews)
-    expected = _outputs(fitted, texts)
+    expected = outputs_of(fitted, texts)
     X = SINGLE[container](texts)
-    _assert_same(expected, _outputs(fitted, X))
+    assert_same(expected, outputs_of(fitted, X))
     refitted = make_classifier().fit(X, labels)
     assert refitted.n_features_in_ == 1
-    _assert_same(expected, _outputs(refitted, X))
+    assert_same(expected, outputs_of(refitted, X))
 
 
 @pytest.mark.filterwarnings("ignore:X has feature names, but:UserWarning")
@@ -579,10 +569,10 @@ def test_containers_of_pairs(make_classifier, reviews, container):
     pairs = list(zip(texts, texts[::-1], strict=True))
     reference = make_classifier().fit(pairs, labels)
     X = PAIRS[container](pairs)
-    _assert_same(_outputs(reference, pairs), _outputs(reference, X))
+    assert_same(outputs_of(reference, pairs), outputs_of(reference, X))
     refitted = make_classifier().fit(X, labels)
     assert refitted.n_features_in_ == 2
-    _assert_same(_outputs(reference, pairs), _outputs(refitted, X))
+    assert_same(outputs_of(reference, pairs), outputs_of(refitted, X))
 
 
 def test_second_text_of_a_pair_matters(make_classifier):
@@ -683,21 +673,10 @@ def test_integer_weights_are_repetitions(head_init, make_classifier, reviews):
     )
 
 
-def test_scale_of_weights_does_not_matter_to_training(make_classifier, reviews):
-    """Only a linear probe sees it: for its penalty, weights are counts, as in LogisticRegression."""
-    texts, labels = map(list, reviews)
-    weights = 1.0 + np.arange(24) % 3
-    one = make_classifier(head_init="random").fit(texts, labels, sample_weight=weights)
-    other = make_classifier(head_init="random").fit(texts, labels, sample_weight=weights * 1024)
-    np.testing.assert_allclose(
-        one.decision_function(texts), other.decision_function(texts), rtol=1e-4, atol=1e-5
-    )
-
-
 def test_equal_weights_are_no_weights(make_classifier, fitted, reviews):
     texts, labels = map(list, reviews)
     weighted = make_classifier().fit(texts, labels, sample_weight=np.full(24, 1.0))
-    _assert_same(_outputs(fitted, texts), _outputs(weighted, texts))
+    assert_same(outputs_of(fitted, texts), outputs_of(weighted, texts))
 
 
 def test_class_weight_is_that_of_its_frequency(make_classifier, reviews):
@@ -710,7 +689,7 @@ def test_class_weight_is_that_of_its_frequency(make_classifier, reviews):
     np.testing.assert_allclose(by_class.decision_function(texts), expected, atol=1e-6)
     assert by_class.loss_curve_ == pytest.approx(plain.loss_curve_, abs=1e-6)
     unlisted = make_classifier(class_weight={"neg": 4.0}, **settings).fit(texts, labels)
-    _assert_same(_outputs(by_class, texts), _outputs(unlisted, texts))
+    assert_same(outputs_of(by_class, texts), outputs_of(unlisted, texts))
 
 
 def test_others_than_a_class_that_weighs_nothing_are_as_if_its_texts_were_absent(make_classifier, reviews):
@@ -758,7 +737,7 @@ def test_containers_of_weights(make_classifier, reviews, form):
     weights = [1.0 + i % 3 for i in range(24)]
     reference = make_classifier().fit(texts, labels, sample_weight=weights)
     other = make_classifier().fit(texts, labels, sample_weight=form(weights))
-    _assert_same(_outputs(reference, texts), _outputs(other, texts))
+    assert_same(outputs_of(reference, texts), outputs_of(other, texts))
 
 
 def test_grid_search_over_what_trains(make_classifier, reviews):

@@ -16,13 +16,12 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from checkpoints import build_checkpoint, build_config, build_tokenizer, save_tokenizer
+from checkpoints import build_checkpoint, build_config, build_tokenizer, for_any_family, save_tokenizer
+from outputs import METHODS
 from transformers.utils import logging
 
 from skbert import BertClassifier, CheckpointError
 from skbert.training.lora import add_adapters, resolve_config
-
-METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
 
 
 def at_once(work, n_threads):
@@ -49,10 +48,7 @@ def often():
 def build_camembert(folder):
     """A checkpoint whose attention draws its dropout masks by itself, from torch's global generator."""
     save_tokenizer(build_tokenizer("roberta"), "roberta", folder)
-    stated = json.loads((folder / "tokenizer_config.json").read_text())
-    # The class that the config names would look for files that there are none of.
-    stated["tokenizer_class"] = "PreTrainedTokenizerFast"
-    (folder / "tokenizer_config.json").write_text(json.dumps(stated))
+    for_any_family(folder)
     config = build_config("roberta", build_tokenizer("roberta"), layers=2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

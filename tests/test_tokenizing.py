@@ -20,7 +20,6 @@ from skbert.data import tokenizing
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.data.tokenizing import tokenize
-from skbert.pretrained import checkpoints
 
 ODD = {
     "empty": "",
@@ -36,14 +35,6 @@ ODD = {
     "a word of 300 letters": "x" * 300,
     "no spaces": "好電影" * 40,
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizers(tiny_checkpoints):
-    return {
-        family: checkpoints.new_tokenizer(checkpoints.load(tiny_checkpoints(family)).tokenizer_json)
-        for family in FAMILIES
-    }
 
 
 def whole(tokenizer, text):
