@@ -249,12 +249,6 @@ def _all_tokens() -> list[Patch]:
     return [(model, "restrict_last_layer", lambda layers: False)]
 
 
-def _no_runs() -> list[Patch]:
-    from skbert.network import attention
-
-    return [(attention, "_runs_are_enough", lambda *_: False)]
-
-
 def _any_order() -> list[Patch]:
     from skbert import inference
 
@@ -285,7 +279,6 @@ TECHNIQUES = {
     "first tokens in the last layer": Technique("fit", _all_tokens, {"pooling": "cls"}),
     "what earlier fits kept": Technique("fit", parameters={"head_init": "auto"}, keeps=True),
     "longest first": Technique("predict", _any_order),
-    "attention in runs of equal length": Technique("predict", _no_runs),
     "first tokens when predicting": Technique("predict", _all_tokens, {"pooling": "cls"}),
     "8-bit integers": Technique("predict", parameters={"precision": "int8"}, without={"precision": "auto"}),
     "threads given back beside an idle thread": Technique("fit", _threads_kept, beside=True),
