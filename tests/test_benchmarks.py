@@ -17,11 +17,12 @@ PAGES = {page.name: page.read_text() for page in [ROOT / "README.md", *(ROOT / "
 def benchmark_module(monkeypatch):
     """Imports a benchmark, as `python benchmarks/...` does, and forgets it afterwards."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
+    names = [path.stem for path in BENCHMARKS.glob("*.py")]
+    for name in names:  # modules of the tests may have one of them
+        monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    for name in names:
+        sys.modules.pop(name, None)
 
 
 def tables_of(text):
