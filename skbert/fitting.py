@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,7 @@ def fit_texts(
         choose_trained(model, parameters, lora, generators)
         ranks.copy_first(list(model.parameters()))
         rows = start_above(model, parameters["freeze"], lora, training, frozen, start)
+        training = replace(training, held_out=None)  # the trainer has them in its own way
         truncated = float(training.encodings.truncated.mean())
         finish = partial(assemble, start, head_init, settings.learning_rate, truncated)
         smoothing = parameters.get("label_smoothing", 0.0)
@@ -128,6 +129,7 @@ def fit_texts(
             trainer = Trainer(
                 model, rows, settings, loss, runtime, generators, watcher, validation, start.moments, keeper
             )
+            del rows
             result = trainer.fit()
         fitted = finish(result, trainer.moments() if open_ended else None)
         frozen.note_unchanged(fitted.model, model)

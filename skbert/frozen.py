@@ -33,7 +33,7 @@ from skbert.network.model import SequenceClassifier
 from skbert.progress import SILENT, Progress
 from skbert.ragged import ragged_arange
 from skbert.runtime import Runtime
-from skbert.scopes import own_settings
+from skbert.scopes import inference_mode, own_settings
 
 _BLOCK_BYTES = 2**25  # of states that are computed, kept and dropped together
 _NUMPY = {
@@ -230,7 +230,7 @@ def _classify(
     same = runtime.master_dtype == model.head.weight.dtype
     working = model if same else inference.replica(model, runtime)
     logits = np.empty((len(vectors), model.head.out_features), dtype=runtime.master_dtype_in_numpy)
-    with torch.inference_mode():
+    with inference_mode(True):
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             logits[indices] = working.classify(vectors[indices]).numpy()
     inference.check_finite(logits.max(axis=1), model, runtime)

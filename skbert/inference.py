@@ -27,7 +27,7 @@ from skbert.network.model import SequenceClassifier, narrow, twin
 from skbert.network.quantized import quantize
 from skbert.progress import SILENT, Progress
 from skbert.runtime import Runtime
-from skbert.scopes import own_settings
+from skbert.scopes import inference_mode, own_settings
 
 
 def run_model(
@@ -93,7 +93,7 @@ def run_batches(
 ) -> None:
     """Give a function all rows, in batches on the device: which they are, and their tokens."""
     parts, texts_per_row = Parts(progress.verbose), len(encodings.truncated) / len(encodings)
-    with torch.inference_mode():
+    with inference_mode(True):
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             parts.run(lambda some: function(some, collate(encodings, some).to(runtime.device)), indices)
             progress.move(len(indices) * texts_per_row)

@@ -47,6 +47,9 @@ def encode_data(
         fraction = parameters["validation_fraction"]
         rows, held = split_off_validation(rows, data.texts, data.target, fraction, seed)
         held_out = data.texts.take(held), data.target.values(held)
+    validation = Validation()
+    if held_out is not None:  # first: a scorer that does not go with them is refused before anything is read
+        validation = make_validation(held_out[1], data.target, parameters, frozen.runtime)
     encodings = read(data.texts.take(rows))
     _warn_of_truncation(float(encodings.truncated.mean()), max_length, long_text)
     _warn_of_unknown_tokens(encodings.ids, start.tokenizer)
@@ -55,11 +58,7 @@ def encode_data(
     weights = (weights[owners].T / np.bincount(owners)[owners]).T
     targets = data.target.targets[rows[owners]]
     training = TrainingData(encodings, targets, weights, data.class_weights)
-    if held_out is None:
-        return training, Validation()
-    texts, y = held_out
-    validation = make_validation(y, data.target, parameters, frozen.runtime)
-    return replace(training, held_out=read(texts)), validation
+    return training if held_out is None else replace(training, held_out=read(held_out[0])), validation
 
 
 def make_validation(

@@ -20,7 +20,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import _GeneratorContextManager, nullcontext
+from contextlib import AbstractContextManager, _GeneratorContextManager, nullcontext
 from functools import partial, wraps
 from traceback import walk_tb
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
@@ -209,6 +209,10 @@ def _is_torchs(function: Any) -> bool:
     return getattr(function, "__module__", None) == "torch.nn.init"
 
 
+# torch.inference_mode would be left in Python; and what it holds on to cannot be put back from outside.
+inference_mode: Callable[[bool], AbstractContextManager[None]] = torch._C._InferenceMode
+
+
 @scope
 def own_settings() -> Iterator[None]:
     """Let a block, or a function that is decorated so, compute as it is written, whatever the caller has set.
@@ -219,8 +223,7 @@ def own_settings() -> Iterator[None]:
     """
     place = _default.place
     on_place = torch.device(place) if torch.get_default_device().type != place else nullcontext()
-    # torch.inference_mode would be left in Python; and what it holds on to cannot be put back from outside.
-    with keeping(TorchModes()), torch._C._InferenceMode(False), on_place:
+    with keeping(TorchModes()), inference_mode(False), on_place:
         for kind in _AUTOCAST:
             torch.set_autocast_enabled(kind, False)
         yield

@@ -1,6 +1,7 @@
 """Names of text columns, and who refuses others."""
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from skbert import InputError
@@ -24,7 +25,7 @@ def test_columns_without_names_go_with_any():
 
 
 def test_names_of_an_arrow_table():
-    table = pytest.importorskip("pyarrow").table({name: PAIRS[name].tolist() for name in PAIRS})
+    table = pa.table({name: PAIRS[name].tolist() for name in PAIRS})
     check_same_names(table, column_names(table))
     check_same_names(table, column_names(PAIRS))
     (batch,) = table.to_batches()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import json
 import os
 import pickle
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -151,28 +153,35 @@ CALLS = {
     "pickle of the model": lambda fitted, folder: pickle.loads(pickle.dumps(fitted.model_)),
     "deepcopy": lambda fitted, folder: copy.deepcopy(fitted.model_),
     "checkpoint": lambda fitted, folder: (checkpoints._loaded.clear(), checkpoints.load(fitted.model)),
+    "predict": lambda fitted, folder: fitted.predict(["good", "bad"]),
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_an_interrupt_at_any_exit_is_one_and_leaves_nothing(name, make_classifier, reviews, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [*((name, nullcontext) for name in CALLS), ("predict", torch.no_grad), ("predict", torch.inference_mode)],
+)
+def test_an_interrupt_at_any_exit_is_one_and_leaves_nothing(name, mode, make_classifier, reviews, tmp_path):
     """Neither while the exception is kept, as an interactive session keeps the latest, nor afterwards."""
     fitted = make_classifier(epochs=1).fit(*reviews)
     fitted.save(tmp_path / "model")
     fitted.save_pretrained(tmp_path / "pretrained")
     CALLS[name](fitted, tmp_path)  # all is imported
-    before = everything()
-    with Interrupt(0) as counting:
-        CALLS[name](fitted, tmp_path)
-    exits = -counting.left
-    # Those of skbert are among the last; before them come many of torch's that are alike.
-    for at in sorted({*range(1, exits, exits // 30 + 1), *range(max(1, exits - 12), exits + 1)}):
-        with Interrupt(at) as interrupt:
-            try:
-                CALLS[name](fitted, tmp_path)
-            except BaseException as error:
-                came = error
-        assert everything() == before, f"while it is kept: {interrupt.where}"
-        assert type(came) is KeyboardInterrupt, interrupt.where
-        came = None
-        assert everything() == before, interrupt.where
+    with mode():
+        before = everything()
+        with Interrupt(0) as counting:
+            CALLS[name](fitted, tmp_path)
+        exits = -counting.left
+        # Those of skbert are among the last; before them come many of torch's that are alike.
+        for at in sorted({*range(1, exits, exits // 30 + 1), *range(max(1, exits - 12), exits + 1)}):
+            with Interrupt(at) as interrupt:
+                try:
+                    CALLS[name](fitted, tmp_path)
+                except BaseException as error:
+                    came = error
+            assert everything() == before, f"while it is kept: {interrupt.where}"
+            assert type(came) is KeyboardInterrupt, interrupt.where
+            came = None
+            if name == "predict":
+                gc.collect()  # of what the traceback held
+            assert everything() == before, interrupt.where

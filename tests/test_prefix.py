@@ -12,6 +12,7 @@ from skbert.data.encoding import encode
 from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.frozen import FrozenLayers
+from skbert.network.dropout import set_dropout
 from skbert.network.fingerprints import digest
 from skbert.pretrained import checkpoints
 from skbert.randomness import Generators
@@ -233,6 +234,7 @@ def test_generators_of_the_loop_are_untouched(tiny_checkpoints):
     encodings = encode(start.tokenizer, PAIRS, 32)
     data = TrainingData(encodings, np.arange(6) % 2, np.ones(6), np.ones(2), held_out=encodings)
     model = start.new_model().requires_grad_()
+    set_dropout(model, 0.5, generators.dropout)
     frozen = FrozenLayers(start.encoder, Runtime(torch.device("cpu"), torch.float32), Cache())
     start_above(model, "encoder", None, data, frozen, start)
     assert torch.equal(generators.dropout.get_state(), before)

@@ -217,7 +217,7 @@ def test_one_versus_rest(make_classifier, reviews):
     assert set(rest.predict(texts)) <= {"a", "b", "c"}
 
 
-def test_severaloutputs_of(make_classifier, reviews):
+def test_several_outputs(make_classifier, reviews):
     texts, y = list(reviews[0]), np.stack([np.arange(24) % 2, np.arange(24) % 3], axis=1)
     outputs = MultiOutputClassifier(make_classifier(epochs=1)).fit(texts, y)
     assert outputs.predict(texts).shape == (24, 2)

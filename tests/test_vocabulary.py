@@ -1,5 +1,6 @@
 """Training on a part of the embedding table equals training on all of it."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -77,6 +78,17 @@ def test_training_equals_the_plain_update(family, layer_decay, tiny_checkpoints,
         weights.append(fit(model, training_data(encodings), settings(3, 2, layer_decay, 0.1, 0.1)))
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_compact_keeps_the_rows_of_texts_to_validate_on(tiny_bert):
+    model, encodings = make(tiny_bert)
+    some, others = encodings.take(np.arange(3)), encodings.take(np.arange(3, 6))
+    full = model.encoder.get_input_embeddings().weight.clone()
+    data, vocabulary = compact(model, replace(training_data(some), held_out=others))
+    assert vocabulary.rows.tolist() == np.unique(encodings.ids).tolist()
+    for before, after in ((some, data.encodings), (others, data.held_out)):
+        embedded = model.encoder.get_input_embeddings()(torch.from_numpy(after.ids.astype(np.int64)))
+        assert torch.equal(embedded, full[torch.from_numpy(before.ids.astype(np.int64))])
 
 
 def test_compact_keeps_the_rows_that_occur(tiny_bert):

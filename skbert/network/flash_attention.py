@@ -18,6 +18,8 @@ from functools import cache
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from skbert.scopes import own_settings
+
 _MOST_TEXTS = 65_535  # one dimension of the kernel's grid
 _WIDEST_HEAD = 128  # wider ones need more shared memory in the backward pass than all GPUs have
 
@@ -95,7 +97,7 @@ def _is_right(device: torch.device, head_size: int) -> bool:
     # It may be asked in a prediction, whose tensors no gradient could be taken of, and in a layer whose inner
     # results are not kept but computed again.
     as_they_are = saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
-    with torch.inference_mode(False), torch.enable_grad(), as_they_are:
+    with own_settings(), as_they_are:
         bounds = torch.tensor([0, 5, 6, 9], dtype=torch.int32).to(device)
         drawn = (torch.randn(9, 2, head_size, generator=draw, dtype=torch.float32) for _ in range(4))
         q, k, v, weights = (x.to(device, torch.bfloat16).requires_grad_() for x in drawn)

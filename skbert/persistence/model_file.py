@@ -173,7 +173,13 @@ def _requests(routing: Any) -> dict[str, dict[str, Any]]:
 
 def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
     """The JSON, once it is known to be what was written, in a format that is known."""
-    content = tensorfile.unsealed("skbert", metadata)
+    try:
+        content = tensorfile.unsealed("skbert", metadata)
+    except PersistenceError as error:
+        raise PersistenceError(
+            f"{error}. It is damaged, or not of save(): get it again. For a folder of transformers there is "
+            "from_pretrained()."
+        ) from error
     if type(content["format"]) is not int or content["format"] != FORMAT:
         writer = str(content.get("versions", {}).get("skbert", "a newer version"))
         raise PersistenceError(

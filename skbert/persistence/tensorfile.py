@@ -76,12 +76,9 @@ def sealed(name: str, content: dict[str, Any]) -> dict[str, str]:
 def unsealed(name: str, metadata: dict[str, str], *, infinite: bool = False) -> Any:
     """The content that `sealed` was given, or a PersistenceError; `infinite` is that of `parsed`."""
     if set(metadata) != {name, "sha256"}:
-        raise PersistenceError(
-            f"its metadata are {sorted(metadata)[:5]}, not those of such a file. For a folder of "
-            "transformers there is from_pretrained()."
-        )
+        raise PersistenceError(f"its metadata are {sorted(metadata)[:5]}, not those of such a file")
     if checksum(metadata[name]) != metadata["sha256"]:
-        raise PersistenceError("its metadata do not match their checksum; it is damaged. Get it again.")
+        raise PersistenceError("its metadata do not match their checksum")
     try:
         return parsed(metadata[name], infinite=infinite)
     except (ValueError, RecursionError) as error:

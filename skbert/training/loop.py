@@ -28,6 +28,7 @@ from skbert.network.memory import Parts
 from skbert.network.model import SequenceClassifier
 from skbert.randomness import Generators
 from skbert.runtime import Runtime
+from skbert.scopes import inference_mode
 from skbert.training.callbacks import Watcher
 from skbert.training.lora import Adapter, adapters_of, merged
 from skbert.training.optimizer import MasterAdamW, Moments
@@ -132,10 +133,12 @@ class Trainer:
         self.keeper.put_back(self)
 
     def fit(self) -> TrainingResult:
-        """Run the epochs.
+        """Try the scorer, if there is one, and run the epochs.
 
         Raises
         ------
+        InputError
+            If the scorer gives no number.
         NonFiniteOutputError
             If the model gives no numbers as it is.
         NonFiniteLossError
@@ -239,12 +242,14 @@ class Trainer:
         if not all(torch.isfinite(weight.sum()) for name, weight in weights.items() if name not in fixed):
             raise NonFiniteLossError(f"The last update gave weights that are not finite; {self._remedy()}")
 
-    @torch.inference_mode()
     def _some_logits(self) -> torch.Tensor:
         self.model.eval()
-        return self.parts.run(
-            lambda some: self.model(collate(self.data.encodings, some).to(self.runtime.device)), np.arange(1)
-        )[0]
+
+        def logits(rows: np.ndarray) -> torch.Tensor:
+            return self.model(collate(self.data.encodings, rows).to(self.runtime.device))
+
+        with inference_mode(True):
+            return self.parts.run(logits, np.arange(1))[0]
 
     def _check_start(self) -> None:
         """See that the model gives numbers before hours are spent."""
