@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, get_scorer_names, log_loss, make_sco
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skbert import InputError, SkbertWarning
+from skbert import InputError, SkbertWarning, preparing
 
 
 def noisy_fit(make_classifier, reviews, **parameters):
@@ -245,6 +245,20 @@ def test_bad_validation_costs_no_step_and_no_earlier_fit(case, make_classifier, 
     with pytest.raises(ValueError, match=said):
         classifier.fit(*reviews, X_val=X_val, y_val=y_val)
     assert vars(classifier) == before
+
+
+@pytest.mark.parametrize("given", [{}, {"early_stopping": True, "validation_fraction": 0.5}])
+def test_a_scorer_that_goes_with_no_such_labels_is_named_before_texts_are_read(
+    given, make_classifier, reviews, monkeypatch
+):
+    texts, y = (
+        list(reviews[0]),
+        np.array([[label == "pos", i % 3 == 0] for i, label in enumerate(reviews[1])]),
+    )
+    monkeypatch.setattr(preparing, "encode", lambda *args, **options: pytest.fail("texts were read"))
+    held_out = {} if given else {"X_val": texts, "y_val": y}
+    with pytest.raises(InputError, match="neg_log_loss"):
+        make_classifier(scoring="neg_log_loss", **given).fit(texts, y, **held_out)
 
 
 def test_a_fraction_that_leaves_a_side_empty(make_classifier):
