@@ -38,6 +38,7 @@ def tables_of(text):
 @pytest.mark.parametrize(
     ("page", "command"),
     [
+        ("README.md", "accuracy --rows 1000 --systems skbert,trainer,embedding+LR,tfidf+LR"),
         ("caching.md", "search"),
         ("defaults.md", "accuracy"),
         ("defaults.md", "calibration"),
