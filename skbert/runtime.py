@@ -83,8 +83,9 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
         if predict:
             return Runtime(torch.device("cpu"), torch.float32, int8=True)
         precision = "auto"
-    best = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = _named_device(best if device == "auto" else device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = _named_device(device)
     if precision == "auto":
         precision = "bfloat16" if _has_fast_bfloat16(chosen) else "float32"
     if chosen.type != "cuda":

@@ -101,7 +101,7 @@ def scope(function: Callable[P, Iterator[T]]) -> Callable[P, Scope[T]]:
     return make
 
 
-class HasPutBack(Protocol):
+class SupportsPutBack(Protocol):
     """Settings as they were when this was made."""
 
     def put_back(self) -> None:
@@ -109,7 +109,7 @@ class HasPutBack(Protocol):
 
 
 @scope
-def keeping(settings: HasPutBack) -> Iterator[None]:
+def keeping(settings: SupportsPutBack) -> Iterator[None]:
     """Put settings back as they were when these were made."""
     try:
         yield

@@ -251,10 +251,8 @@ def test_bad_validation_costs_no_step_and_no_earlier_fit(case, make_classifier, 
 def test_a_scorer_that_goes_with_no_such_labels_is_named_before_texts_are_read(
     given, make_classifier, reviews, monkeypatch
 ):
-    texts, y = (
-        list(reviews[0]),
-        np.array([[label == "pos", i % 3 == 0] for i, label in enumerate(reviews[1])]),
-    )
+    texts = list(reviews[0])
+    y = np.array([[label == "pos", i % 3 == 0] for i, label in enumerate(reviews[1])])
     monkeypatch.setattr(preparing, "encode", lambda *args, **options: pytest.fail("texts were read"))
     held_out = {} if given else {"X_val": texts, "y_val": y}
     with pytest.raises(InputError, match="neg_log_loss"):

@@ -67,9 +67,8 @@ def start_above(
     plain = cache(partial(start.new_model, shared=True))  # made only if something must be computed
     if what == "encoder":
         model.starts_at = "vectors"
-        above = data.reencoded(
-            lambda e: replace(e, frozen=tuple(frozen.vectors(model, e, plain)[:, None]))  # (1, hidden_size)
-        )
+        # Of each text (1, hidden_size).
+        above = data.reencoded(lambda e: replace(e, frozen=tuple(frozen.vectors(model, e, plain)[:, None])))
     else:
         model.starts_at = "states"
         above = data.reencoded(lambda e: replace(e, frozen=tuple(frozen.states(model, e, int(what), plain))))
