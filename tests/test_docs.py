@@ -42,6 +42,8 @@ def python_blocks(page):
 
 
 @pytest.mark.filterwarnings("ignore:The texts held out:UserWarning")
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec:FutureWarning")  # these two: torch's export to ONNX
+@pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")
 @pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/caching.md", "docs/recipes.md"])
 def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     """Run all blocks in their order, with the default checkpoint and the files of an empty folder.
