@@ -32,7 +32,7 @@ from skbert.network.layers import embedding_parts, encoder_layers
 from skbert.network.model import SequenceClassifier
 from skbert.progress import SILENT, Progress
 from skbert.ragged import ragged_arange
-from skbert.runtime import Runtime
+from skbert.runtime import Runtime, matmul_precision
 from skbert.scopes import inference_mode, own_settings
 
 _BLOCK_BYTES = 2**25  # of states that are computed, kept and dropped together
@@ -139,7 +139,7 @@ class FrozenLayers:
             json.dumps(self.encoder.config.to_dict(), sort_keys=True, default=str),
             repr(model.architecture),
             str(self.runtime.dtype),
-            torch.get_float32_matmul_precision(),
+            matmul_precision(self.runtime.device),
             self.runtime.device.type,
             fingerprints.of_weights(self.encoder, names),
             more,

@@ -95,13 +95,15 @@ def describe_environment(runtime: Runtime) -> dict[str, str]:
     """Hardware and settings of the process that change the bits."""
     import torch
 
+    from skbert.runtime import matmul_precision
+
     on_cuda = runtime.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(runtime.device) if on_cuda else runtime.device.type,
         "precision": str(runtime.dtype).removeprefix("torch."),
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "torch.get_num_threads()": str(torch.get_num_threads()),
-        "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
+        "precision of float32 products": matmul_precision(runtime.device),
         "torch.are_deterministic_algorithms_enabled()": str(torch.are_deterministic_algorithms_enabled()),
         # Decides whether a training starts above its frozen layers, which changes the last bits.
         "skbert.set_cache_limit": f"{STORE.limit} bytes",

@@ -93,6 +93,15 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
     return Runtime(chosen, _DTYPES[precision])
 
 
+def matmul_precision(device: torch.device) -> str:
+    """How the products of float32 are computed there: "none" (torch's default), "ieee", "tf32" or "bf16".
+
+    `torch.get_float32_matmul_precision` raises where somebody has used the settings that are read here.
+    """
+    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    return backend.matmul.fp32_precision
+
+
 def _own_gpu() -> torch.device:
     found, current = torch.cuda.device_count(), torch.cuda.current_device()
     return torch.device("cuda", workers.gpu_of_this_process(found, current))

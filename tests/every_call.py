@@ -58,7 +58,10 @@ def state():
         "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "anomaly detection": torch.is_anomaly_enabled(),
         "autocast": torch.is_autocast_enabled("cpu"),
-        "matmul precision": torch.get_float32_matmul_precision(),
+        "matmul precision": (
+            torch.backends.mkldnn.matmul.fp32_precision,
+            torch.backends.cuda.matmul.fp32_precision,
+        ),
         "flags of cuda": (
             torch.backends.cuda.matmul.allow_tf32,
             torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,

@@ -45,6 +45,21 @@ def test_auto_device_takes_what_there_is():
     assert resolve_runtime("auto", "float32").device.type == expected
 
 
+@pytest.fixture(params=[torch.backends.cuda.matmul, torch.backends.mkldnn.matmul])
+def tf32(request):
+    before, request.param.fp32_precision = request.param.fp32_precision, "tf32"
+    yield
+    request.param.fp32_precision = before
+
+
+@pytest.mark.usefixtures("tf32")
+def test_precision_of_products_that_is_set_by_torchs_newer_names(make_classifier, reviews):
+    with pytest.raises(RuntimeError):  # the older name raises then
+        torch.get_float32_matmul_precision()
+    classifier = make_classifier(freeze="encoder", head_init="linear_probe").fit(*reviews)
+    assert set(classifier.predict(reviews[0])) <= set(classifier.classes_)
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "", "cpu:zero"])
 def test_a_name_that_is_no_device(device):
     with pytest.raises(InputError, match="not a device"):

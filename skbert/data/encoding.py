@@ -62,7 +62,8 @@ class Encodings:
 
     def take(self, rows: np.ndarray) -> Encodings:
         """The given rows, in that order, each as a text of its own."""
-        starts, lengths = self.offsets[rows], self.lengths[rows]
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts  # not those of all rows: this runs at every step
         tokens = ragged_arange(starts, lengths)
         return Encodings(
             ids=self.ids[tokens],

@@ -157,9 +157,10 @@ def _weights_of_names(class_weight: dict[Any, float], labels: Labels) -> np.ndar
     class are refused where there are classes without a name.
     """
     per_class, unknown = np.ones(len(labels.classes)), []
+    places = {label: code for code, label in enumerate(labels.classes.tolist())}
     for name, weight in class_weight.items():
-        code = _code_of(name, labels.classes)
-        if code < 0:
+        code = _code_of_date(name, labels.classes) if labels.classes.dtype.kind == "M" else places.get(name)
+        if code is None:
             unknown.append(name)
             continue
         per_class[code] = _number(weight, f"class_weight gives {weight!r} to {name!r}")
@@ -172,14 +173,13 @@ def _weights_of_names(class_weight: dict[Any, float], labels: Labels) -> np.ndar
     return per_class
 
 
-def _code_of(name: Any, classes: np.ndarray) -> int:
-    """Place of a class by its name; -1 if there is none."""
-    if classes.dtype.kind != "M":
-        return next((code for code, label in enumerate(classes.tolist()) if label == name), -1)
+def _code_of_date(name: Any, classes: np.ndarray) -> int | None:
+    """Place of a class that is a date, in any of the forms that numpy reads; None if there is none."""
     try:
-        return int(codes_in(np.array([name], dtype="M8[us]"), classes)[0])
+        code = int(codes_in(np.array([name], dtype="M8[us]"), classes)[0])
     except (TypeError, ValueError):  # it is no date
-        return -1
+        return None
+    return None if code < 0 else code
 
 
 def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np.ndarray:
