@@ -121,7 +121,8 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         """
         from skbert.data import outputs
 
-        return self._as_of_now()._run(X, "logits", outputs.probabilities)
+        now = self._as_of_now()
+        return outputs.probabilities(now._run(X, "logits"), now.target_type_)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithm of `predict_proba`, finite also where a probability rounds to zero.
@@ -143,7 +144,8 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         """
         from skbert.data import outputs
 
-        return self._as_of_now()._run(X, "logits", outputs.log_probabilities)
+        now = self._as_of_now()
+        return outputs.log_probabilities(now._run(X, "logits"), now.target_type_)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits of the classes or labels; for two classes the log-odds of the second.
@@ -165,7 +167,8 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         """
         from skbert.data import outputs
 
-        return self._as_of_now()._run(X, "logits", outputs.decision_values)
+        now = self._as_of_now()
+        return outputs.decision_values(now._run(X, "logits"), now.target_type_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy: the share of texts whose label is predicted, or all of whose labels are.

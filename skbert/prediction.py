@@ -17,17 +17,11 @@ from skbert.data.columns import check_column_names
 from skbert.data.inputs import check_same_n_columns, check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tokenizers import Tokenizer
 
     from skbert.data.encoding import Encodings, LongText
     from skbert.data.outputs import TargetType
     from skbert.network.model import SequenceClassifier
-
-    FromLogits = Callable[
-        [np.ndarray, TargetType], np.ndarray
-    ]  # logits of some texts → what a method returns
 
 
 class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -76,9 +70,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         now.__dict__ = dict(vars(self))
         return now
 
-    def _run(
-        self, X: Any, output: Literal["logits", "embeddings"], finish: FromLogits | None = None
-    ) -> np.ndarray:
+    def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
         """Check, encode the different texts, run the model, and give every row its result."""
         check_is_fitted(self)
         from skbert import frozen
@@ -93,18 +85,15 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_column_names(X, self)
         runtime = resolve_runtime(self.device, self.precision, predict=True)
 
+        encoded = chunks.encode_in_chunks(self.tokenizer_, texts, self.max_length_, self.long_text_, LOOK_UPS)
         what = "predict" if output == "logits" else "embed"
-        with Progress(what, len(texts), self.verbose) as progress:
+        with Progress(what, len(texts), self.verbose) as progress, threads_given_back():
 
             def run(encodings: Encodings) -> np.ndarray:
-                rows = frozen.run_with_known_vectors(self.model_, encodings, runtime, output, progress)
-                return rows if finish is None else finish(rows, self.target_type_)
+                return frozen.run_with_known_vectors(self.model_, encodings, runtime, output, progress)
 
-            encoded = chunks.encode_in_chunks(
-                self.tokenizer_, texts, self.max_length_, self.long_text_, LOOK_UPS
-            )
-            with threads_given_back(), closing(encoded) as parts:
-                return chunks.results_of_rows(parts, len(texts), run)
+            with closing(encoded):
+                return chunks.results_of_rows(encoded, len(texts), run)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

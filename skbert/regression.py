@@ -20,7 +20,6 @@ from skbert.training.distributed import on_all_ranks
 if TYPE_CHECKING:
     from skbert.data.inputs import Texts
     from skbert.data.numbers import Numbers, NumbersType
-    from skbert.data.outputs import TargetType
 
 
 class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
@@ -104,11 +103,8 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         from skbert.data.outputs import in_units
 
         now = self._as_of_now()
-
-        def finish(rows: np.ndarray, kind: TargetType) -> np.ndarray:
-            return in_units(rows, now.target_mean_, now.target_scale_, kind)
-
-        return now._run(X, "logits", finish)
+        outputs = now._run(X, "logits")
+        return in_units(outputs, now.target_mean_, now.target_scale_, now.target_type_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R², the share of the variance of y that is explained; of several numbers its mean.

@@ -1,6 +1,6 @@
 """From what a model gives, to what is minimised and to what users see.
 
-A type of target is one branch in each of these small functions; nothing else knows the types apart.
+A type of target is one branch in each of these small functions.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
+from scipy.special import expit, log_expit, log_softmax, softmax
 
 from skbert.data.labels import LabelsType
 from skbert.data.numbers import NumbersType
@@ -98,18 +99,12 @@ def in_units(
 
 def probabilities(logits: np.ndarray, target_type: TargetType) -> np.ndarray:
     """Softmax over the classes, rows sum to one; or the sigmoid of each label. In the dtype of `logits`."""
-    if target_type == "multilabel-indicator":
-        return np.exp(log_probabilities(logits, target_type))
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    return expit(logits) if target_type == "multilabel-indicator" else softmax(logits, axis=1)
 
 
 def log_probabilities(logits: np.ndarray, target_type: TargetType) -> np.ndarray:
     """Logarithm of `probabilities`, exact where a probability underflows to zero."""
-    if target_type == "multilabel-indicator":
-        return -np.logaddexp(np.zeros((), dtype=logits.dtype), -logits)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_expit(logits) if target_type == "multilabel-indicator" else log_softmax(logits, axis=1)
 
 
 def decision_values(logits: np.ndarray, target_type: TargetType) -> np.ndarray:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import entr
 
 from skbert.data.numbers import Numbers, are_numbers
 from skbert.data.outputs import decode, probabilities
@@ -160,14 +161,10 @@ def constant_loss(targets: np.ndarray, weights: np.ndarray, n_outputs: int, labe
         counted = of_labels > 0
         ones = (weights * targets).sum(axis=0)[counted] / of_labels[counted]
         p = ones * (1 - label_smoothing) + label_smoothing / 2
-        return float(np.average(_entropy_terms(p) + _entropy_terms(1 - p), weights=of_labels[counted]))
+        return float(np.average(entr(p) + entr(1 - p), weights=of_labels[counted]))
     frequencies = np.bincount(targets, weights=weights, minlength=n_outputs) / weights.sum()
     smooth = frequencies * (1 - label_smoothing) + label_smoothing / n_outputs
-    return float(_entropy_terms(smooth).sum())
-
-
-def _entropy_terms(p: np.ndarray) -> np.ndarray:
-    return -p * np.log(np.maximum(p, np.finfo(float).tiny))
+    return float(entr(smooth).sum())
 
 
 def _differ(rows: np.ndarray, tolerance: float | None = None) -> bool:
