@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 # What does not change the result, or is compared by what it resolves to: model and revision by the weights,
 # device and precision by `describe_environment`, random_state by the seed.
-_NOT_COMPARED = {
-    *("checkpoint", "device", "memory", "model", "precision", "random_state", "revision", "verbose"),
-}
+_NOT_COMPARED = {*"checkpoint device memory model precision random_state revision verbose".split()}
 LIBRARIES = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
 _CHECKSUM = "sha256:"
 

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 
 from skbert.continuing import check_partial_fit, start_from
 from skbert.data.columns import check_same_names, column_names
-from skbert.data.held_out import check_held_out
+from skbert.data.fit_data import FitData, Target, check_held_out
 from skbert.data.inputs import Texts, check_texts
 from skbert.exceptions import InputError
 from skbert.parameters import ParametersMixin
@@ -26,7 +26,6 @@ from skbert.training.distributed import on_all_ranks
 from skbert.training.ranks import current
 
 if TYPE_CHECKING:
-    from skbert.data.fit_data import FitData, Target
     from skbert.fitting import FittedModel
 
 
@@ -91,7 +90,6 @@ class LearningMixin(ParametersMixin):
             # A checkpoint that is not there is named now, before seconds go into importing torch.
             locate(self.model, self.revision)
         start = start_from(self, texts) if going_on else None
-        from skbert.data.fit_data import FitData
         from skbert.fitting import fit_texts
 
         data = FitData(texts, target, of_texts, of_outputs, held_out)
@@ -120,7 +118,6 @@ class LearningMixin(ParametersMixin):
         names = column_names(X, self if hasattr(self, "model_") else None)
         target, of_texts, of_outputs = read(texts)
         start = start_from(self, texts, getattr(self, "_moments", None)) if hasattr(self, "model_") else None
-        from skbert.data.fit_data import FitData
         from skbert.fitting import fit_texts
 
         data = FitData(texts, target, of_texts, of_outputs)

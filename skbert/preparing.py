@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +56,8 @@ def encode_data(
     owners, weights = encodings.owners, data.weights[rows] / data.weights[rows].mean()
     weights = (weights[owners].T / np.bincount(owners)[owners]).T
     targets = data.target.targets[rows[owners]]
-    training = TrainingData(encodings, targets, weights, data.class_weights)
-    return training if held_out is None else replace(training, held_out=read(held_out[0])), validation
+    encoded_held_out = None if held_out is None else read(held_out[0])
+    return TrainingData(encodings, targets, weights, data.class_weights, encoded_held_out), validation
 
 
 def make_validation(

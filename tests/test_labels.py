@@ -450,6 +450,6 @@ def test_labels_of_an_array_go_with_any_names():
 
 def test_a_model_of_three_classes_goes_on_with_no_matrix_of_three_columns():
     with pytest.raises(
-        InputError, match=r"y has the shape \(4, 3\), but the model was fitted with.*'multiclass'"
+        InputError, match=r"y has the shape \(4, 3\), but the model is fitted to.*'multiclass'"
     ):
         encode_known_labels(INDICATOR, 4, encode_labels(["a", "b", "c"], 3))

@@ -1,16 +1,18 @@
-"""What a fit is given, checked; and what its loop reads of that, encoded."""
+"""The checked inputs of a fit (`FitData`), and the encoded training set of its loop (`TrainingData`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from skbert.data.encoding import Encodings
-from skbert.data.inputs import Texts
+from skbert.data.inputs import Texts, check_texts
 from skbert.data.labels import Labels
 from skbert.data.numbers import Numbers
+from skbert.exceptions import InputError
 
 Target = Labels | Numbers  # what a fit learns
 
@@ -50,3 +52,22 @@ class TrainingData:
         encodings = change(self.encodings)
         held_out = None if self.held_out is None else change(self.held_out)
         return replace(self, encodings=encodings, held_out=held_out)
+
+
+def check_held_out(X: Any, y: Any, texts: Texts, target: Target) -> tuple[Texts, np.ndarray] | None:
+    """Texts and targets to validate on, if there are any: of the same form as those to train on."""
+    if X is None and y is None:
+        return None
+    if X is None:
+        raise InputError("y_val was given without X_val. Pass the validation texts as X_val.")
+    held_out = check_texts(X, "X_val")
+    if held_out.n_columns != texts.n_columns:
+        raise InputError(
+            f"X_val has {held_out.n_columns} columns, but X has {texts.n_columns}. Pass both as single "
+            "texts, or both as pairs."
+        )
+    if y is None:
+        raise InputError(
+            "X_val was given without y_val. Pass the labels, or numbers, of the validation texts as y_val."
+        )
+    return held_out, target.of_held_out(y, len(held_out))

@@ -31,6 +31,11 @@ from skbert.exceptions import InputError, warn
 LabelsType = Literal["binary", "multiclass", "multilabel-indicator"]
 
 _ENOUGH_TO_TELL = 4  # texts: of fewer, one side may be the labels by chance
+# By the name of the labels: what knows the classes, and what to do about others.
+_KNOWN_TO = {
+    "y": ("the model", "With warm_start and partial_fit the classes stay; fit a new model for others."),
+    "y_val": ("y", "Validation texts must be of classes that training sees."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     SkbertWarning
         If a label of an indicator matrix never occurs, as a rare one does not in every fold.
     """
-    values = _checked_values(y, n_texts, "(texts in X, labels in y)")
+    values = _checked_values(y, n_texts, "y")
     if values.ndim == 2:
         columns = _columns(y, values)
         _check_there_is_something_to_learn(values, columns)
@@ -176,32 +181,60 @@ def check_same_classes(classes: Any, known: Labels) -> None:
 
 
 def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
-    """Codes of y in the classes that a model has.
+    """Labels of texts that a model with these classes is trained on.
 
     Raises
     ------
     InputError
         If y holds another class, or has another form.
     """
-    values = _checked_values(y, n_texts, "(texts in X, labels in y)", known=True)
+    _, codes = _known_values(y, n_texts, known, "y")
+    return Labels(codes, known.classes, known.target_type)
+
+
+def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
+    """Labels of validation texts, of which training must have seen every class.
+
+    Raises
+    ------
+    InputError
+        If they are missing, of another length or form, or hold a class that y does not.
+    """
+    return _known_values(y, n_texts, labels, "y_val")[0]
+
+
+def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels that must be of known classes, and their codes; of an indicator matrix both are the matrix."""
+    values = _checked_values(y, n_texts, name, known=True)
     if values.shape[1:] != known.codes.shape[1:]:
         raise InputError(
-            f"y has the shape {values.shape}, but the model was fitted with the target type "
-            f"{known.target_type!r} and {len(known.classes)} classes. Pass labels of the same form."
+            f"{name} has the shape {values.shape}, but the model is fitted to the target type "
+            f"{known.target_type!r} with {len(known.classes)} classes. Pass labels of the same form."
         )
     if values.ndim == 2:
-        check_same_columns(y, known.names)
-        return Labels(values, known.classes, known.target_type)
+        check_same_columns(y, known.names, name)
+        return values, values
     with as_input_error():
         codes = codes_in(values, known.classes)
     unseen = np.unique(values[codes < 0])
     if len(unseen):
+        who, remedy = _KNOWN_TO[name]
         raise InputError(
-            f"y has classes that the model does not: {unseen[:5].tolist()}; it has "
-            f"{known.classes[:10].tolist()}. With warm_start and partial_fit the classes stay; fit a new "
-            "model for others."
+            f"{name} has classes that {who} does not: {unseen[:5].tolist()}; {who} has "
+            f"{known.classes[:10].tolist()}. {remedy}"
         )
-    return Labels(codes, known.classes, known.target_type)
+    return values, codes
+
+
+def _checked_values(y: Any, n_texts: int, name: str, *, known: bool = False) -> np.ndarray:
+    with as_input_error(), knowing_classes() if known else nullcontext():
+        values = label_values(y, name)
+    if len(values) != n_texts:
+        raise InputError(
+            f"Found input variables with inconsistent numbers of samples: [{n_texts}, {len(values)}] "
+            f"(texts in {name.replace('y', 'X')}, labels in {name})."
+        )
+    return values
 
 
 def codes_in(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -243,40 +276,3 @@ def check_no_label(texts: Texts, labels: Labels) -> None:
                 f"Column {number} of X holds the labels in y, so there is nothing to learn. Two columns are "
                 "read as pairs of texts: pass the text column alone, for example X['text']."
             )
-
-
-def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
-    """Labels of validation texts, of which training must have seen every class.
-
-    Raises
-    ------
-    InputError
-        If they are missing, of another length or form, or hold a class that y does not.
-    """
-    values = _checked_values(y, n_texts, "(texts in X_val, labels in y_val)", "y_val", known=True)
-    if values.shape[1:] != labels.codes.shape[1:]:
-        raise InputError(
-            f"y_val has the shape {values.shape}, but y {labels.codes.shape}. Both must hold one label per "
-            "text, or have the same label columns."
-        )
-    if values.ndim == 2:
-        check_same_columns(y, labels.names, "y_val")
-        return values
-    with as_input_error():
-        unseen = np.unique(values[codes_in(values, labels.classes) < 0])
-    if len(unseen):
-        raise InputError(
-            f"y_val has classes that y does not: {unseen[:5].tolist()}. Validation texts must be of classes "
-            "that training sees."
-        )
-    return values
-
-
-def _checked_values(y: Any, n_texts: int, what: str, name: str = "y", *, known: bool = False) -> np.ndarray:
-    with as_input_error(), knowing_classes() if known else nullcontext():
-        values = label_values(y, name)
-    if len(values) != n_texts:
-        raise InputError(
-            f"Found input variables with inconsistent numbers of samples: [{n_texts}, {len(values)}] {what}."
-        )
-    return values

@@ -45,13 +45,11 @@ FAMILIES = (
 
 _BUILDERS = {"encoder": checkpoints.build_encoder, "classifier": families.build_encoder}
 # Of a config: where it came from, labels of another head, and what could make transformers fetch or run code.
-_NOT_OF_AN_ENCODER = {
-    *("architectures", "name_or_path", "transformers_version"),
-    *("id2label", "label2id", "num_labels", "problem_type"),
-    *("attn_implementation", "auto_map", "experts_implementation", "per_layer_config"),
-    "transformers_weights",
-    *("dtype", "quantization_config", "torch_dtype"),
-}
+_NOT_OF_AN_ENCODER = set(
+    "architectures name_or_path transformers_version transformers_weights "
+    "id2label label2id num_labels problem_type dtype torch_dtype quantization_config "
+    "attn_implementation auto_map experts_implementation per_layer_config".split()
+)
 _MAX_BUFFERS = 2**24  # bytes of what an encoder holds besides its weights, such as position ids
 _MAX_LAYERS = 1_000  # of an encoder, or of a head: to build them takes time, however small they are
 # What a config class has under names that are none of settings; and those that are settings all the same.

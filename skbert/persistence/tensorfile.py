@@ -50,7 +50,11 @@ _DTYPES = {
 _OF_JOBLIB = (
     *(bytes([0x80, protocol]) for protocol in range(2, 6)),
     *(bytes([0x78, level]) for level in (0x01, 0x5E, 0x9C, 0xDA)),
-    *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22\x4d\x18"),
+    b"\x1f\x8b",  # gzip
+    b"BZh",  # bzip2
+    b"\xfd7zXZ",  # xz
+    b"\x5d\x00\x00",  # lzma
+    b"\x04\x22\x4d\x18",  # lz4
 )
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 

@@ -23,13 +23,12 @@ from skbert.exceptions import PersistenceError
 from skbert.network.model import SequenceClassifier
 from skbert.paths import expanded
 from skbert.persistence.replacing import patiently
-from skbert.pretrained.files import ADAPTER
+from skbert.pretrained.files import ADAPTER, CONFIG, MODULES
 from skbert.pretrained.library import quiet
 
 _TEMPORARY = ".skbert-"  # how its name begins
-_CONFIG = "config.json"  # without which a folder is no checkpoint
 _WEIGHTS = "model*.safetensors*"  # in one file, or in several with an index
-_SETTINGS = ("modules.json", "config_sentence_transformers.json", "added_tokens.json")
+_SETTINGS = (MODULES, "config_sentence_transformers.json", "added_tokens.json")
 _NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}
 
@@ -112,7 +111,7 @@ def _fill(temporary: Path, model: Any, tokenizer: Any, settings: Mapping[str, An
         place = temporary / name
         place.parent.mkdir(exist_ok=True)
         place.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    mode = stat.S_IMODE((temporary / _CONFIG).stat().st_mode)  # what the umask leaves
+    mode = stat.S_IMODE((temporary / CONFIG).stat().st_mode)  # what the umask leaves
     for file in temporary.rglob("*.safetensors"):  # safetensors itself lets nobody else read them
         with contextlib.suppress(OSError):  # some network drives know no modes
             file.chmod(mode)
@@ -121,11 +120,11 @@ def _fill(temporary: Path, model: Any, tokenizer: Any, settings: Mapping[str, An
 def _move(temporary: Path, folder: Path) -> None:
     """Let the files in `temporary` take the places of those in `folder`."""
     old = [name for pattern in (*_SETTINGS, _WEIGHTS) for name in folder.glob(pattern)]
-    for file in (folder / _CONFIG, *old):
+    for file in (folder / CONFIG, *old):
         with contextlib.suppress(FileNotFoundError):
             patiently(os.unlink, file)
     places = [file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file()]
-    for place in sorted(places, key=lambda place: place == Path(_CONFIG)):
+    for place in sorted(places, key=lambda place: place == Path(CONFIG)):
         (folder / place).parent.mkdir(exist_ok=True)
         patiently(os.replace, temporary / place, folder / place)
 

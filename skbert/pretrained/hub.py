@@ -24,14 +24,11 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import tqdm
 
 from skbert.exceptions import CheckpointError
-from skbert.pretrained.files import FILES, MODULES, POOLING, VOCABULARIES
+from skbert.pretrained.files import CONFIG, FILES, MODULES, POOLING, VOCABULARIES
 from skbert.signal_errors import raise_if_of_a_handler
 
-_DECIDING = (
-    *(MODULES, POOLING),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-)
-
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_DECIDING = (MODULES, POOLING, *_TOKENIZER)
 
 _in_vain: set[tuple[str, str | None]] = set()  # what the hub was asked for, and did not give
 
@@ -169,7 +166,7 @@ def _is_whole(folder: Path, name: str) -> bool:
     """
     stated = all((folder / file).is_file() for file in (MODULES, POOLING))
     return (
-        (folder / "config.json").is_file()
+        (folder / CONFIG).is_file()
         and _has_weights(folder)
         and any((folder / file).is_file() for file in VOCABULARIES)
         and (stated or not name.startswith("sentence-transformers/"))

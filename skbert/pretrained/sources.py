@@ -18,6 +18,7 @@ from pathlib import Path
 
 from skbert.exceptions import CheckpointError
 from skbert.paths import expanded
+from skbert.pretrained.files import CONFIG, WEIGHTS
 
 DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
 # The hub file's own SHA-256: same bytes from either place, so the same result.
@@ -48,9 +49,9 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
                 f"model={name!r} is a file. Expected a folder as save_pretrained() writes it. A model that "
                 "save() wrote is read by load(path), one of joblib by joblib.load(path)."
             )
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG).is_file():
             raise CheckpointError(
-                f"model={name!r} is a path, but there is no {folder / 'config.json'}. Expected a folder "
+                f"model={name!r} is a path, but there is no {folder / CONFIG}. Expected a folder "
                 "as save_pretrained() writes it, with config.json, model.safetensors and tokenizer.json."
             )
         if revision is not None:
@@ -82,7 +83,7 @@ def embedded_folder() -> Path | None:
     spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)  # finds the package, runs none of its code
     for place in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(place) / "model"
-        weights = folder / "model.safetensors"
+        weights = folder / WEIGHTS
         if weights.is_file():
             with weights.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() == DEFAULT_SHA256:
