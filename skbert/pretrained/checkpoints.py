@@ -122,7 +122,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
     with quiet() as transformers:
         forward = reads_forward(encoder, transformers)
     config._attn_implementation = _attention_of(architecture.packed)
-    config._name_or_path = ""  # the folder's path: of this machine, not of the model
+    config.name_or_path = ""  # the folder's path: of this machine, not of the model
     return Checkpoint(
         name=name,
         tokenizer_json=tokenizer_json,
@@ -236,7 +236,7 @@ def build_encoder(config: dict[str, Any], packed: bool) -> Any:
     with quiet() as transformers, DrawsNothing():
         config_of_family = transformers.AutoConfig.for_model(family, **settings)
         compute_by_text(config_of_family)
-        config_of_family._attn_implementation = "eager"  # whatever it is called there: others may be fetched
-        encoder = transformers.AutoModel.from_config(config_of_family)
+        # Whatever it is called there: others may be fetched.
+        encoder = transformers.AutoModel.from_config(config_of_family, attn_implementation="eager")
     encoder.config._attn_implementation = _attention_of(packed)
     return encoder

@@ -55,13 +55,13 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
         config = config_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         if getattr(config, "transformers_weights", None) is not None:
             del config.transformers_weights  # of other names, in whatever format
-        # config.json may name any, even one whose code transformers would get from the hub.
-        config._attn_implementation = "eager"
         compute_by_text(config)
         model, report = model_class.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
+            # config.json may name any, even one whose code transformers would get from the hub.
+            attn_implementation="eager",
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are named below
             trust_remote_code=False,
