@@ -22,6 +22,8 @@ Each error is both an `SkbertError` and the built-in that people already catch::
 
 import sys
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 
 class SkbertError(Exception):
@@ -92,6 +94,12 @@ class CollapseWarning(SkbertWarning):
 
 class CacheWarning(SkbertWarning):
     """A folder of `memory` cannot be written, or a file in it is damaged; the fit goes on without."""
+
+
+def shown(values: Iterable[Any], n: int = 10) -> str:
+    """The first of some values, for a message that also tells how many it leaves out."""
+    values = list(values)
+    return repr(values[:n]) + (f" and {len(values) - n} more" if len(values) > n else "")
 
 
 def is_panic(error: BaseException) -> bool:

@@ -81,6 +81,26 @@ def test_a_collapsed_fit_is_warned_about(make_classifier, reviews):
     assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize(
+    ("last_loss", "said"),
+    [
+        (0.41, "begun to tell texts apart.*more epochs, or class_weight='balanced'.$"),
+        (0.45, "learned nothing yet.*another learning_rate, or class_weight='balanced'.$"),
+        (162.0, "diverged: lower learning_rate.$"),
+    ],
+)
+def test_the_loss_tells_what_to_do(last_loss, said, make_classifier, reviews):
+    """That of the class frequencies is 0.451."""
+    texts, labels = list(reviews[0]), ["rare"] * 4 + ["usual"] * 20
+    with pytest.warns(CollapseWarning):
+        fitted = make_classifier(head_init="random", learning_rate=1e-6).fit(texts, labels)
+    known = encode_labels(labels, len(labels))
+    data = TrainingData(encode(fitted.tokenizer_, Texts(texts), 32), known.codes, np.ones(24), np.ones(2))
+    place = Runtime(torch.device("cpu"), torch.float32)
+    with pytest.warns(CollapseWarning, match=said):
+        diagnosis.warn_of_collapse(fitted.model_, last_loss, data, known, 0.0, place)
+
+
 def test_windows_are_counted_as_the_texts_that_they_are_of(make_classifier, reviews):
     texts = [f"{text} {'good ' * 40}" for text in reviews[0]]
     windows = make_classifier(long_text="windows", head_init="random", learning_rate=1e-6)

@@ -212,8 +212,10 @@ def test_copies_of_texts_with_labels_of_chance_score_as_chance():
 def test_one_text_of_each_class_is_enough_to_train_on():
     training, validation, complete = split_different(np.array([0, 0, 1, 1]), 0.5, 0)
     assert (len(training), len(validation), complete) == (2, 2, True)
-    with pytest.raises(InputError, match="less than one of each of the 2 classes"):
+    with pytest.raises(InputError, match="leaves 1 for training, fewer than one of each of the 2 classes"):
         split_different(np.array([0, 0, 1, 1]), 0.75, 0)
+    with pytest.raises(InputError, match=r"=0.1 of 4 texts is none to validate on. .*one text is 0.25"):
+        split_different(np.array([0, 0, 1, 1]), 0.1, 0)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -4,6 +4,7 @@ import collections.abc
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -97,6 +98,18 @@ def test_the_remedy_is_for_what_was_passed():
         check_texts(table)
     with pytest.raises(InputTypeError, match=r"row 0, .*\[row\['text'\] for row in X\]"):
         check_texts([{"text": "a"}, {"text": "b"}])
+    with pytest.raises(InputTypeError, match=r"row 1.* replaced first\.$"):
+        check_texts(["a", None])
+    with pytest.raises(InputTypeError, match=r"row 1.*fill_null\(''\)"):
+        check_texts(pl.Series(["a", None]))
+    with pytest.raises(InputTypeError, match=r"dict\..*X\['text'\]"):
+        check_texts({"text": ["a", "b"]})
+    with pytest.raises(InputError, match=r"3 columns.*of its columns, \['text', 'length', 'id'\], pass"):
+        check_texts(table.assign(id=1))
+    with pytest.raises(InputError, match=r"3 columns.*pass list\(zip\(\*X\)\)\.$"):
+        check_texts((["a", "b", "c"], ["d", "e", "f"]))
+    with pytest.raises(InputError, match=r"3 columns.*labels are passed as y_val"):
+        check_texts((["a", "b", "c"], [0, 1, 0]), "X_val")
 
 
 def test_masked_cell_is_missing():
@@ -236,7 +249,7 @@ def test_of_a_table_a_column_is_to_be_passed():
         check_texts(Table())
 
 
-@pytest.mark.parametrize("X", [{"text": "a"}, {"a"}, frozenset("a")])
+@pytest.mark.parametrize("X", [{"a"}, frozenset("a")])
 def test_what_has_no_order_of_rows_is_not_to_be_listed(X):
     with pytest.raises(InputTypeError, match=f"{type(X).__name__}, which has no order of rows"):
         check_texts(X)

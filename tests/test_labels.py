@@ -113,12 +113,15 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         (pd.Series([True, False], dtype=object), r"such as True at row 0.* y\.astype\(bool\)"),
         (np.array([1.5, 2], dtype=object), r"such as 1\.5 at row 0.* y\.astype\(float\)"),
         (pd.Series(["a", pd.NA], dtype="string"), "row 1"),
-        (["a", 1], "mixes str"),
+        (["a", 1], "mixes str .*from 1 at row 1 on"),
         (np.array(["a", 1], dtype=object), "mixes str"),
         (pd.Series(["a", 1], dtype=object), "mixes str"),
-        ([0.5, 1.7], "continuous"),
+        ([0.0, 1.7], "continuous.* 1.7 at row 1"),
+        ([0.0, 1e20], "too large for an int: 1e\\+20 at row 1"),
         (np.array([[0, 1], [0, 1]]), "same for all 2 texts"),
-        (np.array([[0, 1], [1, 2]]), "2-D"),
+        (np.array([[0, 1], [1, 2]]), r"2-D target \(multiclass-multioutput: 2 at row 1, column 1\)"),
+        (pd.DataFrame({"a": [0, 1, 1], "b": [1, 3, 0]}), "3 at row 1, column 'b'"),
+        (np.array([[5, 6], [7, 8]]), r"2-D target \(multiclass-multioutput\)"),
         (np.array([[-1, 1], [1, -1]]), r"values \[-1, 1\].*0 and 1"),
         (csr_array([[0, 2], [2, 2]]), r"values \[0, 2\].*0 and 1"),
         (np.array([[1.0, 0.0], [np.nan, 1.0]]), "NaN .* at row 1"),
@@ -195,6 +198,10 @@ def test_columns_of_a_dataframe_name_the_labels():
             InputError, match=r"y_val has the columns .* Pass the same columns in the same order"
         ):
             check_validation_labels(other, 4, labels)
+    many = pd.DataFrame(np.eye(14, dtype=int), columns=[f"L{n:02}" for n in range(14)])
+    turned = many[[*many.columns[:11], "L12", "L11", "L13"]]
+    with pytest.raises(InputError, match=r"'L09'\] and 4 more \(the first difference: L12 for L11\)"):
+        encode_known_labels(turned, 14, encode_labels(many, 14))
     # An array has no names to compare.
     assert encode_known_labels(INDICATOR, 4, labels).classes.tolist() == labels.classes.tolist()
     assert check_validation_labels(y, 4, labels).tolist() == INDICATOR.tolist()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from skbert.exceptions import InputError, InputTypeError
+from skbert.exceptions import InputError, InputTypeError, shown
 
 _EXPECTED = (
     "Expected a 1-D array of str, a list of str, or pairs as two columns (a DataFrame or a 2-D array "
@@ -73,14 +73,17 @@ def check_texts(X: Any, name: str = "X") -> Texts:
     """
     columns = _columns(X, name)
     if len(columns) not in (1, 2):
-        raise InputError(f"{name} has {len(columns)} columns. {_EXPECTED}; select or join columns first.")
+        raise InputError(f"{name} has {len(columns)} columns. {_EXPECTED}; {_choose_columns(X, name)}.")
     if len(columns[0]) == 0:
         raise InputError(
             f"Found array with 0 sample(s) (shape={_shape(X)}) while a minimum of 1 is required: {name} "
             "is empty. Pass at least one text."
         )
+    filled = next(
+        (f", for example with {name}.{m}('')" for m in ("fillna", "fill_null") if hasattr(X, m)), ""
+    )
     for number, column in enumerate(columns):
-        _check_cells(column, number if len(columns) == 2 else None, name)
+        _check_cells(column, number if len(columns) == 2 else None, name, filled)
     return Texts(*columns)
 
 
@@ -120,6 +123,16 @@ def factorize(rows: Iterable[Any]) -> tuple[dict[Any, int], np.ndarray]:
     return places, np.array([places.setdefault(row, len(places)) for row in rows], dtype=np.int64)
 
 
+def _choose_columns(X: Any, name: str) -> str:
+    """How too many columns become one or two."""
+    if hasattr(X, "columns"):
+        return f"of its columns, {shown(X.columns)}, pass the one with the texts, as {name}['text'], or two"
+    if isinstance(X, list | tuple) and len(X) == 2:
+        labels = "; labels are passed as y_val" if name == "X_val" else ""
+        return f"if these are two lists, whose pairs are the rows, pass list(zip(*{name})){labels}"
+    return "select or join columns first"
+
+
 _KINDS = {1: "single texts (one column)", 2: "pairs of texts (two columns)"}
 
 
@@ -130,8 +143,10 @@ def _columns(X: Any, name: str) -> list[list[Any]]:
             f"{name} is a single {type(X).__name__}, not a collection of texts. {_EXPECTED}; "
             "for one text pass a list: [text]."
         )
-    if isinstance(X, dict | set | frozenset):
+    if isinstance(X, set | frozenset):
         raise InputTypeError(f"{name} is a {type(X).__name__}, which has no order of rows. {_EXPECTED}.")
+    if isinstance(X, dict):
+        raise InputTypeError(f"{name} is a dict. {_EXPECTED}; pass one of its lists, such as {name}['text'].")
     if type(getattr(X, "dtype", None)).__name__ == "Struct":  # numpy would see columns without names
         raise InputTypeError(f"{name} is a Series of structs. {_EXPECTED}; pass {name}.struct.unnest().")
     if hasattr(X, "toarray"):
@@ -203,7 +218,7 @@ def is_row(value: Any) -> bool:
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
-def _check_cells(column: list[Any], number: int | None, name: str) -> None:
+def _check_cells(column: list[Any], number: int | None, name: str, filled: str) -> None:
     # One pass at C speed for the usual case; the slow loop only finds which row to name.
     if set(map(type, column)) == {str}:
         return
@@ -211,7 +226,8 @@ def _check_cells(column: list[Any], number: int | None, name: str) -> None:
         if not isinstance(cell, str):
             where = f"row {row}" if number is None else f"row {row}, column {number}"
             raise InputTypeError(
-                f"{name} has {_describe(cell)} at {where}, where a str is expected. {_remedy(cell, number)}"
+                f"{name} has {_describe(cell)} at {where}, where a str is expected. "
+                f"{_remedy(cell, number, filled)}"
             )
 
 
@@ -225,24 +241,22 @@ def _describe(cell: Any) -> str:
     return f"{shown} (type {type(cell).__name__})"
 
 
-def _remedy(cell: Any, column: int | None) -> str:
+def _remedy(cell: Any, column: int | None, filled: str) -> str:
     if isinstance(cell, bytes | bytearray):
         return "Decode it first, for example with .decode('utf-8')."
     if isinstance(cell, list | tuple | np.ndarray):
         return "Pairs need two columns in every row; other lists must be joined into one str first."
     is_nan = isinstance(cell, float) and math.isnan(cell)
     if cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType"):  # pandas' own
-        return (
-            "Missing texts must be dropped or replaced first, for example with X.fillna('') (of polars "
-            "X.fill_null(''))."
-        )
+        return f"Missing texts must be dropped or replaced first{filled}."
     if isinstance(cell, dict):
         return "Take the text out of each, for example with [row['text'] for row in X]."
     if column is not None:
         return (
             "Two columns are read as pairs of texts: for single texts pass the text column alone, for "
-            "example X['text'] (scikit-learn's ColumnTransformer takes other columns). Convert numbers that "
-            "are meant as text with str() (the argument must be a string, not a number)."
+            "example X['text'], and other columns through scikit-learn's ColumnTransformer "
+            "(docs/recipes.md). Convert numbers that are meant as text with str() (the argument must be a "
+            "string, not a number)."
         )
     return "Convert it with str() if it is meant as text (the argument must be a string, not a number)."
 

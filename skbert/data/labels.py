@@ -26,7 +26,7 @@ from skbert.data.targets import (
     label_values,
     names_of_columns,
 )
-from skbert.exceptions import InputError, warn
+from skbert.exceptions import InputError, shown, warn
 
 LabelsType = Literal["binary", "multiclass", "multilabel-indicator"]
 
@@ -129,12 +129,9 @@ def _check_there_is_something_to_learn(indicator: np.ndarray, columns: np.ndarra
             "there is nothing to tell apart. Pass texts with the labels and without them."
         )
     if len(absent):
-        named = f"{columns[absent[:5]].tolist()}" + (
-            f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        )
         warn(
-            f"The labels in columns {named} of y never occur: all that can be learned about them is to "
-            "predict 0. Leave these columns out, or add texts of theirs."
+            f"The labels in columns {shown(columns[absent].tolist(), 5)} of y never occur: all that can be "
+            "learned about them is to predict 0. Leave these columns out, or add texts of theirs."
         )
 
 
@@ -155,7 +152,7 @@ def known_labels(classes: Any, y: Any) -> Labels:
             if classes is not None and {*np.asarray(classes).tolist()} != {*found.tolist()}:
                 raise InputError(
                     f"classes={np.asarray(classes).tolist()}, but y is an indicator matrix of the columns "
-                    f"{found.tolist()[:10]}. Leave classes out."
+                    f"{shown(found.tolist())}. Leave classes out."
                 )
             return Labels(values[:0], found, "multilabel-indicator")
         if classes is None:
@@ -220,8 +217,8 @@ def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.nd
     if len(unseen):
         who, remedy = _KNOWN_TO[name]
         raise InputError(
-            f"{name} has classes that {who} does not: {unseen[:5].tolist()}; {who} has "
-            f"{known.classes[:10].tolist()}. {remedy}"
+            f"{name} has classes that {who} does not: {shown(unseen.tolist(), 5)}; {who} has "
+            f"{shown(known.classes.tolist())}. {remedy}"
         )
     return values, codes
 

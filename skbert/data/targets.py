@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from skbert.data.inputs import is_row, rows_of
-from skbert.exceptions import InputError, warn
+from skbert.exceptions import InputError, shown, warn
 from skbert.warning_filters import holding_warning_filters
 
 
@@ -67,10 +67,12 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
         raise InputError(
             f"Input {name} contains NaN (a missing label) at row {missing}. Drop the rows without a label."
         )
-    if len({isinstance(label, str) for label in _loose_labels(y)}) == 2:
+    is_str = [isinstance(label, str) for label in _loose_labels(y)]
+    if len(set(is_str)) == 2:
+        row = is_str.index(not is_str[0])
         raise InputError(
-            f"{name} mixes str labels with labels of other types, so their order is undefined. "
-            "Convert all of them with str()."
+            f"{name} mixes str labels with labels of other types (from {_loose_labels(y)[row]!r} at row "
+            f"{row} on), so their order is undefined. Convert all of them with str()."
         )
     y = _with_a_dtype(y)
     check_finite(np.asarray(y), name, "Labels")
@@ -79,24 +81,40 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     column = _as_column(y, name)
     if column is not None and all(type(label) is str for label in column.tolist()):
         return column  # without asking whether many different ones are numbers to regress on
-    target = type_of_target(y, input_name=name)
+    with np.errstate(invalid="ignore"):  # it casts numbers to int, however large
+        target = type_of_target(y, input_name=name)
     if target == "unknown":
         raise InputError(_unknown(y, name))
     if target == "multilabel-indicator":
         return _checked_indicator(np.asarray(y), name)
     if target in ("multiclass-multioutput", "continuous-multioutput"):
         raise InputError(
-            f"{name} is a 2-D target ({target}). Expected one label per text, a 1-D array; or, for several "
-            "labels per text, an indicator matrix of 0 and 1 (see scikit-learn's MultiLabelBinarizer)."
+            f"{name} is a 2-D target ({target}{_odd_cell(y)}). Expected one label per text, "
+            "a 1-D array; or, for several labels per text, an indicator matrix of 0 and 1 (see "
+            "scikit-learn's MultiLabelBinarizer)."
         )
     if target == "continuous":
+        numbers = np.asarray(y, dtype=float).reshape(-1)
+        with np.errstate(invalid="ignore"):
+            row = np.flatnonzero(numbers != numbers.astype(np.int64))[0]
         raise InputError(
-            f"Unknown label type: {target}. {name} holds numbers that are not whole. Expected classes; "
-            "BertRegressor learns numbers."
+            f"Unknown label type: {target}. {name} holds numbers that are not whole, or too large for an "
+            f"int: {numbers[row]:g} at row {row}. Expected classes; BertRegressor learns numbers."
         )
     values = column_or_1d(np.asarray(y)) if column is None else column
     check_classification_targets(values)
     return values
+
+
+def _odd_cell(y: Any) -> str:
+    """Where a matrix that is mostly 0 and 1 has something else, in words."""
+    table = np.asarray(y)
+    fits = np.isin(table, (0, 1))
+    if fits.all() or 2 * np.count_nonzero(fits) < table.size:
+        return ""
+    row, column = np.argwhere(~fits)[0]
+    name = (_columns_of(y) or range(table.shape[1]))[column]
+    return f": {table[row, column]!s} at row {row}, column {name!r}"
 
 
 def are_numbered(names: list[Any]) -> bool:
@@ -132,9 +150,11 @@ def check_same_columns(y: Any, known: np.ndarray | None, name: str = "y") -> Non
     # Where one side is only numbered, other names say nothing, but another order does.
     numbered = len({isinstance(name, str) for name in found}) == 1 and sorted(one) == sorted(other)
     if one != other and (named or numbered):
+        place = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
+        first = "" if place is None else f" (the first difference: {one[place]} for {other[place]})"
         raise InputError(
-            f"{name} has the columns {found[:10]}, but those of the fit are {expected[:10]}. Pass the same "
-            "columns in the same order."
+            f"{name} has the columns {shown(found)}, but those of the fit are {shown(expected)}{first}. Pass "
+            "the same columns in the same order."
         )
 
 
@@ -165,15 +185,16 @@ def _unwrapped(y: Any, name: str) -> Any:
     if isinstance(y, Sequence) and not isinstance(y, list | tuple | memoryview | array):
         y = y if hasattr(y, "__array__") else rows_of(y)
     if isinstance(y, list | tuple) and y and all(isinstance(r, list | tuple) and len(r) == 1 for r in y):
-        _warn_of_column((len(y), 1), name)
+        _warn_of_column(y, name)
         return [row[0] for row in y]
     return y
 
 
-def _warn_of_column(shape: tuple[int, ...], name: str) -> None:
+def _warn_of_column(y: Any, name: str) -> None:
+    column = f"[{_columns_of(y)[0]!r}]" if _columns_of(y) else ".ravel()" if hasattr(y, "ravel") else None
     warn(
-        f"A column-vector y was passed when a 1d array was expected: {name} has the shape {shape}. Pass "
-        "y.ravel().",
+        f"A column-vector y was passed when a 1d array was expected: {name} has the shape {(len(y), 1)}. "
+        f"Pass {f'{name}{column}' if column else f'[row[0] for row in {name}]'}.",
         DataConversionWarning,
     )
 
@@ -182,7 +203,7 @@ def _as_column(y: Any, name: str) -> np.ndarray | None:
     """The labels as a 1-D array, if they are one label per text."""
     column = np.asarray(y)
     if column.ndim == 2 and column.shape[1] == 1:
-        _warn_of_column(column.shape, name)
+        _warn_of_column(y, name)
         column = column.reshape(-1)
     return column if column.ndim == 1 else None
 

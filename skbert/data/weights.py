@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from skbert.data.labels import Labels, codes_in
 from skbert.data.targets import as_input_error
-from skbert.exceptions import InputError
+from skbert.exceptions import InputError, shown
 
 _NEXT_TO_NOTHING = 1e-9  # of the heaviest class
 
@@ -167,8 +167,8 @@ def _weights_of_names(class_weight: dict[Any, float], labels: Labels) -> np.ndar
     if unknown and len(class_weight) - len(unknown) < len(per_class):
         classes = labels.classes.astype(str) if labels.classes.dtype.kind == "M" else labels.classes
         raise InputError(
-            f"class_weight names {unknown[:5]}, but the classes in y are {classes.tolist()[:10]}. Name them "
-            "as they are in y, with their type."
+            f"class_weight names {shown(unknown, 5)}, but the classes in y are {shown(classes.tolist())}. "
+            "Name them as they are in y, with their type."
         )
     return per_class
 
@@ -193,9 +193,9 @@ def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np
         unknown = set(class_weight) - set(labels.classes.tolist())
         if unknown:
             raise InputError(
-                f"class_weight names {sorted(unknown, key=str)[:5]}, but the labels are "
-                f"{labels.classes.tolist()[:10]}. Name them so: as the columns of y are called, if it is a "
-                "DataFrame, or by their numbers."
+                f"class_weight names {shown(sorted(unknown, key=str), 5)}, but the labels are "
+                f"{shown(labels.classes.tolist())}. Use these names: those of the columns of y, if it is a "
+                "DataFrame, or else their numbers."
             )
         given = {label: class_weight.get(label, 1.0) for label in labels.classes.tolist()}
         ones = np.array([_number(w, f"class_weight gives {w!r} to {label!r}") for label, w in given.items()])
@@ -205,7 +205,7 @@ def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np
 def _checked_class_weights(per_class: np.ndarray, labels: Labels) -> np.ndarray:
     if not (np.isfinite(per_class).all() and (per_class >= 0).all()):
         raise InputError(
-            f"class_weight gives the weights {per_class.tolist()} to the classes "
-            f"{labels.classes.tolist()}; expected finite weights of zero or more."
+            f"class_weight gives the weights {shown(per_class.tolist())} to the classes "
+            f"{shown(labels.classes.tolist())}; expected finite weights of zero or more."
         )
     return per_class

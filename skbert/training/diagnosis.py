@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _SUSPICIOUS = 0.9  # of the constant prediction's loss
 _FEW, _MAX_TEXTS = 16, 64
-_DIVERGED = 2.0  # times the mean's loss: no model that has learned something does worse
+_BELOW = 0.97  # of the constant prediction's loss: less comes of telling texts apart, and not of chance
+_DIVERGED = 2.0  # times the constant prediction's loss: no model that has learned something does worse
 _SAME = 0.01  # standard deviations of y between predictions that are called the same
 
 
@@ -79,8 +80,7 @@ def warn_of_collapse(
         n_texts = len(np.unique(data.encodings.owners[rows]))
         warn(
             f"The model predicts {same} for all of {n_texts} training texts; its loss ended at "
-            f"{last_loss:.3f}, where {known} {constant:.3f}. It has learned "
-            f"nothing yet: try more epochs or another learning_rate{_or_weights(data, target)}.",
+            f"{last_loss:.3f}, where {known} {constant:.3f}. {_verdict(last_loss, constant, data, target)}.",
             CollapseWarning,
         )
     elif isinstance(target, Numbers) and len(predicted) == len(rows):
@@ -94,6 +94,18 @@ def warn_of_collapse(
 
 def _labels(logits: np.ndarray, labels: Labels) -> np.ndarray:
     return decode(probabilities(logits, labels.target_type), labels.classes, labels.target_type)
+
+
+def _verdict(loss: float, constant: float, data: TrainingData, target: Target) -> str:
+    """What the loss says of such a model, next to that of the best constant prediction; and what to do."""
+    unsure = np.log(2 if data.targets.ndim == 2 else target.n_outputs)  # with equal probabilities
+    if loss > _DIVERGED * max(constant, 0.0 if isinstance(target, Numbers) else unsure):
+        return "The fit has diverged: lower learning_rate"
+    if loss < _BELOW * constant:
+        verdict = "It has begun to tell texts apart, but not enough to change a label: try more epochs"
+    else:
+        verdict = "It has learned nothing yet: try more epochs or another learning_rate"
+    return f"{verdict}{_or_weights(data, target)}"
 
 
 def _described(predicted: np.ndarray, target: Target) -> tuple[str, str]:

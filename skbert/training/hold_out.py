@@ -135,11 +135,9 @@ def _hold_out_rows(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.
     n_rows, classes, counts = len(targets), *np.unique(targets, return_counts=True)
     n_validation = round(fraction * n_rows)
     if not 0 < n_validation <= n_rows - len(classes):
-        raise InputError(
-            f"validation_fraction={fraction} of {n_rows} texts is {n_validation} texts for validation, which "
-            f"leaves no text there or less than one of each of the {len(classes)} classes for training. Use "
-            "another fraction, more texts, or early_stopping=False."
-        )
+        n_left, n_classes = n_rows - n_validation, len(classes)
+        too_few = f"leaves {n_left} for training, fewer than one of each of the {n_classes} classes"
+        raise _bad_fraction(fraction, n_rows, too_few if n_validation else "is none to validate on")
     rows = np.arange(n_rows)
     training = rows[:0]
     if counts.min() > 1 and len(classes) <= n_validation:
@@ -154,13 +152,18 @@ def _hold_out_rows(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.
     return np.sort(training), np.sort(validation)
 
 
+def _bad_fraction(fraction: float, n_rows: int, problem: str) -> InputError:
+    return InputError(
+        f"validation_fraction={fraction} of {n_rows} texts {problem}. Use another fraction (one text is "
+        f"{1 / n_rows:.2g}), pass X_val and y_val, or more texts."
+    )
+
+
 def _hold_out_at_random(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     n_validation = round(fraction * len(targets))
     if not 0 < n_validation < len(targets):
-        raise InputError(
-            f"validation_fraction={fraction} of {len(targets)} texts is {n_validation} texts for validation: "
-            "one side would be empty. Use another fraction, more texts, or early_stopping=False."
-        )
+        problem = "leaves none for training" if n_validation else "is none to validate on"
+        raise _bad_fraction(fraction, len(targets), problem)
     order = np.random.default_rng(seed).permutation(len(targets))
     if are_numbers(targets):
         return np.sort(order[n_validation:]), np.sort(order[:n_validation])
