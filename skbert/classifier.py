@@ -103,8 +103,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         of equally good ones of the last.
     scoring : str or callable, default=None
         Validation score, higher is better: a name of scikit-learn's scorers or a callable
-        ``(estimator, X, y)``; None is accuracy. A callable is given None as X, and an estimator whose
-        predictions are those of the validation texts.
+        ``(estimator, X, y)``; None is accuracy. A callable is given the validation texts as a list (pairs as
+        tuples), their labels, and an estimator that predicts these texts alone.
     warm_start : bool, default=False
         Whether `fit` on a fitted estimator goes on from its weights, with the classes it has; the optimizer
         and the learning rate's schedule start anew.

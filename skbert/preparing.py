@@ -48,7 +48,7 @@ def encode_data(
         held_out = data.texts.take(held), data.target.values(held)
     validation = Validation()
     if held_out is not None:  # first: a scorer that does not go with them is refused before anything is read
-        validation = make_validation(held_out[1], data.target, parameters, frozen.runtime)
+        validation = make_validation(*held_out, data.target, parameters, frozen.runtime)
     encodings = read(data.texts.take(rows))
     _warn_of_truncation(float(encodings.truncated.mean()), max_length, long_text)
     _warn_of_unknown_tokens(encodings.ids, start.tokenizer)
@@ -61,11 +61,11 @@ def encode_data(
 
 
 def make_validation(
-    y: np.ndarray, target: Target, parameters: Mapping[str, Any], runtime: Runtime
+    texts: Texts, y: np.ndarray, target: Target, parameters: Mapping[str, Any], runtime: Runtime
 ) -> HeldOutValidation:
     """Scoring of what a model gives for texts whose y is known; with `early_stopping` it may end the fit."""
     patience = parameters["n_iter_no_change"] if parameters["early_stopping"] else None
-    judge = Judge(parameters["scoring"], target, y)
+    judge = Judge(parameters["scoring"], target, texts.rows, y)
     return HeldOutValidation(judge, patience, runtime, parameters["verbose"])
 
 

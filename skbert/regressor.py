@@ -69,7 +69,7 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
         of equally good ones of the last.
     scoring : str or callable, default=None
         Validation score, higher is better: a name of scikit-learn's scorers, or a callable
-        ``(estimator, None, y)``; None is R².
+        ``(estimator, X, y)``; None is R².
     warm_start : bool, default=False
         Whether `fit` on a fitted estimator goes on from its weights; mean and scale stay, too.
     random_state : int, RandomState instance or None, default=None

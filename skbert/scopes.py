@@ -85,7 +85,8 @@ def _close(generator: Any, outside: Any, _: Any, error: BaseException | None, __
                     manager.gen.close()  # it would go on when the traceback is gone, at any time
     finally:
         generator().close()
-    if inside and not isinstance(inside[0], KeyboardInterrupt):
+    # A scope around this one that is closed by an interrupt lets that go on itself.
+    if inside and not isinstance(inside[0], KeyboardInterrupt | GeneratorExit):
         for each in inside:
             if isinstance(each, KeyboardInterrupt):
                 raise each

@@ -25,7 +25,7 @@ def test_a_relative_path_object_is_a_folder(tiny_bert, monkeypatch):
 
 
 def test_a_nested_folder_without_a_path_is_hinted_at():
-    with pytest.raises(CheckpointError, match=r"model='\./models/bert/run1'"):
+    with pytest.raises(CheckpointError, match=r"If it is a folder, write '\./models/bert/run1'"):
         sources.locate("models/bert/run1")
 
 
@@ -38,7 +38,7 @@ def test_a_missing_folder_is_named(path):
 def test_a_folder_does_not_shadow_a_hub_name(tiny_bert, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_bert, tmp_path / "bert-base-uncased")
-    with pytest.raises(CheckpointError, match=r"model='\./bert-base-uncased'"):
+    with pytest.raises(CheckpointError, match=r"^There is a folder .* write '\./bert-base-uncased'\."):
         sources.locate("bert-base-uncased")
 
 
@@ -130,8 +130,15 @@ def test_a_folder_has_no_revision(tiny_bert):
 
 
 def test_the_default_without_its_owner_is_named_whole():
-    with pytest.raises(CheckpointError, match="Did you mean 'sentence-transformers/all-MiniLM-L6-v2'"):
+    with pytest.raises(CheckpointError, match=r"^Did you mean 'sentence-transformers/all-MiniLM-L6-v2'"):
         sources.locate("all-MiniLM-L6-v2")
+
+
+def test_a_revision_that_is_not_there_needs_not_be_named():
+    with pytest.raises(
+        CheckpointError, match=r"^Without a revision the default checkpoint that is installed"
+    ):
+        sources.locate(sources.DEFAULT_CHECKPOINT, "main")
 
 
 def test_offline_an_uncached_name_says_how_to_get_the_weights():

@@ -115,12 +115,36 @@ def test_a_callable_scorer_is_given_the_predictions(method, make_classifier, rev
     texts, y = reviews
 
     def scoring(estimator, X, y):
-        assert X is None
+        assert list(texts) == X
         return float(getattr(estimator, method)(X).flat[3])
 
     classifier = make_classifier(epochs=1, scoring=scoring).fit(texts, y, X_val=texts, y_val=y)
     expected = getattr(classifier, method)(list(texts)).flat[3]
     assert classifier.validation_scores_ == [pytest.approx(float(expected), abs=1e-6)]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_callable_scorer_chooses_among_the_texts(pairs, make_classifier, reviews):
+    """As one that weighs them by their length, or looks at some of them."""
+    texts, y = map(list, reviews)
+    X = [(text, text[:8]) for text in texts] if pairs else texts
+    chosen = [5, 2, 2, 9]
+    asked = []
+
+    def scoring(estimator, X, y):
+        some = [X[row] for row in chosen]
+        asked.append(estimator.predict_proba(pd.DataFrame(some).to_numpy() if pairs else pd.Series(some)))
+        return float(len(X))
+
+    classifier = make_classifier(epochs=1, scoring=scoring).fit(X, y, X_val=X, y_val=y)
+    assert classifier.validation_scores_ == [len(X)]
+    np.testing.assert_allclose(asked[-1], classifier.predict_proba(X)[chosen], atol=1e-6)
+
+
+def test_a_callable_scorer_has_no_other_predictions(make_classifier, reviews):
+    classifier = make_classifier(scoring=lambda estimator, X, y: estimator.predict(["another"])[0])
+    with pytest.raises(InputError, match=r"scoring=.*knows the validation texts alone"):
+        classifier.fit(*reviews, X_val=reviews[0], y_val=reviews[1])
 
 
 def test_columns_of_other_names(make_classifier, reviews):

@@ -87,6 +87,14 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
         raise InputError(_unknown(y, name))
     if target == "multilabel-indicator":
         return _checked_indicator(np.asarray(y), name)
+    _refuse_other_targets(target, y, name)
+    values = column_or_1d(np.asarray(y)) if column is None else column
+    check_classification_targets(values)
+    return values
+
+
+def _refuse_other_targets(target: str, y: Any, name: str) -> None:
+    """Refuse what is neither one label per text nor an indicator matrix."""
     if target in ("multiclass-multioutput", "continuous-multioutput"):
         raise InputError(
             f"{name} is a 2-D target ({target}{_odd_cell(y)}). Expected one label per text, "
@@ -101,9 +109,6 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
             f"Unknown label type: {target}. {name} holds numbers that are not whole, or too large for an "
             f"int: {numbers[row]:g} at row {row}. Expected classes; BertRegressor learns numbers."
         )
-    values = column_or_1d(np.asarray(y)) if column is None else column
-    check_classification_targets(values)
-    return values
 
 
 def _odd_cell(y: Any) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from sklearn import config_context
 
 import skbert
-from skbert.exceptions import CheckpointError, PersistenceError
+from skbert.exceptions import CheckpointError, PersistenceError, shown
 from skbert.identity import LIBRARIES
 from skbert.paths import expanded
 from skbert.persistence import blueprint, delta, tensorfile
@@ -173,13 +173,15 @@ def _requests(routing: Any) -> dict[str, dict[str, Any]]:
 
 def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
     """The JSON, once it is known to be what was written, in a format that is known."""
+    if "skbert" not in metadata:
+        raise PersistenceError(
+            f"save() did not write it (its metadata hold {shown(sorted(metadata), 5)}, and not 'skbert'). A "
+            "folder as transformers writes it is read by from_pretrained()."
+        )
     try:
         content = tensorfile.unsealed("skbert", metadata)
     except PersistenceError as error:
-        raise PersistenceError(
-            f"{error}. It is damaged, or not of save(): get it again. For a folder of transformers there is "
-            "from_pretrained()."
-        ) from error
+        raise PersistenceError(f"{error}. It is damaged: get it again from where it was saved.") from error
     if type(content["format"]) is not int or content["format"] != FORMAT:
         writer = str(content.get("versions", {}).get("skbert", "a newer version"))
         raise PersistenceError(

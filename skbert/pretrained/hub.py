@@ -48,7 +48,7 @@ def cached(name: str, revision: str | None) -> Path | None:
             )
         )
     except errors.HFValidationError as error:
-        hint = f" If it is a folder, write model={'./' + name!r}." if {"/", os.sep} & set(name) else ""
+        hint = f" If it is a folder, write {'./' + name!r}." if {"/", os.sep} & set(name) else ""
         raise CheckpointError(f"model={name!r} is not a valid hub name: {error}{hint}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise_if_of_a_handler(error)
@@ -74,7 +74,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
     name : str
     revision : str or None
     hint : str
-        What to say besides if it cannot be had.
+        What to say first if it cannot be had: sentences, with a space after the last.
 
     Raises
     ------
@@ -84,9 +84,9 @@ def download(name: str, revision: str | None, hint: str) -> Path:
     blocked = _unreadable(name)
     if blocked is not None:
         raise CheckpointError(
-            f"model={name!r} may be in the hub cache of this machine, {platform.node()}, but this user may "
-            f"not read {blocked}. Give access there, or set the environment variable HF_HOME to another "
-            f"folder{hint}."
+            f"{hint}model={name!r} may be in the hub cache of this machine, {platform.node()}, but this user "
+            f"may not read {blocked}. Give access there, or set the environment variable HF_HOME to another "
+            "folder."
         )
     try:  # a download would try again and again, and say so
         huggingface_hub.model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
@@ -95,7 +95,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
     except Exception as error:
         raise_if_of_a_handler(error)
         _in_vain.add((name, revision))
-        raise CheckpointError(_explained(name, revision, error, _OUT_OF_REACH) + hint) from error
+        raise CheckpointError(hint + _explained(name, revision, error, _OUT_OF_REACH)) from error
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
@@ -110,7 +110,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
         raise
     except Exception as error:  # the hub's own, and those of the libraries that it connects with
         raise_if_of_a_handler(error)
-        raise CheckpointError(_explained(name, revision, error, _BROKEN_OFF) + hint) from error
+        raise CheckpointError(hint + _explained(name, revision, error, _BROKEN_OFF)) from error
     return folder
 
 

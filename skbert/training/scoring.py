@@ -50,14 +50,20 @@ class Judge:
         As scikit-learn takes it; None is accuracy, and R² of numbers.
     target : Labels or Numbers
         Of the training texts.
+    texts : list of str, or of tuple
+        The held-out texts, or pairs.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         Labels or numbers of the held-out texts, as they were given.
     """
 
     def __init__(
-        self, scoring: str | Callable[..., float] | None, target: Labels | Numbers, y: np.ndarray
+        self,
+        scoring: str | Callable[..., float] | None,
+        target: Labels | Numbers,
+        texts: list[str] | list[tuple[str, str]],
+        y: np.ndarray,
     ) -> None:
-        self.target, self.y = target, y
+        self.target, self.texts, self.y = target, texts, y
         self.scoring = self._default() if scoring is None else scoring
         self._scorer = metrics.get_scorer(self.scoring)
         self._metric = getattr(self._scorer, "_score_func", None)  # of one of scikit-learn's
@@ -65,14 +71,11 @@ class Judge:
 
     def __call__(self, given: np.ndarray) -> float:
         """The score of logits, or of standardized numbers, (n_samples, n_outputs)."""
-        predictions = (
-            HeldOutNumbers(self.target, given)
-            if isinstance(self.target, Numbers)
-            else HeldOutPredictions(self.target, given)
-        )
+        kind = HeldOutNumbers if isinstance(self.target, Numbers) else HeldOutPredictions
+        predictions = kind(self.target, self.texts, given)
         try:
             with holding_warning_filters():
-                score = float(self._scorer(predictions, None, self.y))
+                score = float(self._scorer(predictions, self.texts, self.y))
         except _SCORER_ERRORS as error:  # others are meant for somebody else, as a search that prunes
             said = str(error).strip() or type(error).__name__
             raise InputError(
@@ -154,8 +157,8 @@ class Judge:
             return "Take another scorer."
         name = getattr(self.scoring, "__name__", "metric")
         return (
-            "Expected a name or a callable that gives one number for (estimator, None, y). Of a metric, "
-            f"which takes (y_true, y_pred), make one: make_scorer({name})."
+            "Expected a name or a callable that gives one number for (estimator, X, y). Of a metric, which "
+            f"takes (y_true, y_pred), make one: make_scorer({name})."
         )
 
 
@@ -168,53 +171,63 @@ def _all_the_same(y: np.ndarray) -> bool:
     return bool((y == y[0]).all())
 
 
-class HeldOutPredictions(ClassifierMixin, BaseEstimator):
-    """What a scorer sees of a model in training: its predictions on the held-out texts, whatever X is.
+class HeldOut(BaseEstimator):
+    """What a scorer sees of a model in training: what it gives for the held-out texts.
 
     Parameters
     ----------
-    labels : Labels
+    target : Labels or Numbers
         Of the training texts.
-    logits : ndarray of shape (n_samples, n_outputs)
+    texts : list of str, or of tuple
+    given : ndarray of shape (n_samples, n_outputs)
+        Logits, or standardized numbers, of the texts.
     """
 
-    def __init__(self, labels: Labels, logits: np.ndarray) -> None:
-        self.labels = labels
-        self.logits = logits
-        self.classes_ = labels.classes
+    def __init__(self, target: Any, texts: list[Any], given: np.ndarray) -> None:
+        self.target, self.texts, self.given = target, texts, given
+
+    def _given(self, X: Any) -> np.ndarray:
+        """Of all texts, or of those that a scorer chooses: equal ones have equal rows."""
+        if X is self.texts:
+            return self.given
+        rows = {text: row for row, text in enumerate(self.texts)}
+        try:
+            return self.given[[rows[text if isinstance(text, str) else tuple(text)] for text in X]]
+        except LookupError as error:
+            raise InputError(
+                "the estimator that a scorer is given knows the validation texts alone"
+            ) from error
+
+
+class HeldOutPredictions(ClassifierMixin, HeldOut):
+    """That of a classification."""
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Those of the training texts."""
+        return self.target.classes
 
     def predict(self, X: Any) -> np.ndarray:
-        """Labels of the held-out texts."""
-        return outputs.decode(self.predict_proba(X), self.classes_, self.labels.target_type)
+        """Labels of held-out texts."""
+        return outputs.decode(self.predict_proba(X), self.classes_, self.target.target_type)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the held-out texts."""
-        return outputs.probabilities(self.logits, self.labels.target_type)
+        """Probabilities of held-out texts."""
+        return outputs.probabilities(self._given(X), self.target.target_type)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Log-probabilities of the held-out texts."""
-        return outputs.log_probabilities(self.logits, self.labels.target_type)
+        """Log-probabilities of held-out texts."""
+        return outputs.log_probabilities(self._given(X), self.target.target_type)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Log-odds or logits of the held-out texts."""
-        return outputs.decision_values(self.logits, self.labels.target_type)
+        """Log-odds or logits of held-out texts."""
+        return outputs.decision_values(self._given(X), self.target.target_type)
 
 
-class HeldOutNumbers(RegressorMixin, BaseEstimator):
-    """The same of a regression.
-
-    Parameters
-    ----------
-    numbers : Numbers
-        Of the training texts.
-    outputs : ndarray of shape (n_samples, n_outputs)
-    """
-
-    def __init__(self, numbers: Numbers, outputs: np.ndarray) -> None:
-        self.numbers = numbers
-        self.outputs = outputs
+class HeldOutNumbers(RegressorMixin, HeldOut):
+    """That of a regression."""
 
     def predict(self, X: Any) -> np.ndarray:
-        """Numbers of the held-out texts."""
-        known = self.numbers
-        return outputs.in_units(self.outputs, known.means, known.scales, known.target_type)
+        """Numbers of held-out texts."""
+        known = self.target
+        return outputs.in_units(self._given(X), known.means, known.scales, known.target_type)
