@@ -276,6 +276,17 @@ def test_killed_before_the_first_state_leaves_a_folder_that_the_next_fit_removes
     assert list((tmp_path / "own").iterdir()) == []
 
 
+def test_an_interrupt_as_the_folder_is_locked_leaves_none_behind(tmp_path, monkeypatch):
+    """filelock leaves a file that is not locked; the next fit that ends removes it, and the folder."""
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", lambda *arguments: interrupt())
+        with pytest.raises(KeyboardInterrupt), opened(tmp_path / "fit"):
+            pass
+    with opened(tmp_path / "fit"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("call", ["mkdir", "open", "unlink", "rmdir"])
 def test_an_interrupt_in_a_call_of_the_system_leaves_no_folder_and_no_lock(call, tmp_path, monkeypatch):
     """Ctrl-C raises when the call returns; tried is each that opening and closing a folder makes.

@@ -1,15 +1,16 @@
 """Blocks after which the process is as it was."""
 
 import gc
+import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import _GeneratorContextManager
+from contextlib import _GeneratorContextManager, suppress
 
 import pytest
 import torch
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils import _python_dispatch
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from skbert.pretrained.library import quiet
 from skbert.randomness import DrawsFrom, DrawsNothing, building
@@ -106,7 +107,7 @@ def interrupt(block, at):
 @pytest.mark.parametrize("which", ["quiet", "building"])
 def test_an_interrupt_as_the_exit_begins(which):
     """All is put back while the exception is kept, and the next thread has its turn."""
-    found = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    found = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     entered = {"quiet": quiet, "building": building}[which]
 
     def block():
@@ -116,7 +117,7 @@ def test_an_interrupt_as_the_exit_begins(which):
     kept = interrupt(block, interrupted_at(_close))
     assert not _python_dispatch._get_current_dispatch_mode_stack()
     assert not _get_current_function_mode_stack()
-    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == found
+    assert (transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()) == found
     with ThreadPoolExecutor(1) as pool:
         pool.submit(exec, "with building(): pass", {"building": building}).result(10)
     del kept
@@ -180,6 +181,36 @@ def test_what_a_signal_has_cut_off_inside_does_not_go_on_later(method, event):
     del kept
     gc.collect()
     assert not _python_dispatch._get_current_dispatch_mode_stack()
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_an_interrupt_in_logging_leaves_its_lock_free(which):
+    """Before Python 3.13 `setLevel`, by which transformers is silenced, takes it without a `finally`."""
+    seen = []
+
+    def interrupt(frame, event, arg):
+        if frame.f_code.co_name != "_clear_cache":
+            return None
+        seen.append(frame)
+
+        def inside(frame, event, arg):
+            held = logging._lock._is_owned()
+            if event == "line" and held and len(seen) == which + 1:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return inside
+
+        return inside
+
+    before = logging.getLogger("transformers").level
+    sys.settrace(interrupt)
+    try:
+        with suppress(KeyboardInterrupt), quiet():
+            pass
+    finally:
+        sys.settrace(None)
+    assert not logging._lock._is_owned()
+    assert logging.getLogger("transformers").level == before
 
 
 def test_a_scope_is_a_block_or_a_decorator():

@@ -80,9 +80,9 @@ class FitFolder:
         """
         self._made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock.take()
-        if self._made:
+        if self._made:  # noted before the lock's file is there, which Ctrl-C may leave unlocked
             (self.path / _MADE).touch()
+        self._lock.take()
         self._made = (self.path / _MADE).exists()
         (self.path / _TEMPORARY).unlink(missing_ok=True)  # of a process that was killed while writing
 
@@ -188,8 +188,10 @@ class FitFolder:
         stack.callback(self._remove, _MADE)
 
     def _remove(self, name: str) -> None:
-        with contextlib.suppress(OSError):  # Windows removes no open file
-            if self._lock.is_held():  # else they are another fit's
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # Windows removes no open file; a name with NUL is none
+            if self._lock.is_held() or not (self.path / _LOCK).exists():  # else they are another fit's
                 (self.path / name).unlink(missing_ok=True)
 
     def _remove_if_empty(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from skbert.randomness import building
 from skbert.scopes import keeping, scope
+
+_LOCK: Any = vars(logging)["_lock"]  # of the loggers and their levels, an RLock without a public name
 
 
 @scope
@@ -45,15 +48,20 @@ class _Loudness:
 
     def __init__(self) -> None:
         from huggingface_hub import utils as hub
-        from transformers.utils import logging
+        from transformers.utils import logging as logging_of_transformers
 
-        self.logging, self.hub = logging, hub
-        self.verbosity = logging.get_verbosity()
-        self.shown, self.hub_silent = logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()
+        self.lock_was_held = _LOCK._is_owned()
+        self.logging, self.hub = logging_of_transformers, hub
+        self.verbosity, self.shown = self.logging.get_verbosity(), self.logging.is_progress_bar_enabled()
+        self.hub_silent = hub.are_progress_bars_disabled()
 
     def put_back(self) -> None:
         """Make it so again."""
-        self.logging.set_verbosity(self.verbosity)
+        # Up to Python 3.12 Ctrl-C can leave the lock held that `setLevel` takes: others would wait for ever.
+        while _LOCK._is_owned() and not self.lock_was_held:
+            _LOCK.release()
+        if self.logging.get_verbosity() != self.verbosity:
+            self.logging.set_verbosity(self.verbosity)
         if self.shown:
             self.logging.enable_progress_bar()
         if self.hub_silent and not self.hub.are_progress_bars_disabled():
