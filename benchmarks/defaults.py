@@ -6,7 +6,8 @@
 2. For each task, size and seed, a stratified draw takes the training rows, and a second one, disjoint,
    1,000 rows to validate on (repeated hold-out inside the training part).
 3. Each candidate is the default recipe with one thing changed: the head's start, the strength of the probe
-   that it starts from, the learning rate, the number of optimizer steps, warm-up, or pooling.
+   that it starts from, the learning rate, the number of optimizer steps, warm-up, or pooling. With a frozen
+   encoder, whose head trains alone, it is the default recipe for that with another rate or start.
 4. A change would have to gain more than the standard error of its paired differences to the default.
 
 Every cell is written to `benchmarks/results/defaults.json` as soon as it is finished, so that a run can be
@@ -55,6 +56,17 @@ CHANGES: dict[str, dict[str, Any]] = {
     "warm-up: none": {"warmup_ratio": 0.0},
     "pooling: cls": {"pooling": "cls"},
 }
+FROZEN = DEFAULT | {"freeze": "encoder", "learning_rate": 3e-3}
+CHANGES_FROZEN: dict[str, dict[str, Any]] = {
+    "frozen encoder": {},
+    "frozen encoder / rate: 1e-4": {"learning_rate": 1e-4},
+    "frozen encoder / rate: 1e-3": {"learning_rate": 1e-3},
+    "frozen encoder / rate: 1e-2": {"learning_rate": 1e-2},
+    "frozen encoder / head: random": {"head_init": "random"},
+    "frozen encoder / head: random / rate: 1e-4": {"head_init": "random", "learning_rate": 1e-4},
+}
+CANDIDATES = {name: DEFAULT | change for name, change in CHANGES.items()}
+CANDIDATES |= {name: FROZEN | change for name, change in CHANGES_FROZEN.items()}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,8 +80,9 @@ def main(argv: list[str] | None = None) -> int:
                 for change in args.changes:
                     if (name, rows) in LARGE and not change.startswith("head:"):
                         continue
-                    run_cell(store, args.data, name, rows, seed, DEFAULT | CHANGES[change], env)
-    print("\n".join(table(list(store.read()["cells"].values()))))
+                    run_cell(store, args.data, name, rows, seed, CANDIDATES[change], env)
+    cells = list(store.read()["cells"].values())
+    print("\n".join([*table(cells, CHANGES, DEFAULT), "", *table(cells, CHANGES_FROZEN, FROZEN)]))
     return 0
 
 
@@ -77,7 +90,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of the data sets; --table needs none")
-    parser.add_argument("--changes", type=lambda s: s.split(","), default=list(CHANGES))
+    parser.add_argument("--changes", type=lambda s: s.split(","), default=list(CANDIDATES))
     parser.add_argument("--seeds", type=lambda s: [int(v) for v in s.split(",")], default=[0, 1])
     parser.add_argument("--table", action="store_true", help="run nothing, print what is stored")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "defaults.json")
@@ -150,14 +163,16 @@ def _probe_strength(rows_per_class: float) -> Iterator[None]:
         probing._ROWS_PER_CLASS = before
 
 
-def table(cells: list[dict[str, Any]]) -> list[str]:
-    """Validation accuracy by candidate and cell (mean and number of draws), and gains over the default."""
+def table(
+    cells: list[dict[str, Any]], changes: dict[str, dict[str, Any]], reference: dict[str, Any]
+) -> list[str]:
+    """Validation accuracy by candidate and cell (mean and number of draws), and gains over the reference."""
     header = [f"{name} {rows}" for name, rows in CELLS]
     lines = ["| change | " + " | ".join(header) + " | gain over the default ± s.e. | draws |"]
     lines.append("|---" * (len(CELLS) + 3) + "|")
-    default = _scores(DEFAULT, cells)
-    for name, change in CHANGES.items():
-        own = _scores(DEFAULT | change, cells)
+    default = _scores(reference, cells)
+    for name, change in changes.items():
+        own = _scores(reference | change, cells)
         shared = own.keys() & default.keys()
         columns = [_mean(v for (d, r, _), v in own.items() if (d, r) == cell) for cell in CELLS]
         gains = [own[key] - default[key] for key in shared]

@@ -97,7 +97,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         """
         from skbert.data import outputs
 
-        now = self._as_of_now()
+        now = self._snapshot()
         return outputs.decode(now.predict_proba(X), now.classes_, now.target_type_)
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -121,7 +121,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         """
         from skbert.data import outputs
 
-        now = self._as_of_now()
+        now = self._snapshot()
         return outputs.probabilities(now._run(X, "logits"), now.target_type_)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
@@ -144,7 +144,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         """
         from skbert.data import outputs
 
-        now = self._as_of_now()
+        now = self._snapshot()
         return outputs.log_probabilities(now._run(X, "logits"), now.target_type_)
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -167,7 +167,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         """
         from skbert.data import outputs
 
-        now = self._as_of_now()
+        now = self._snapshot()
         return outputs.decision_values(now._run(X, "logits"), now.target_type_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

@@ -69,8 +69,9 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         Texts, or windows of them, that one optimizer step sees.
     learning_rate : float or "auto", default="auto"
         Peak learning rate. "auto" is 1e-4 for encoders up to a width of 384 and falls in proportion to
-        the width: 5e-5 at 768, 3.75e-5 at 1024; with `lora` it is ten times that. `learning_rate_` tells
-        which was used.
+        the width: 5e-5 at 768, 3.75e-5 at 1024. With `lora` it is ten times that, and thirty times where a
+        linear head trains alone (``freeze="encoder"``, `head_layers` 0). `learning_rate_` tells which was
+        used.
     weight_decay : float, default=0.01
         Decoupled weight decay [1]_ of all weights but biases and norms.
     warmup_ratio : float, default=0.1
@@ -99,8 +100,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     validation_fraction : float, default=0.1
         Fraction of the texts held out for early stopping, in (0, 1).
     n_iter_no_change : int, default=2
-        Epochs without a better validation score before the fit ends. The weights are those of the best epoch,
-        of equally good ones of the last.
+        Epochs without a better validation score before the fit ends. The weights are those of the best epoch;
+        if several are equally good, of the last of them.
     scoring : str or callable, default=None
         Validation score, higher is better: a name of scikit-learn's scorers or a callable
         ``(estimator, X, y)``; None is accuracy. A callable is given the validation texts as a list (pairs as
@@ -111,11 +112,11 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     class_weight : dict or "balanced", default=None
         Weight of each class, 1 where a dict does not name it; "balanced" weighs classes by the inverse of
         their frequency. For an indicator matrix: the weight of each label, as in `classes_`, where it is 1;
-        "balanced" is the ratio of zeros to ones (1 for a label that is the same for all texts). Probabilities
-        come to be those of texts in which the classes are as frequent as the weights make them, by logit
-        adjustment [10]_ of the loss: weights of texts would wear off as a network comes to fit these. Texts
-        of classes that weigh nothing are left out, and their probabilities next to zero; the latter is not so
-        where a fit goes on (`warm_start`, `partial_fit`).
+        "balanced" is the ratio of zeros to ones (1 for a label that is the same for all texts). The
+        weights adjust the logits in the loss [10]_ rather than scale the losses of texts, which would have no
+        effect on a network that fits its training texts: predicted probabilities are those of classes as
+        frequent as the weights make them. Texts of classes of weight zero are left out, and the probabilities
+        of such classes come out near zero, unless a fit goes on (`warm_start`, `partial_fit`).
     random_state : int, RandomState instance or None, default=None
         Seeds the order of the texts, the head, dropout, and which texts early stopping holds out. The same
         seed on the same machine, versions and number of threads gives the same model. None draws a seed from

@@ -4,7 +4,7 @@
 2. Take the model to start from (`starting.py`), and see whether this fit was interrupted before.
 3. Encode the texts, and hold some out if early stopping asks for it (`preparing.py`).
 4. Give a new head its first weights; choose what trains (`recipe.py`); start above what does not
-   (`training/prefix.py`).
+   (`training/skip_frozen.py`).
 5. Train it, and put the weights it ends with into a fresh copy of the model.
 """
 
@@ -28,16 +28,16 @@ from skbert.randomness import Generators, isolated_cuda
 from skbert.recipe import checked_lora, choose_trained, own_watchers, resolve_settings
 from skbert.runtime import Runtime, resolve_runtime
 from skbert.scopes import own_settings
-from skbert.starting import Start, from_checkpoint, start_head
+from skbert.starting import Start, from_checkpoint, init_head
 from skbert.training.callbacks import Watcher, Watchers
 from skbert.training.diagnosis import warn_of_collapse
 from skbert.training.heap import freed_memory_kept
 from skbert.training.loop import Trainer, TrainingResult
 from skbert.training.lora import Adapter
 from skbert.training.optimizer import Moments
-from skbert.training.prefix import start_above
 from skbert.training.ranks import Ranks, current
-from skbert.training.resume import FolderKeeper, Keeper
+from skbert.training.resume import FolderStateWriter, StateWriter
+from skbert.training.skip_frozen import start_above
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -114,20 +114,29 @@ def fit_texts(
     with isolated_cuda(generators.seed, runtime.device):
         ranks.compare(lambda: identity.describe_start(start))
         model = start.new_model()
-        head_init = _start_new_head(start, found, model, training, parameters, frozen, generators)
+        head_init = _init_new_head(start, found, model, training, parameters, frozen, generators)
         choose_trained(model, parameters, lora, generators)
-        ranks.copy_first(list(model.parameters()))
+        ranks.broadcast(list(model.parameters()))
         rows = start_above(model, parameters["freeze"], lora, training, frozen, start)
         training = replace(training, held_out=None)  # the trainer has them in its own way
         truncated = float(training.encodings.truncated.mean())
         finish = partial(assemble, start, head_init, settings.learning_rate, truncated)
         smoothing = parameters.get("label_smoothing", 0.0)
         loss = make_loss(data.target.target_type, smoothing, data.class_weights)
-        keeper = _keeper(folder, found, seed, head_init)
+        state_writer = _state_writer(folder, found, seed, head_init)
         found = None  # its arrays are several times the model
         with Watchers([*own_watchers(model, parameters), watch(finish)]) as watcher:
             trainer = Trainer(
-                model, rows, settings, loss, runtime, generators, watcher, validation, start.moments, keeper
+                model,
+                rows,
+                settings,
+                loss,
+                runtime,
+                generators,
+                watcher,
+                validation,
+                start.moments,
+                state_writer,
             )
             del rows
             result = trainer.fit()
@@ -151,10 +160,10 @@ def _agree(
     )
     drawn = parameters["random_state"] is None
     shown = parameters if ranks.rank == 0 else {**parameters, "verbose": 0}
-    return shown, ranks.first(seed) if drawn else seed
+    return shown, ranks.broadcast_object(seed) if drawn else seed
 
 
-def _start_new_head(
+def _init_new_head(
     start: Start,
     found: Unfinished | None,
     model: SequenceClassifier,
@@ -168,15 +177,17 @@ def _start_new_head(
         return start.head_init
     # The weights that an interrupted fit had come to are put back; a head must only be there until then.
     wanted = parameters["head_init"] if found is None else "random"
-    how = start_head(model, training, wanted, frozen, generators)
-    return current().first(how if found is None else found.head_init)
+    how = init_head(model, training, wanted, frozen, generators)
+    return current().broadcast_object(how if found is None else found.head_init)
 
 
-def _keeper(folder: FitFolder | None, found: Unfinished | None, seed: int, head_init: str) -> Keeper:
+def _state_writer(
+    folder: FitFolder | None, found: Unfinished | None, seed: int, head_init: str
+) -> StateWriter:
     if folder is None:
-        return Keeper()
+        return StateWriter()
     write, state = partial(folder.write, seed, head_init), None if found is None else found.state
-    return FolderKeeper(write, state, str(folder.file))
+    return FolderStateWriter(write, state, str(folder.file))
 
 
 def assemble(

@@ -6,7 +6,7 @@
    sees of the text, the tokenizer, `max_length`, `long_text` and the sides of a pair.
 3. The space is everything else that counts: the weights themselves (`network/fingerprints.py`), config,
    pooling, precision, kind of device and versions.
-4. `run_with_known_vectors` predicts with what is known of them, where a fit has left the encoder as it was.
+4. `run_with_cached_vectors` predicts with what is known of them, where a fit has left the encoder as it was.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def hand_on(*args: Any, **kwargs: Any) -> torch.Tensor:
 
 
 @own_settings()
-def run_with_known_vectors(
+def run_with_cached_vectors(
     model: SequenceClassifier,
     encodings: Encodings,
     runtime: Runtime,
@@ -219,7 +219,7 @@ def run_with_known_vectors(
     vectors = FrozenLayers(model.encoder, runtime, LOOK_UPS).vectors(model, encodings)
     if output == "logits":
         vectors = _classify(model, torch.from_numpy(vectors), encodings, runtime)
-    return encodings.mean_of_texts(vectors)
+    return encodings.average_windows(vectors)
 
 
 def _classify(

@@ -4,7 +4,7 @@
 2. Each runs packed through a replica of the model in the precision of the call, 8-bit integers among them
    (`network/quantized.py`), in parts where memory is short.
 3. The rows go back to where their texts stood; a text of several windows gets their mean. Rows that are not
-   finite are refused: the likeliest of NaN is the first class.
+   finite are refused: `argmax` would silently make the first class of NaN.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from skbert.data.batching import Batch, collate, longest_first
 from skbert.data.encoding import Encodings
 from skbert.exceptions import NonFiniteOutputError
 from skbert.network import fingerprints
-from skbert.network.memory import Parts
-from skbert.network.model import SequenceClassifier, narrow, twin
+from skbert.network.memory import MicroBatches
+from skbert.network.model import SequenceClassifier, cast_encoder, copy_module
 from skbert.network.quantized import quantize
 from skbert.progress import SILENT, Progress
 from skbert.runtime import Runtime
@@ -85,14 +85,14 @@ def run_working_model(
 
     run_batches(fill, encodings, runtime, progress)
     check_finite(rows.max(axis=1) if output == "logits" else rows, original or model, runtime)
-    return encodings.mean_of_texts(rows)
+    return encodings.average_windows(rows)
 
 
 def run_batches(
     function: Callable[[np.ndarray, Batch], None], encodings: Encodings, runtime: Runtime, progress: Progress
 ) -> None:
     """Give a function all rows, in batches on the device: which they are, and their tokens."""
-    parts, texts_per_row = Parts(progress.verbose), len(encodings.truncated) / len(encodings)
+    parts, texts_per_row = MicroBatches(progress.verbose), len(encodings.truncated) / len(encodings)
     with inference_mode(True):
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             parts.run(lambda some: function(some, collate(encodings, some).to(runtime.device)), indices)
@@ -159,8 +159,8 @@ def _found(model: SequenceClassifier, key: Any) -> SequenceClassifier | None:
 
 
 def _made(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
-    working = twin(model).to(runtime.device, runtime.master_dtype)
-    narrow(working, runtime.dtype)
+    working = copy_module(model).to(runtime.device, runtime.master_dtype)
+    cast_encoder(working, runtime.dtype)
     if runtime.int8:
         quantize(working.encoder)
     return working.eval()

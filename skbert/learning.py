@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skbert.continuing import check_partial_fit, start_from
 from skbert.data.columns import check_same_names, column_names
 from skbert.data.fit_data import FitData, Target, check_held_out
 from skbert.data.inputs import Texts, check_texts
@@ -24,6 +23,7 @@ from skbert.pretrained.sources import display_name, locate
 from skbert.training.callbacks import HAS_CALLBACKS, ScikitLearnCallbacks, Watcher, with_callbacks
 from skbert.training.distributed import on_all_ranks
 from skbert.training.ranks import current
+from skbert.warm_start import check_partial_fit, start_from
 
 if TYPE_CHECKING:
     from skbert.fitting import FittedModel
@@ -102,7 +102,7 @@ class LearningMixin(ParametersMixin):
             )
         with unfinished.opened(self.checkpoint) as folder:
             fitted = fit_texts(data, self._settings(), seed, start, watch, folder=folder)
-            self._keep(self._attributes(fitted, data) | names)
+            self._set_fitted(self._attributes(fitted, data) | names)
         return self
 
     def _draw_seed(self) -> int:
@@ -127,7 +127,7 @@ class LearningMixin(ParametersMixin):
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names, earlier)
         parameters = self._settings() | {"epochs": 1}
         fitted = fit_texts(data, parameters, seed, start, watch, open_ended=True)
-        self._keep(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
+        self._set_fitted(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
         return self
 
     def _validate_params(self) -> None:
@@ -192,7 +192,7 @@ class LearningMixin(ParametersMixin):
             "truncated_fraction_": fitted.truncated_fraction,
         }
 
-    def _keep(self, attributes: dict[str, Any]) -> None:
+    def _set_fitted(self, attributes: dict[str, Any]) -> None:
         """Only now, with everything behind us that can fail, is the estimator changed; in one step."""
         stale = ("feature_names_in_", "_moments")
         kept = {name: value for name, value in vars(self).items() if name not in stale}

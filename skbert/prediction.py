@@ -41,8 +41,8 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.
 
-        Those of texts that were trained on tell their labels. A model that is to learn from embeddings and
-        other columns, as inside a ColumnTransformer, should be given those of ``freeze="encoder"``.
+        Embeddings of training texts leak their labels. A model that is to learn from embeddings and other
+        columns, as inside a ColumnTransformer, should be given those of ``freeze="encoder"``.
 
         Parameters
         ----------
@@ -59,12 +59,12 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         NotFittedError, InputError, InputTypeError, ValueError, NonFiniteOutputError, InsufficientMemoryError
             As `predict` does.
         """
-        return self._as_of_now()._run(X, "embeddings")
+        return self._snapshot()._run(X, "embeddings")
 
-    def _as_of_now(self) -> Self:
+    def _snapshot(self) -> Self:
         """The estimator with the state it has now, all of it from one fit, whatever other threads do to it.
 
-        A dict is copied in one step, and `fit` replaces it in one (`LearningMixin._keep`).
+        A dict is copied in one step, and `fit` replaces it in one (`LearningMixin._set_fitted`).
         """
         now = object.__new__(type(self))
         now.__dict__ = dict(vars(self))
@@ -90,7 +90,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         with Progress(what, len(texts), self.verbose) as progress, threads_given_back():
 
             def run(encodings: Encodings) -> np.ndarray:
-                return frozen.run_with_known_vectors(self.model_, encodings, runtime, output, progress)
+                return frozen.run_with_cached_vectors(self.model_, encodings, runtime, output, progress)
 
             with closing(encoded):
                 return chunks.results_of_rows(encoded, len(texts), run)

@@ -22,7 +22,7 @@ from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
 from skbert.starting import Start
 from skbert.training.hold_out import hold_out
-from skbert.training.scoring import Judge
+from skbert.training.scoring import HeldOutScorer
 from skbert.training.validation import HeldOutValidation, Validation
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def make_validation(
 ) -> HeldOutValidation:
     """Scoring of what a model gives for texts whose y is known; with `early_stopping` it may end the fit."""
     patience = parameters["n_iter_no_change"] if parameters["early_stopping"] else None
-    judge = Judge(parameters["scoring"], target, texts.rows, y)
-    return HeldOutValidation(judge, patience, runtime, parameters["verbose"])
+    scorer = HeldOutScorer(parameters["scoring"], target, texts.rows, y)
+    return HeldOutValidation(scorer, patience, runtime, parameters["verbose"])
 
 
 def split_off_validation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from skbert import defaults
 from skbert.exceptions import InputError
@@ -39,15 +39,13 @@ def resolve_settings(
 ) -> TrainingSettings:
     """The recipe with every "auto" resolved."""
     epochs, rate = parameters["epochs"], parameters["learning_rate"]
+    if rate == "auto":
+        rate = defaults.auto_learning_rate(start.encoder.config.hidden_size, _what_trains(parameters))
     first_step = start.moments.steps if start.moments else 0
     return TrainingSettings(
         epochs=defaults.auto_epochs(n_texts, parameters["batch_size"]) if epochs == "auto" else epochs,
         batch_size=parameters["batch_size"],
-        learning_rate=defaults.auto_learning_rate(
-            start.encoder.config.hidden_size, adapters=parameters["lora"] is not None
-        )
-        if rate == "auto"
-        else rate,
+        learning_rate=rate,
         schedule=partial(constant_schedule, first_step=first_step, warmup=defaults.WARMUP_STEPS)
         if open_ended
         else partial(linear_schedule, warmup_ratio=parameters["warmup_ratio"]),
@@ -57,6 +55,13 @@ def resolve_settings(
         open_ended=open_ended,
         verbose=parameters["verbose"],
     )
+
+
+def _what_trains(parameters: Mapping[str, Any]) -> Literal["all", "adapters", "linear head"]:
+    if parameters["lora"] is not None:
+        return "adapters"
+    alone = parameters["freeze"] == "encoder" and parameters["head_layers"] == 0
+    return "linear head" if alone else "all"
 
 
 def choose_trained(

@@ -102,7 +102,7 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         """
         from skbert.data.outputs import in_units
 
-        now = self._as_of_now()
+        now = self._snapshot()
         outputs = now._run(X, "logits")
         return in_units(outputs, now.target_mean_, now.target_scale_, now.target_type_)
 

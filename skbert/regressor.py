@@ -43,7 +43,7 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
         Texts, or windows of them, that one optimizer step sees.
     learning_rate : float or "auto", default="auto"
         Peak learning rate. "auto" is 1e-4 for encoders up to a width of 384 and falls in proportion to the
-        width; with `lora` it is ten times that.
+        width; with `lora` it is ten times that, where a linear head trains alone thirty times.
     weight_decay : float, default=0.01
         Decoupled weight decay of all weights but biases and norms.
     warmup_ratio : float, default=0.1
@@ -65,8 +65,8 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
     validation_fraction : float, default=0.1
         Fraction of the texts held out for early stopping, in (0, 1).
     n_iter_no_change : int, default=2
-        Epochs without a better validation score before the fit ends. The weights are those of the best epoch,
-        of equally good ones of the last.
+        Epochs without a better validation score before the fit ends. The weights are those of the best epoch;
+        if several are equally good, of the last of them.
     scoring : str or callable, default=None
         Validation score, higher is better: a name of scikit-learn's scorers, or a callable
         ``(estimator, X, y)``; None is R².

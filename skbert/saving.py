@@ -22,10 +22,10 @@ class SavingMixin:
         given: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # BaseEstimator's is a dict
         state = {name: value for name, value in given.items() if name not in OF_THIS_PROCESS}
         if "model_" in state:
-            from skbert.persistence import blueprint
+            from skbert.persistence import model_spec
 
-            if blueprint.is_describable(state["model_"]):
-                described, arrays = blueprint.describe(state["model_"])
+            if model_spec.is_describable(state["model_"]):
+                described, arrays = model_spec.describe(state["model_"])
                 state["model_"] = {"described": described, "arrays": arrays}
             state["tokenizer_"] = state["tokenizer_"].to_str()
         return state
@@ -33,10 +33,10 @@ class SavingMixin:
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         if isinstance(state.get("model_"), dict):
-            from skbert.persistence import blueprint
+            from skbert.persistence import model_spec
             from skbert.persistence.fitted import n_outputs_of
 
-            state["model_"] = blueprint.build(**state["model_"], n_outputs=n_outputs_of(state))
+            state["model_"] = model_spec.build(**state["model_"], n_outputs=n_outputs_of(state))
         if isinstance(state.get("tokenizer_"), str):
             from skbert.pretrained import checkpoints
 

@@ -12,10 +12,10 @@ from typing import Any
 
 
 def raise_if_of_a_handler(error: Exception) -> None:
-    """Let go on what a signal's handler raised, such as a time limit: it says nothing of a file or a disk.
+    """Raise again what a Python signal handler raised (a time limit, for instance): it is no error of a file.
 
-    Libraries may have made another error of it. A TimeoutError without a number is nobody else's either: the
-    system's own have one, and those of libraries are of types of theirs.
+    Libraries may have wrapped it in an error of theirs. A TimeoutError without an errno is taken for a
+    handler's, too: those of the system have one, and those of libraries are of other types.
     """
     own = type(error) is TimeoutError and error.errno is None
     found = error if own else _of_a_handler(error, sys._getframe(1))

@@ -1,7 +1,7 @@
 """What a fit starts from: a pretrained checkpoint with a new head, or a model fitted before.
 
 1. `from_checkpoint` loads the checkpoint, once per process.
-2. `start_head` gives a new head its first weights.
+2. `init_head` gives a new head its first weights.
 3. `from_fitted` goes on from a fitted model; its head has its weights already.
 """
 
@@ -20,7 +20,7 @@ from skbert.data.inputs import factorize
 from skbert.data.weights import combine
 from skbert.exceptions import InputError
 from skbert.frozen import row_keys
-from skbert.network.model import SequenceClassifier, reset_head, twin
+from skbert.network.model import SequenceClassifier, copy_module, reset_head
 from skbert.pretrained import checkpoints
 from skbert.pretrained.traits import max_positions
 from skbert.ragged import offsets_of, ragged_arange
@@ -86,11 +86,11 @@ def from_fitted(
 ) -> Start:
     """Start from a fitted model, which is left as it is."""
     positions = max_positions(model.encoder.config, model.architecture)
-    new_model = partial(twin, model)
+    new_model = partial(copy_module, model)
     return Start(new_model, tokenizer, name, positions, model.encoder, head_init, moments)
 
 
-def start_head(
+def init_head(
     model: SequenceClassifier,
     data: TrainingData,
     head_init: str,
@@ -100,7 +100,7 @@ def start_head(
     """Give a new head its first weights; returns how: "linear_probe" or "random"."""
     reset_head(model, generators.weights)
     weights = combine(data.weights, data.class_weights, data.targets)
-    probing.start_biases(model, data.targets, weights, data.class_weights)
+    probing.init_biases(model, data.targets, weights, data.class_weights)
     if head_init == "random":
         return "random"
     rows = probing.choose_rows(len(data), generators.probe)
@@ -109,7 +109,7 @@ def start_head(
     seen = (embeddings, data.targets[rows], weights[rows])
     if head_init == "auto" and not _generalizes(model, data.encodings, rows, seen, generators):
         return "random"
-    return "linear_probe" if probing.start_from_probe(model, *seen) else "random"
+    return "linear_probe" if probing.init_from_probe(model, *seen) else "random"
 
 
 def _generalizes(

@@ -115,7 +115,7 @@ def test_no_thread_outlives_a_prediction(make_classifier, reviews, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(frozen, "run_with_known_vectors", interrupt)
+    monkeypatch.setattr(frozen, "run_with_cached_vectors", interrupt)
     with pytest.raises(KeyboardInterrupt) as caught:
         classifier.predict(TEXTS.first)
     assert caught.value.__traceback__ is not None

@@ -8,15 +8,23 @@ from skbert.defaults import auto_epochs, auto_learning_rate
 @pytest.mark.parametrize(("width", "rate"), [(32, 1e-4), (384, 1e-4), (768, 5e-5), (1024, 3.75e-5)])
 def test_learning_rate_falls_with_the_width(width, rate):
     assert auto_learning_rate(width) == pytest.approx(rate)
-    assert auto_learning_rate(width, adapters=True) == pytest.approx(10 * rate)
+    assert auto_learning_rate(width, "adapters") == pytest.approx(10 * rate)
+    assert auto_learning_rate(width, "linear head") == pytest.approx(30 * rate)
 
 
-def test_a_fit_with_adapters_takes_the_higher_rate(make_classifier, reviews):
-    rates = [
-        make_classifier(learning_rate="auto", epochs=1, lora=lora).fit(*map(list, reviews)).learning_rate_
-        for lora in (None, 2)
-    ]
-    assert rates == pytest.approx([1e-4, 1e-3])
+@pytest.mark.parametrize(
+    ("parameters", "rate"),
+    [
+        ({}, 1e-4),
+        ({"lora": 2}, 1e-3),
+        ({"freeze": "encoder"}, 3e-3),
+        ({"freeze": "encoder", "head_layers": 1}, 1e-4),
+        ({"freeze": "gradual"}, 1e-4),
+    ],
+)
+def test_the_rate_follows_from_what_trains(parameters, rate, make_classifier, reviews):
+    classifier = make_classifier(learning_rate="auto", epochs=1, **parameters).fit(*map(list, reviews))
+    assert classifier.learning_rate_ == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import inspect
 import re
 import tomllib
 from itertools import chain
@@ -88,6 +90,61 @@ def test_readme_names_files_that_exist():
     quoted = re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|md|txt|toml|csv|json|cff))`", readme)
     missing = [name for name in {*links, *quoted} if not (ROOT / name).exists()]
     assert missing == []
+
+
+# The reference
+
+
+def reference(heading):
+    """Rows of the table under a heading of docs/reference.md: the code in each of its first two cells."""
+    section = read("docs/reference.md").split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    return [[re.findall(r"`([^`]+)`", cell) for cell in line.split(" | ")[:2]] for line in lines]
+
+
+def test_reference_has_all_parameters_and_their_defaults():
+    found = {name: default for [name], [default] in reference("Parameters")}
+    signature = inspect.signature(skbert.BertClassifier).parameters.values()
+    assert found == {
+        p.name: f'"{p.default}"' if isinstance(p.default, str) else str(p.default) for p in signature
+    }
+    own = inspect.signature(skbert.BertRegressor).parameters
+    assert [name for name in found if name not in own] == list(found)[-2:]
+
+
+def test_reference_has_all_attributes(make_classifier, reviews, tiny_bert):
+    texts, labels = pd.DataFrame({"text": reviews[0]}), list(reviews[1])
+    classifier = make_classifier(epochs=1).fit(texts, labels)
+    regressor = skbert.BertRegressor(tiny_bert, epochs=1, max_length=32).fit(texts, range(len(labels)))
+    fitted = {name for name in {*vars(classifier), *vars(regressor)} if name.endswith("_")}
+    assert {name for names, _ in reference("Fitted attributes") for name in names} == fitted
+
+
+def test_reference_has_all_methods():
+    calls = [call for row in reference("Methods") for call in row[0]]
+    for call in calls:
+        name, arguments = re.fullmatch(r"(\w+)\((.*)\)", call).groups()
+        own = inspect.signature(getattr(skbert.BertClassifier, name)).parameters
+        assert set(re.findall(r"\w+(?==|,|$)", arguments.replace("=None", ""))) <= {*own}, call
+    public = {
+        name
+        for base in (*skbert.BertClassifier.__mro__, *skbert.BertRegressor.__mro__)
+        for name, value in vars(base).items()
+        if base.__module__.startswith("skbert") and not name.startswith("_") and callable(getattr(base, name))
+    }
+    requests = {name for name in public if name.startswith("set_")}  # scikit-learn's, for metadata
+    assert public - requests <= {call.partition("(")[0] for call in calls}
+
+
+def test_reference_has_all_warnings_and_errors():
+    table = reference("Warnings and errors")
+    names = {name for [name], _ in table}
+    public = {name for name in skbert.__all__ if name.endswith(("Error", "Warning"))}
+    assert names == public - {"SkbertError", "SkbertWarning"}
+    for [name], bases in table:
+        if name.endswith("Error"):
+            kinds = {**vars(builtins), **{other: getattr(skbert, other) for other in public}}
+            assert all(issubclass(getattr(skbert, name), kinds[base]) for base in bases), name
 
 
 # Versions

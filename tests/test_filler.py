@@ -11,7 +11,7 @@ from skbert.data.encoding import encode
 from skbert.network import filler
 from skbert.network.dropout import set_dropout
 from skbert.network.filler import apply, fill, filler_size
-from skbert.network.model import narrow
+from skbert.network.model import cast_encoder
 
 CPU = torch.device("cpu")
 
@@ -87,7 +87,7 @@ def test_it_is_used_in_bfloat16(tiny_bert, monkeypatch):
     sizes = []
     model, tokenizer = build(tiny_bert, "mean")
     set_dropout(model, 0.1, torch.Generator().manual_seed(0))
-    narrow(model, torch.bfloat16)
+    cast_encoder(model, torch.bfloat16)
     model.encoder.embeddings.register_forward_hook(lambda *call: sizes.append(call[-1].shape[1]))
     encodings = encode(tokenizer, SINGLE, 64)
     for rows in (np.arange(6), np.arange(3)):

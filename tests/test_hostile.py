@@ -252,13 +252,13 @@ def test_a_wide_head_takes_no_memory(forge):
     content = json.loads(metadata["skbert"])
     many = 10**7
     arrays["head.weight"], arrays["head.bias"] = np.empty((many, 0), np.float32), np.empty(0, np.float32)
-    from skbert.persistence import blueprint
+    from skbert.persistence import model_spec
     from skbert.persistence.codec import Decoder
 
     described = {name: Decoder(2**24).decode(value) for name, value in content["model"].items()}
     described["settings"]["n_outputs"] = many
     with pytest.raises(PersistenceError, match="or not of the shape"):
-        blueprint.build(described, arrays, many)
+        model_spec.build(described, arrays, many)
     assert torch.get_default_device().type == "cpu"
 
 

@@ -16,7 +16,7 @@ from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.data.outputs import probabilities
-from skbert.network.model import SequenceClassifier, reset_head, twin
+from skbert.network.model import SequenceClassifier, copy_module, reset_head
 from skbert.pretrained import checkpoints
 from skbert.runtime import Runtime
 
@@ -235,7 +235,7 @@ def test_a_class_may_be_switched_off_by_a_logit_of_minus_infinity(model, encodin
 
 
 def test_models_that_are_used_in_turn_keep_their_replicas(model, monkeypatch):
-    models = [model, twin(model), twin(model)]
+    models = [model, copy_module(model), copy_module(model)]
     runtime = Runtime(CPU, torch.bfloat16)
     made = [inference.replica(model, runtime) for model in models]
     assert [inference.replica(model, runtime) for model in models] == made

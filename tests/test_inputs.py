@@ -124,7 +124,7 @@ def test_missing_value_in_a_nullable_column():
 
 def test_streams_of_arrow_are_told_from_iterators():
     table = pa.table({"text": ["a", "b"]})
-    with pytest.raises(InputTypeError, match=r"of a stream pass X\.read_all\(\)\['text'\]"):
+    with pytest.raises(InputTypeError, match=r"from a stream pass X\.read_all\(\)\['text'\]"):
         check_texts(table.to_reader())
     check_texts(table.to_reader().read_all()["text"])
     with pytest.raises(InputTypeError, match=r"for an iterator pass list\(X\)"):
@@ -245,7 +245,7 @@ class Table:
 
 
 def test_of_a_table_a_column_is_to_be_passed():
-    with pytest.raises(InputTypeError, match=r"of a table pass a column, such as X\['text'\]"):
+    with pytest.raises(InputTypeError, match=r"from a table pass a column, such as X\['text'\]"):
         check_texts(Table())
 
 

@@ -20,7 +20,7 @@ from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network.dropout import set_dropout
-from skbert.network.memory import Parts, checkpoint_layers, is_out_of_memory
+from skbert.network.memory import MicroBatches, checkpoint_layers, is_out_of_memory
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
 
@@ -87,7 +87,7 @@ def test_a_single_text_that_does_not_fit_is_an_error_and_nothing_is_lost(make_cl
 
 
 def test_parts_keep_the_size_that_fitted():
-    parts = Parts()
+    parts = MicroBatches()
     seen, undone = [], []
 
     def work(indices):
@@ -107,7 +107,7 @@ def test_other_errors_pass_through():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        Parts().run(fail, np.arange(4))
+        MicroBatches().run(fail, np.arange(4))
 
 
 def test_the_cpu_allocator_is_understood():

@@ -33,7 +33,7 @@ from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network.dropout import set_dropout
-from skbert.network.model import SequenceClassifier, narrow, reset_head
+from skbert.network.model import SequenceClassifier, cast_encoder, reset_head
 from skbert.pretrained import checkpoints
 from skbert.pretrained.traits import architecture_of
 
@@ -231,7 +231,7 @@ def test_mean_pooling_drops_the_unused_pooler(tiny_bert):
 
 def test_narrow_keeps_head_and_rotary_frequencies_wide(tiny_checkpoints):
     model, _ = build(tiny_checkpoints("modernbert"))
-    narrow(model, torch.bfloat16)
+    cast_encoder(model, torch.bfloat16)
     assert {p.dtype for p in model.encoder.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in model.head.parameters()} == {torch.float32}
     assert torch.bfloat16 not in {b.dtype for b in model.buffers()}
@@ -243,7 +243,7 @@ def test_narrow_types_stay_near_float32(family, dtype, tolerance, tiny_checkpoin
     model, tokenizer = build(tiny_checkpoints(family, layers=2))
     batch = collate(encode(tokenizer, PAIRS, 64), np.arange(len(PAIRS)))
     wide = model(batch).softmax(-1)
-    narrow(model, dtype)
+    cast_encoder(model, dtype)
     logits = model(batch)
     assert logits.dtype == torch.float32
     assert (logits.softmax(-1) - wide).abs().max() < tolerance

@@ -29,7 +29,7 @@ from test_codec import same
 
 from skbert import BertClassifier, BertRegressor, CheckpointError, PersistenceError, SkbertError
 from skbert.network.model import SequenceClassifier
-from skbert.persistence import blueprint, tensorfile
+from skbert.persistence import model_spec, tensorfile
 from skbert.persistence.replacing import replace_file
 
 ROOT = Path(__file__).parents[1]
@@ -114,11 +114,11 @@ def test_every_other_family(family, make_classifier, reviews, tmp_path):
 
 
 def test_the_families_are_those_that_are_tested():
-    assert set(blueprint.FAMILIES) == {*FAMILIES, *OTHERS}
+    assert set(model_spec.FAMILIES) == {*FAMILIES, *OTHERS}
 
 
 def test_a_description_names_all_that_a_model_is_made_of(fitted):
-    described, _ = blueprint.describe(fitted.model_)
+    described, _ = model_spec.describe(fitted.model_)
     made_of = set(inspect.signature(SequenceClassifier).parameters) - {"encoder", "rebuild"}
     assert set(described["settings"]) == made_of
 
@@ -557,7 +557,7 @@ def test_a_time_limit_does_not_make_a_file_one_that_cannot_be_loaded(file, monke
     def limit(*arguments, **keywords):
         raise TimeoutError("my limit")
 
-    monkeypatch.setattr(blueprint, "with_weights", limit)
+    monkeypatch.setattr(model_spec, "with_weights", limit)
     with pytest.raises(TimeoutError, match="my limit"):
         BertClassifier.load(file)
 
@@ -810,7 +810,7 @@ for path in sys.argv[2:]:
 def test_shapes_are_looked_at_in_an_encoder_without_memory(file, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        blueprint,
+        model_spec,
         "_check_shapes",
         lambda encoder, _: seen.extend(p.device.type for p in encoder.parameters()),
     )
@@ -828,7 +828,7 @@ def test_memory_that_runs_out_is_no_fault_of_the_file(error, step, file, fitted,
         raise error
 
     if step == "the first":
-        monkeypatch.setitem(blueprint._BUILDERS, "encoder", no_room)
+        monkeypatch.setitem(model_spec._BUILDERS, "encoder", no_room)
     else:
         monkeypatch.setattr(SequenceClassifier, "load_state_dict", no_room)
     state = pickle.loads(pickle.dumps(fitted.__getstate__())) if step == "the last" else None

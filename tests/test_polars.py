@@ -106,5 +106,5 @@ def test_what_is_missing_is_named(make_classifier, reviews):
         make_classifier().fit(texts, pl.Series([*labels[:-1], None]))
     with pytest.raises(InputError, match="sample_weight is nan at row 0"):
         make_classifier().fit(texts, labels, sample_weight=pl.Series([None] + [1.0] * 23))
-    with pytest.raises(InputTypeError, match=r"of a lazy table pass X\.collect\(\)\['text'\]"):
+    with pytest.raises(InputTypeError, match=r"from a lazy table pass X\.collect\(\)\['text'\]"):
         make_classifier().fit(pl.LazyFrame({"text": texts}), labels)

@@ -14,7 +14,7 @@ from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
 from skbert.pretrained import checkpoints
 from skbert.randomness import Generators
-from skbert.training.probing import choose_rows, generalizes, start_biases, start_from_probe
+from skbert.training.probing import choose_rows, generalizes, init_biases, init_from_probe
 
 
 def make_model(folder, n_outputs):
@@ -37,7 +37,7 @@ def make_data(n_classes):
 def test_head_gives_the_probes_probabilities(n_classes, tiny_bert):
     embeddings, codes, weights = make_data(n_classes)
     model = make_model(tiny_bert, n_classes)
-    assert start_from_probe(model, embeddings, codes, weights)
+    assert init_from_probe(model, embeddings, codes, weights)
     ours = probabilities(model.head(torch.from_numpy(embeddings)).numpy(), "multiclass")
     norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights)
     strength = 30 / (weights.sum() / n_classes)
@@ -48,7 +48,7 @@ def test_head_gives_the_probes_probabilities(n_classes, tiny_bert):
 def test_a_class_without_rows_is_never_the_likeliest(tiny_bert):
     embeddings, codes, weights = make_data(3)
     model = make_model(tiny_bert, 4)
-    start_from_probe(model, embeddings, np.where(codes == 2, 3, codes), weights)  # class 2 is missing
+    init_from_probe(model, embeddings, np.where(codes == 2, 3, codes), weights)  # class 2 is missing
     predicted = model.head(torch.from_numpy(embeddings)).argmax(1)
     assert set(predicted.tolist()) == {0, 1, 3}
     assert not model.head.weight[2].any()
@@ -58,13 +58,13 @@ def test_one_class_leaves_the_random_head(tiny_bert):
     embeddings, _, weights = make_data(2)
     model = make_model(tiny_bert, 2)
     before = model.head.weight.clone()
-    assert not start_from_probe(model, embeddings, np.zeros(90, dtype=int), weights)
+    assert not init_from_probe(model, embeddings, np.zeros(90, dtype=int), weights)
     assert torch.equal(model.head.weight, before)
 
 
 def test_no_warning_where_the_probe_does_not_converge(tiny_bert, recwarn):
     embeddings, codes, weights = make_data(5)
-    start_from_probe(make_model(tiny_bert, 5), embeddings * [1e4] + 1e6, codes, weights)
+    init_from_probe(make_model(tiny_bert, 5), embeddings * [1e4] + 1e6, codes, weights)
     assert not recwarn.list
 
 
@@ -146,7 +146,7 @@ def make_indicator():
 def test_head_of_an_indicator_gives_each_labels_probe(tiny_bert):
     embeddings, indicator, weights = make_indicator()
     model = make_model(tiny_bert, 3)
-    start_from_probe(model, embeddings, indicator, weights)
+    init_from_probe(model, embeddings, indicator, weights)
     ours = probabilities(model.head(torch.from_numpy(embeddings)).numpy(), "multilabel-indicator")
     norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights[:, 0])
     strength = 30 / ((weights * indicator).sum() / 3)
@@ -160,7 +160,7 @@ def test_head_of_an_indicator_gives_each_labels_probe(tiny_bert):
 def test_labels_start_at_their_log_odds(tiny_bert):
     _, indicator, weights = make_indicator()
     model = make_model(tiny_bert, 3)
-    start_biases(model, indicator, weights, np.ones(3))
+    init_biases(model, indicator, weights, np.ones(3))
     ones, total = (weights * indicator).sum(axis=0), weights.sum(axis=0)
     np.testing.assert_allclose(model.head.bias.numpy(), np.log((ones + 1) / (total - ones + 1)), rtol=1e-5)
     assert model.head.bias[2] == pytest.approx(np.log(total[2] + 1))  # this label is always there
@@ -169,7 +169,7 @@ def test_labels_start_at_their_log_odds(tiny_bert):
 def test_classes_start_at_what_they_weigh(tiny_bert):
     codes, class_weights = np.array([0, 1, 2, 2]), np.array([1.0, 2.0, 0.5])
     model = make_model(tiny_bert, 3)
-    start_biases(model, codes, class_weights[codes], class_weights)
+    init_biases(model, codes, class_weights[codes], class_weights)
     np.testing.assert_allclose(model.head.bias.numpy(), np.log(class_weights), rtol=1e-6)
 
 
@@ -177,8 +177,8 @@ def test_classes_without_a_row_start_as_far_below_as_they_weigh_less(tiny_bert):
     embeddings, codes, weights = make_data(3)
     model = make_model(tiny_bert, 5)
     class_weights = np.array([1.0, 1.0, 1.0, 1e-9, 1.0])
-    start_biases(model, codes, weights, class_weights)
-    start_from_probe(model, embeddings, codes, weights)
+    init_biases(model, codes, weights, class_weights)
+    init_from_probe(model, embeddings, codes, weights)
     biases = model.head.bias.detach().numpy()
     assert biases[4] == pytest.approx(biases[:3].min() - 1)
     assert biases[3] == pytest.approx(biases[4] + np.log(1e-9))
@@ -188,7 +188,7 @@ def test_classes_without_a_row_start_as_far_below_as_they_weigh_less(tiny_bert):
 def test_ones_that_weigh_nothing(tiny_bert):
     embeddings, indicator, weights = make_indicator()
     model = make_model(tiny_bert, 3)
-    start_from_probe(model, embeddings, indicator, weights * (1 - indicator))
+    init_from_probe(model, embeddings, indicator, weights * (1 - indicator))
     assert model.head.weight.isfinite().all()
 
 
@@ -215,7 +215,7 @@ def make_numbers(n_outputs):
 def test_head_gives_what_ridge_does(n_outputs, tiny_bert):
     embeddings, numbers, weights = make_numbers(n_outputs)
     model = make_model(tiny_bert, n_outputs)
-    assert start_from_probe(model, embeddings, numbers, weights)
+    assert init_from_probe(model, embeddings, numbers, weights)
     norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights[:, 0])
     ridge = Ridge(alpha=weights[:, 0].sum() / 3).fit(embeddings / norm, numbers, weights[:, 0])
     expected = ridge.predict(embeddings / norm).reshape(90, n_outputs)
@@ -235,7 +235,7 @@ def test_a_ridge_probe_is_held_against_the_mean(n_outputs):
 def test_numbers_start_at_their_mean(tiny_bert):
     model = make_model(tiny_bert, 2)
     numbers, weights = np.array([[1.0, 2.0], [3.0, 8.0]]), np.array([[3.0, 3.0], [1.0, 1.0]])
-    start_biases(model, numbers, weights, np.ones(2))
+    init_biases(model, numbers, weights, np.ones(2))
     assert model.head.bias.tolist() == [1.5, 3.5]
 
 
@@ -243,7 +243,7 @@ def test_numbers_that_are_all_the_same_leave_the_random_head(tiny_bert):
     embeddings, _, weights = make_numbers(1)
     model = make_model(tiny_bert, 1)
     before = model.head.weight.clone()
-    assert not start_from_probe(model, embeddings, np.zeros((90, 1)), weights)
+    assert not init_from_probe(model, embeddings, np.zeros((90, 1)), weights)
     assert torch.equal(model.head.weight, before)
 
 
@@ -275,8 +275,8 @@ def test_classes_without_a_row_where_the_others_weigh_more_than_one(tiny_bert):
     for scale in (1.0, 100.0):  # only ratios count
         model = make_model(tiny_bert, 4)
         class_weights = scale * np.array([1.0, 0.5, 1.0, 0.25])
-        start_biases(model, codes, weights, class_weights)
-        start_from_probe(model, embeddings, codes, weights)
+        init_biases(model, codes, weights, class_weights)
+        init_from_probe(model, embeddings, codes, weights)
         biases.append(model.head.bias.detach().numpy())
     np.testing.assert_allclose(biases[0], biases[1], atol=1e-5)
 

@@ -49,7 +49,7 @@ class Cache:
     grows: bool = True
 
     def helps(self, kind: str, n_rows: int) -> bool:
-        """Whether keys are worth making: there is room for what is computed, or half of it may be there."""
+        """Whether hashing the rows can pay off: results can be kept, or half of them may be there."""
         if self.grows:
             return self.folder is not None or STORE.limit > 0
         return n_rows <= 2 * STORE.count(kind)

@@ -74,7 +74,7 @@ class Encodings:
             frozen=None if self.frozen is None else tuple(self.frozen[row] for row in rows),
         )
 
-    def mean_of_texts(self, values: np.ndarray) -> np.ndarray:
+    def average_windows(self, values: np.ndarray) -> np.ndarray:
         """Mean over the rows of each text: (n_rows, width) → (n_texts, width)."""
         if len(self.truncated) == len(self):
             return values

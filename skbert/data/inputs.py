@@ -174,9 +174,9 @@ def _as_a_container(X: Any) -> str:
     kinds = {"toPandas": "Spark table", "collect": "lazy table", "read_all": "stream", "df": "query"}
     for method, kind in kinds.items():
         if hasattr(X, method):
-            return f"of a {kind} pass X.{method}()['text']"
+            return f"from a {kind} pass X.{method}()['text']"
     if hasattr(X, "column_names"):
-        return "of a table pass a column, such as X['text']"
+        return "from a table pass a column, such as X['text']"
     return "for an iterator pass list(X)"
 
 

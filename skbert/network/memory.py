@@ -1,6 +1,6 @@
 """Work that has to fit into the memory there is.
 
-1. `Parts` runs a function over the texts of a batch: all at once, or, when memory ran out, in halves,
+1. `MicroBatches` runs a function over the texts of a batch: all at once, or, when memory ran out, in halves,
    quarters and so on. The number that fitted is kept for the batches to come.
 2. `checkpoint_layers` lets a layer's inner activations be computed again in the backward pass instead of
    kept (Chen et al., 2016, arXiv:1604.06174).
@@ -30,7 +30,7 @@ from skbert.signal_errors import raise_if_of_a_handler
 T = TypeVar("T")
 
 
-class Parts:
+class MicroBatches:
     """Runs a function over the texts of a batch, in as few parts as memory allows.
 
     Parameters

@@ -79,7 +79,7 @@ class SequenceClassifier(nn.Module):
         self.pooling = pooling
         self.rebuild = rebuild
         self.generator: torch.Generator | None = None
-        # What a batch brings: tokens, or what frozen layers made of them (`training/prefix.py`).
+        # What a batch brings: tokens, or what frozen layers made of them (`training/skip_frozen.py`).
         self.starts_at: Literal["tokens", "states", "vectors"] = "tokens"
         # The encoder would apply its pooler to the first token of the whole packed batch only.
         pooler = getattr(encoder, "pooler", None)
@@ -270,12 +270,12 @@ def reset_head(model: SequenceClassifier, generator: torch.Generator) -> None:
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def twin(module: Module, *, shared: bool = False) -> Module:
+def copy_module(module: Module, *, shared: bool = False) -> Module:
     """A copy of a module; its weights, if `shared`, are the module's own, to be read or replaced only."""
     return copy.deepcopy(module, {id(p): p for p in module.parameters()} if shared else None)
 
 
-def narrow(model: SequenceClassifier, dtype: torch.dtype) -> None:
+def cast_encoder(model: SequenceClassifier, dtype: torch.dtype) -> None:
     """Let the encoder work in `dtype`; its buffers (rotary frequencies) and the head stay wide."""
     # A pooler's weights may be tiny (`pretrained/families.py`), and zero in float16.
     for part in (model.encoder, None if dtype == torch.float16 else model.pooler):

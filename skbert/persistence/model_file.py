@@ -4,7 +4,7 @@
    file's metadata: "skbert" is the JSON text, "sha256" its checksum. The JSON has the checksums of the
    arrays.
 2. `load` checks every size, name and checksum (`tensorfile.py` and here) before it makes anything of them.
-3. What is then made of them are plain values, a tokenizer, and a model of a known family (`blueprint.py`).
+3. What is then made of them are plain values, a tokenizer, and a model of a known family (`model_spec.py`).
 
 Every version of the format keeps the two metadata and the key "format"; so a newer one is known as such.
 """
@@ -27,7 +27,7 @@ import skbert
 from skbert.exceptions import CheckpointError, PersistenceError, shown
 from skbert.identity import LIBRARIES
 from skbert.paths import expanded
-from skbert.persistence import blueprint, delta, tensorfile
+from skbert.persistence import delta, model_spec, tensorfile
 from skbert.persistence.codec import Decoder, encode
 from skbert.persistence.fitted import OF_THIS_PROCESS, check_attributes, n_outputs_of
 from skbert.persistence.replacing import replace_file
@@ -102,7 +102,7 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     adapters = state.pop("adapters_", {})
     for name in (*_NOT_SAVED, *estimator._parameter_constraints):  # a subclass sets those it fixes anew
         state.pop(name, None)
-    described, arrays = blueprint.describe(model)
+    described, arrays = model_spec.describe(model)
     arrays |= delta.factors_of(adapters)
     content = {
         "format": FORMAT,
@@ -248,7 +248,7 @@ def _put_together(
     check_attributes(attributes, numbers=estimator._learns_numbers)
     described = {name: _decode(decoder, value) for name, value in content["model"].items()}
     weights, adapters = delta.split_factors(arrays)
-    model = blueprint.build(described, weights, n_outputs_of(attributes))
+    model = model_spec.build(described, weights, n_outputs_of(attributes))
     if "loss_curve_" in attributes:  # of a fit, and not from a folder of transformers
         attributes["adapters_"] = adapters
     check_max_length(

@@ -21,7 +21,7 @@ from skbert import forks
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
 from skbert.network.memory import raise_if_out_of_memory
-from skbert.network.model import Architecture, twin
+from skbert.network.model import Architecture, copy_module
 from skbert.network.pooling import Pooling
 from skbert.pretrained.files import FILES, POOLING, VOCABULARIES
 from skbert.pretrained.library import quiet
@@ -64,7 +64,7 @@ class Checkpoint:
 
         With `shared` its weights are the checkpoint's own, to be read or replaced, but never changed.
         """
-        return twin(self.encoder, shared=shared)
+        return copy_module(self.encoder, shared=shared)
 
     def rebuild(self) -> tuple[Any, tuple[Any, ...]]:
         """What a pickled model stores to build its encoder again: plain values, no weights."""
@@ -157,7 +157,7 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
     trouble, cause, without = "no table of embeddings, or states of another shape", None, ""
     try:
         with quiet(), torch.no_grad():
-            probe = twin(encoder, shared=True)
+            probe = copy_module(encoder, shared=True)
             if getattr(probe, "pooler", None) is not None and _gives_states(probe):
                 probe.pooler = None  # as the classifier takes it away; some families call it all the same
                 without = " without its pooler, which is not used here"

@@ -24,7 +24,7 @@ from skbert.data.fit_data import TrainingData
 from skbert.data.numbers import are_numbers
 from skbert.exceptions import NonFiniteLossError
 from skbert.inference import check_finite
-from skbert.network.memory import Parts
+from skbert.network.memory import MicroBatches
 from skbert.network.model import SequenceClassifier
 from skbert.randomness import Generators
 from skbert.runtime import Runtime
@@ -33,7 +33,7 @@ from skbert.training.callbacks import Watcher
 from skbert.training.lora import Adapter, adapters_of, merged
 from skbert.training.optimizer import MasterAdamW, Moments
 from skbert.training.ranks import current
-from skbert.training.resume import Keeper
+from skbert.training.resume import StateWriter
 from skbert.training.validation import Validation
 from skbert.training.vocabulary import compact
 
@@ -85,7 +85,7 @@ class Trainer:
         Scores each epoch, says when to stop and which epoch was best.
     moments : Moments, default=None
         Of an optimizer to go on with.
-    keeper : Keeper
+    state_writer : StateWriter
         Keeps what the training has come to, and puts it back when an interrupted one is started again.
     """
 
@@ -100,7 +100,7 @@ class Trainer:
         watcher: Watcher,
         validation: Validation,
         moments: Moments | None = None,
-        keeper: Keeper | None = None,
+        state_writer: StateWriter | None = None,
     ) -> None:
         self.model = model.to(runtime.master_dtype)
         data, self.vocabulary = compact(model, data, moments)
@@ -116,21 +116,21 @@ class Trainer:
         self.generators = generators
         self.watcher = watcher
         self.validation = validation
-        self.keeper = keeper or Keeper()
+        self.state_writer = state_writer or StateWriter()
         model.to(runtime.device)
         self.optimizer = MasterAdamW(
             model, runtime, settings.weight_decay, settings.layer_decay, settings.max_grad_norm
         )
         if moments is not None:
             self.optimizer.load_moments(self.vocabulary.with_table_moments(moments))
-        self.parts = Parts(settings.verbose)
+        self.micro_batches = MicroBatches(settings.verbose)
         self.ranks = current()
         self.steps = 0
         self.n_steps = settings.epochs * -(-len(data) // settings.batch_size)
         self.loss_curve: list[float] = []
         self.losses: list[torch.Tensor] = []  # summed, of the steps of this epoch; on the device
         self.order_state: Any = generators.order.bit_generator.state  # when this epoch began
-        self.keeper.put_back(self)
+        self.state_writer.put_back(self)
 
     def fit(self) -> TrainingResult:
         """Try the scorer, if there is one, and run the epochs.
@@ -145,7 +145,7 @@ class Trainer:
             If the loss of a step, or a weight at the end, is NaN or infinite.
         """
         self.validation.check(self.model, self.data.held_out)
-        self.keeper.begin(self)
+        self.state_writer.begin(self)
         if self.steps == 0:
             self._check_start()
         self.watcher.fit_begin(self.settings.epochs, len(self.data))
@@ -159,7 +159,7 @@ class Trainer:
             if stop or self.validation.should_stop:
                 break
         self.validation.restore_best(self.optimizer)
-        self.ranks.copy_first(self.optimizer.masters)
+        self.ranks.broadcast(self.optimizer.masters)
         result = self.result()
         self._check_weights(result.weights)
         self._check_logits()
@@ -178,17 +178,17 @@ class Trainer:
             self.watcher.skip(n_seen, torch.stack(self.losses).sum())
         for indices in groups[len(self.losses) :]:
             self.losses.append(self.train_step(indices) * len(indices))
-            self.keeper.step(self)
+            self.state_writer.step(self)
         losses, self.losses = self.losses, []
         return losses
 
     def train_step(self, indices: np.ndarray) -> torch.Tensor:
         """Gradients of a mini-batch, one update; returns the mean loss."""
         mine, n_texts = self.ranks.share(indices, self.data.encodings.offsets)
-        losses = self.parts.run(partial(self.gradients, n_texts), mine, undo=self.model.zero_grad)
+        losses = self.micro_batches.run(partial(self.gradients, n_texts), mine, undo=self.model.zero_grad)
         loss = torch.stack(losses).sum()
         rate = self.settings.learning_rate * self.settings.schedule(self.steps, self.n_steps)
-        self.optimizer.step(rate, lambda gradients: self.ranks.add_up([loss, *gradients]))
+        self.optimizer.step(rate, lambda gradients: self.ranks.all_reduce([loss, *gradients]))
         self.steps += 1
         self.watcher.step(len(indices), loss, rate)
         return loss
@@ -249,7 +249,7 @@ class Trainer:
             return self.model(collate(self.data.encodings, rows).to(self.runtime.device))
 
         with inference_mode(True):
-            return self.parts.run(logits, np.arange(1))[0]
+            return self.micro_batches.run(logits, np.arange(1))[0]
 
     def _check_start(self) -> None:
         """See that the model gives numbers before hours are spent."""

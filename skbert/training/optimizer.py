@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from skbert.network.model import SequenceClassifier, narrow
+from skbert.network.model import SequenceClassifier, cast_encoder
 from skbert.runtime import Runtime
 from skbert.training.freezing import depths
 
@@ -80,7 +80,7 @@ class MasterAdamW:
         self._table_decay = scales[self._table] * weight_decay
         names, working = zip(*model.named_parameters(), strict=True)
         wide = [p.detach() for p in working]
-        narrow(model, runtime.dtype)
+        cast_encoder(model, runtime.dtype)
         masters = [p if p.dtype == w.dtype else _master(p, w) for p, w in zip(working, wide, strict=True)]
         self._masters_by_name = dict(zip(names, masters, strict=True))
         trained = [(p, m) for p, m in zip(working, masters, strict=True) if p.requires_grad]
@@ -102,17 +102,17 @@ class MasterAdamW:
 
     @torch.no_grad()
     def step(
-        self, learning_rate: float, add_up: Callable[[list[torch.Tensor]], None] = lambda gradients: None
+        self, learning_rate: float, all_reduce: Callable[[list[torch.Tensor]], None] = lambda gradients: None
     ) -> None:
         """One update with the gradients that `backward` left in the model; clears them.
 
-        `add_up` is given the wide gradients, still scaled, and may change them in place.
+        `all_reduce` is given the wide gradients, still scaled, and may change them in place.
         """
         # A step that GradScaler leaves out counts here, too: nobody asks the device whether it has.
         if self._table.grad is not None:
             self.embedding_decay *= 1 - learning_rate * self._table_decay
-        self._widen_gradients()
-        add_up([m.grad for m in self.masters if m.grad is not None])
+        self._upcast_gradients()
+        all_reduce([m.grad for m in self.masters if m.grad is not None])
         self.scaler.unscale_(self._adamw)
         if self.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.masters, self.max_grad_norm)
@@ -120,7 +120,7 @@ class MasterAdamW:
             group["lr"] = learning_rate * group["scale"]
         self.scaler.step(self._adamw)
         self.scaler.update()
-        self._narrow_weights()
+        self._downcast_weights()
         for working, master in self._pairs:
             working.grad = master.grad = None
         self._adamw.zero_grad()
@@ -129,7 +129,7 @@ class MasterAdamW:
         """Steps that were not left out because gradients overflowed; asks the device."""
         return max((int(state["step"]) for state in self._adamw.state.values()), default=0)
 
-    def _widen_gradients(self) -> None:
+    def _upcast_gradients(self) -> None:
         """Give each master the gradient of its narrow weight; none where nothing reached it."""
         narrow_gradients, wide_gradients = [], []
         for (working, master), wide in zip(self._pairs, self._gradients, strict=True):
@@ -140,7 +140,7 @@ class MasterAdamW:
         if wide_gradients:
             torch._foreach_copy_(wide_gradients, narrow_gradients)
 
-    def _narrow_weights(self) -> None:
+    def _downcast_weights(self) -> None:
         """Copy the masters into the model."""
         if self._pairs:
             working, masters = zip(*self._pairs, strict=True)
@@ -156,7 +156,7 @@ class MasterAdamW:
         weights, self.embedding_decay = snapshot
         for master, weight in zip(self.masters, weights, strict=True):
             master.copy_(weight)
-        self._narrow_weights()
+        self._downcast_weights()
 
     def state(self) -> dict[str, WeightState]:
         """All that a step reads and changes, of each weight that trains; the tensors are the optimizer's own.
@@ -184,7 +184,7 @@ class MasterAdamW:
                     raise ValueError(f"{name} has the shape {tuple(part.shape)}")
             master.copy_(kept.weight)
             self._remember(master, (kept.first, kept.second), kept.steps)
-        self._narrow_weights()
+        self._downcast_weights()
 
     def weights(self) -> dict[str, torch.Tensor]:
         """All weights of the model by name, trained or not, wide; the tensors are the optimizer's own."""

@@ -9,7 +9,7 @@ rows, a fine-tuned model ends far below logistic regression on the frozen embedd
    than the class frequencies do (where numbers are learned: Ridge, than their mean). Where it does not, since
    the embeddings tell nothing about the labels, its large weights would fit noise, and a small random head is
    the better start.
-3. `start_from_probe` fits it on all of them, and its coefficients become the head's weights.
+3. `init_from_probe` fits it on all of them, and its coefficients become the head's weights.
 
 The probe is a start and no solution: one that fits its texts leaves the encoder nothing to learn from them.
 So its L2 penalty grows with the rows, as if there were 30 of each class; of numbers, 3 in all
@@ -90,7 +90,7 @@ def generalizes(
     return bool(np.average(probe - constant, weights=weights[held]) > 0)
 
 
-def start_biases(
+def init_biases(
     model: SequenceClassifier, targets: np.ndarray, weights: np.ndarray, class_weights: np.ndarray
 ) -> None:
     """Let a new head begin where few steps would not bring it.
@@ -111,7 +111,7 @@ def start_biases(
         model.head.bias.copy_(torch.from_numpy(biases))
 
 
-def start_from_probe(
+def init_from_probe(
     model: SequenceClassifier, embeddings: np.ndarray, targets: np.ndarray, weights: np.ndarray
 ) -> bool:
     """Set the head's weights to those of a logistic, or ridge, regression on `embeddings`.
@@ -119,7 +119,7 @@ def start_from_probe(
     Parameters
     ----------
     model : SequenceClassifier
-        Its head has the biases that `start_biases` gave it.
+        Its head has the biases that `init_biases` gave it.
     embeddings : ndarray of shape (n_samples, hidden_size)
         Pooled vectors of the frozen encoder.
     targets, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)

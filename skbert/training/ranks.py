@@ -1,8 +1,8 @@
 """What the processes of one fit ("ranks") exchange.
 
-1. `share` deals a mini-batch out; `add_up` sums the gradients over the ranks, in one flat buffer, in the
+1. `share` deals a mini-batch out; `all_reduce` sums the gradients over the ranks, in one flat buffer, in the
    precision of the master weights. All ranks then make the same step.
-2. `compare`, `first`, `copy_first` and `any` see to it that all begin and decide alike.
+2. `compare`, `broadcast_object`, `broadcast` and `any` see to it that all begin and decide alike.
 3. Before each exchange the ranks tell each other, on the CPU, whether they are well. So an error on one rank
    ends the fit on all. A rank that dies closes its connections, and one that hangs runs into the timeout:
    either is an error on the others.
@@ -47,13 +47,13 @@ class Ranks:
         """
         return rows, len(rows)
 
-    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each tensor by its sum over the ranks; all of one dtype, on one device."""
 
-    def copy_first(self, tensors: Sequence[torch.Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each tensor by that of rank 0; all of one dtype, on one device."""
 
-    def first(self, value: T) -> T:
+    def broadcast_object(self, value: T) -> T:
         """The value that rank 0 has."""
         return value
 
@@ -94,23 +94,23 @@ class SeveralRanks(Ranks):
         mine = deal(rows, offsets[rows + 1] - offsets[rows], self.size)[self.rank]
         return (mine, len(rows)) if len(mine) else (rows[:1], math.inf)
 
-    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[torch.Tensor]) -> None:
         """Sum over the ranks, in one call."""
         import torch.distributed as dist
 
         self._exchange_flat(tensors, lambda flat, group: dist.all_reduce(flat, group=group))
 
-    def copy_first(self, tensors: Sequence[torch.Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[torch.Tensor]) -> None:
         """Broadcast from rank 0, in one call."""
         import torch.distributed as dist
 
         self._exchange_flat(tensors, lambda flat, group: dist.broadcast(flat, src=0, group=group))
 
-    def first(self, value: T) -> T:
+    def broadcast_object(self, value: T) -> T:
         """Broadcast a value that pickles."""
         import torch.distributed as dist
 
-        self._see_that_all_are_well()
+        self._raise_if_any_failed()
         values = [value]
         with self._exchange():
             dist.broadcast_object_list(values, src=0, group=self._control)
@@ -118,13 +118,13 @@ class SeveralRanks(Ranks):
 
     def any(self, flag: bool) -> bool:
         """Ask all ranks."""
-        self._see_that_all_are_well()
+        self._raise_if_any_failed()
         return self._largest(int(flag)) > 0
 
     def compare(self, describe: Callable[[], dict[str, str]]) -> None:
         """Gather the descriptions, and hold each against that of rank 0."""
         mine = describe()
-        self._see_that_all_are_well()
+        self._raise_if_any_failed()
         first, *others = self._gather(mine)
         found = [
             f"{difference} on rank {rank}"
@@ -142,7 +142,7 @@ class SeveralRanks(Ranks):
 
     def end(self) -> None:
         """Tell the others for the last time."""
-        self._see_that_all_are_well()
+        self._raise_if_any_failed()
         self._over = True
 
     def leave(self, error: BaseException) -> None:
@@ -150,11 +150,11 @@ class SeveralRanks(Ranks):
         if self._over:
             return
         try:
-            self._see_that_all_are_well(error)
+            self._raise_if_any_failed(error)
         except RankError:  # they have left already; this rank's own error says more
             return
 
-    def _see_that_all_are_well(self, error: BaseException | None = None) -> None:
+    def _raise_if_any_failed(self, error: BaseException | None = None) -> None:
         """Say whether this rank is well; raise, on the ranks that are, if another one is not."""
         if self._largest(int(error is not None)) == 0:
             return
@@ -194,7 +194,7 @@ class SeveralRanks(Ranks):
         flat = self._flat(tensors[0], sum(sizes))
         with torch.no_grad():
             torch.cat([tensor.reshape(-1) for tensor in tensors], out=flat)
-            self._see_that_all_are_well()
+            self._raise_if_any_failed()
             # From here to the end of the exchange nothing of this rank's own can fail.
             with self._exchange():
                 exchange(flat, self._control if flat.device.type == "cpu" else None)

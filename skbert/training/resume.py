@@ -2,8 +2,8 @@
 
 1. `state_of` reads off a trainer all that its next step reads: weights, AdamW's state, generators, the place
    in the epoch, losses and scores so far, the best weights so far. `restore` is the way back.
-2. `FolderKeeper` writes that before the first step, and again after a step whenever 20 times as long as the
-   last writing took has passed since: a twentieth of the time of a fit at most, and the first time.
+2. `FolderStateWriter` writes that before the first step, and again after a step whenever 20 times as long as
+   the last writing took has passed since: a twentieth of the time of a fit at most, and the first time.
 3. What trains follows from the epoch (`freezing.GradualUnfreezing`), the order of the texts from the
    generator as it was when the epoch began. Neither is kept.
 
@@ -34,7 +34,7 @@ _PARTS = ("weight", "first", "second")
 State = tuple[dict[str, Any], dict[str, np.ndarray]]  # values that JSON holds exactly, and arrays
 
 
-class Keeper:
+class StateWriter:
     """Keeps nothing: a fit without `checkpoint`."""
 
     def put_back(self, trainer: Trainer) -> None:
@@ -47,7 +47,7 @@ class Keeper:
         """Called after each."""
 
 
-class FolderKeeper(Keeper):
+class FolderStateWriter(StateWriter):
     """Writes the state of a training now and then.
 
     Parameters
@@ -127,7 +127,7 @@ def state_of(trainer: Trainer) -> State:
         "steps": trainer.steps,
         "loss_curve": trainer.loss_curve,
         "scores": trainer.validation.scores,
-        "part_size": trainer.parts.size,
+        "part_size": trainer.micro_batches.size,
         "embedding_decay": trainer.optimizer.embedding_decay,
         "loss_scale": trainer.optimizer.scaler.state_dict(),
         "best_decay": best_decay,
@@ -174,7 +174,7 @@ def restore(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndarr
     if values["n_best"]:
         best = [tensors[f"best/{number}"] for number in range(values["n_best"])]
         trainer.validation.best = (best, values["best_decay"])
-    trainer.parts.size = None if values["part_size"] is None else int(values["part_size"])
+    trainer.micro_batches.size = None if values["part_size"] is None else int(values["part_size"])
     if values["n_losses"]:
         trainer.losses = list(tensors["losses"].to(trainer.runtime.device))
     trainer.generators.order.bit_generator.state = trainer.order_state = values["order"]

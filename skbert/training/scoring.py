@@ -1,6 +1,6 @@
 """Held-out texts judged by a scorer of scikit-learn, from what a model in training gives for them.
 
-1. `Judge` finds the scorer, and refuses those that could not tell one epoch from another.
+1. `HeldOutScorer` finds the scorer, and refuses those that could not tell one epoch from another.
 2. The scorer is shown an estimator whose predictions are those of the held-out texts. One that fails is an
    error that says which to take instead.
 """
@@ -41,7 +41,7 @@ _RELATIVE = (
 )
 
 
-class Judge:
+class HeldOutScorer:
     """Scores what a model gives for held-out texts.
 
     Parameters

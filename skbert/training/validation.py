@@ -1,7 +1,7 @@
 """Scores on held-out texts after each epoch, early stopping, and the best epoch's weights.
 
-1. After each epoch the model in training is run over the held-out texts, and `scoring.Judge` scores what it
-   gives. Higher is better.
+1. After each epoch the model in training is run over the held-out texts, and `scoring.HeldOutScorer` scores
+   what it gives. Higher is better.
 2. The best epoch's weights (of equal ones the last) are kept in memory, and put back at the end.
    `should_stop` tells when no epoch out of `patience` was better.
 """
@@ -52,7 +52,7 @@ class HeldOutValidation(Validation):
 
     Parameters
     ----------
-    judge : callable
+    scorer : callable
         What a model gives for the held-out texts → score.
     patience : int or None
         Epochs without a better score before `should_stop`; None never stops.
@@ -63,13 +63,13 @@ class HeldOutValidation(Validation):
 
     def __init__(
         self,
-        judge: Callable[[np.ndarray], float],
+        scorer: Callable[[np.ndarray], float],
         patience: int | None,
         runtime: Runtime,
         verbose: int = 0,
     ) -> None:
         super().__init__()
-        self.judge = judge
+        self.scorer = scorer
         self.patience = patience
         self.runtime = runtime
         self.verbose = verbose
@@ -92,7 +92,7 @@ class HeldOutValidation(Validation):
 
         Of equal ones it is the last: few texts cannot tell epochs apart, and later ones have learned more.
         """
-        self.scores.append(current().first(self._score(model, held_out)))
+        self.scores.append(current().broadcast_object(self._score(model, held_out)))
         if _best(self.scores) == len(self.scores) - 1:
             self.best = optimizer.snapshot()
 
@@ -106,7 +106,7 @@ class HeldOutValidation(Validation):
         assert held_out is not None
         with Progress("validate", len(held_out.truncated), self.verbose) as progress:
             logits = run_working_model(model.eval(), held_out, self.runtime, progress=progress)
-        return self.judge(logits)
+        return self.scorer(logits)
 
 
 def _best(scores: list[float]) -> int:

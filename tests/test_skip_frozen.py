@@ -19,7 +19,7 @@ from skbert.randomness import Generators
 from skbert.runtime import Runtime
 from skbert.starting import from_checkpoint
 from skbert.training.freezing import freeze
-from skbert.training.prefix import start_above
+from skbert.training.skip_frozen import start_above
 
 PAIRS = Texts(
     ["good film", "bad cat and dog", "", "a poor story, a very poor one", "red", "happy day"],

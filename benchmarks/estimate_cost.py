@@ -1,8 +1,8 @@
 """What work of a given size costs, on paper, from a measured rate.
 
-    python benchmarks/reckon.py --measure                  # measures this machine, and stores the rates
-    python benchmarks/reckon.py --texts 10e6 --length 64 --devices 1,8,64
-    python benchmarks/reckon.py --training-rate 1000 --prediction-rate 3000 --devices 1,8,64
+    python benchmarks/estimate_cost.py --measure  # measures this machine, and stores the rates
+    python benchmarks/estimate_cost.py --texts 10e6 --length 64 --devices 1,8,64
+    python benchmarks/estimate_cost.py --training-rate 1000 --prediction-rate 3000 --devices 1,8,64
 
 1. `measure` times fits and predictions of two sizes on synthetic texts: the difference, per token, is the
    rate without what every call costs once. On a CPU it is the rate of one core, in CPU time, so that other
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-RESULTS = Path(__file__).parent / "results" / "reckon.json"
+RESULTS = Path(__file__).parent / "results" / "estimate_cost.json"
 WORDS = "the a good bad film story was very new old and of in it that not book time day night man".split()
 
 

@@ -7,7 +7,7 @@
    `forward` hands on what it gets.
 
 Frozen parts have no dropout and never change, so the result is that of computing them in every step, up to
-rounding (tests/test_prefix.py), and the random streams are the same.
+rounding (tests/test_skip_frozen.py), and the random streams are the same.
 
 The rule for when this is done: the outputs of all training and validation texts fit into the cache's limit
 together, and, for states, the family runs packed. `freeze="embeddings"` is left as it is: looking states up
