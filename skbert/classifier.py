@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skbert.classification import ClassificationMixin
-from skbert.parameters import ParametersMixin
+from skbert.parameters import ParametersMixin, Precision
 from skbert.saving import SavingMixin
 from skbert.training.callbacks import CallbackSupportMixin
 
@@ -257,10 +257,10 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         n_iter_no_change: int = 2,
         scoring: str | Callable[..., float] | None = None,
         warm_start: bool = False,
-        class_weight: dict[Any, float] | str | None = None,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
-        precision: str = "auto",
+        precision: Precision = "auto",
         memory: str | PathLike[str] | Any = None,
         verbose: int = 0,
         checkpoint: str | PathLike[str] | None = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -31,6 +31,19 @@ if TYPE_CHECKING:
 
 class LearningMixin(ParametersMixin):
     """`fit`, and what `partial_fit` does; the two methods at the end read what is to be learned."""
+
+    if TYPE_CHECKING:
+        feature_names_in_: np.ndarray
+        checkpoint_: str
+        n_iter_: int
+        head_init_: Literal["linear_probe", "random", "pretrained"]
+        learning_rate_: float
+        loss_curve_: list[float]
+        validation_scores_: list[float] | None
+        best_validation_score_: float | None
+        history_: list[dict[str, float]]
+        truncated_fraction_: float
+        adapters_: dict[str, tuple[np.ndarray, np.ndarray]]
 
     @with_callbacks
     @on_all_ranks

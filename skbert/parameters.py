@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from numbers import Integral, Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 else:
     LoraConfig = Any  # for those who resolve type hints, such as makers of command lines
 
+Precision = Literal["auto", "bfloat16", "float16", "float32", "float64", "int8"]
 MIN_LENGTH = 8  # tokens of a text; what is less holds little besides special tokens
 
 
@@ -52,7 +53,7 @@ class ParametersMixin(BaseEstimator):
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "device": [str],
-        "precision": [StrOptions({"auto", "bfloat16", "float16", "float32", "float64", "int8"})],
+        "precision": [StrOptions({*get_args(Precision)})],
         "memory": [str, PathLike, HasMethods("cache"), None],
         "verbose": ["verbose"],
         "checkpoint": [str, PathLike, None],
@@ -86,7 +87,7 @@ class ParametersMixin(BaseEstimator):
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
-        precision: str = "auto",
+        precision: Precision = "auto",
         memory: str | PathLike[str] | Any = None,
         verbose: int = 0,
         checkpoint: str | PathLike[str] | None = None,

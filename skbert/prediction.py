@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from skbert.data.encoding import Encodings, LongText
     from skbert.data.outputs import TargetType
     from skbert.network.model import SequenceClassifier
+    from skbert.parameters import Precision
 
 
 class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -35,7 +36,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         max_length_: int
         long_text_: LongText
         device: str
-        precision: str
+        precision: Precision
         verbose: int
 
     def transform(self, X: Any) -> np.ndarray:
