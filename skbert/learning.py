@@ -143,16 +143,6 @@ class LearningMixin(ParametersMixin):
         self._set_fitted(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
         return self
 
-    def _validate_params(self) -> None:
-        """As scikit-learn does it, which takes True for the number 1."""
-        super()._validate_params()
-        for name, expected in (
-            ("freeze", "a number of layers, 'embeddings', 'encoder' or 'gradual'"),
-            ("lora", "a rank, such as 8, or a peft.LoraConfig"),
-        ):
-            if getattr(self, name) is True:
-                raise InputError(f"{name}=True. Expected {expected}.")
-
     def _settings(self) -> dict[str, Any]:
         """All parameters by name, those that a subclass fixes included; numbers as Python's own.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from numbers import Integral, Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.metrics import get_scorer_names
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, InvalidParameterError, StrOptions
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -19,6 +20,38 @@ else:
 
 Precision = Literal["auto", "bfloat16", "float16", "float32", "float64", "int8"]
 MIN_LENGTH = 8  # tokens of a text; what is less holds little besides special tokens
+
+
+def _is_lora(value: Any) -> bool:
+    rank = isinstance(value, Integral) and value is not True
+    return value is None or rank or hasattr(value, "to_dict")
+
+
+def _is_scoring(value: Any) -> bool:
+    return value is None or callable(value) or (isinstance(value, str) and value in get_scorer_names())
+
+
+def _closest_scorer(value: Any) -> str:
+    if not isinstance(value, str):
+        return ""
+    begun = [name for name in get_scorer_names() if value and name.startswith(value)]
+    close = begun or get_close_matches(value, get_scorer_names())
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+_IN_OTHER_WORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (
+        lambda value: isinstance(value, str | PathLike),
+        "a name on the hub or a folder, as str or path (a fitted estimator goes on with warm_start=True, and "
+        "others from its encoder, which save_encoder writes)",
+    ),
+    "freeze": (
+        lambda value: value is not True,  # which scikit-learn takes for the number 1
+        "a number of layers, 'embeddings', 'encoder' or 'gradual'",
+    ),
+    "lora": (_is_lora, "None, a rank, such as 8, or a peft.LoraConfig"),
+    "scoring": (_is_scoring, "None, a callable, or one of sklearn.metrics.get_scorer_names()"),
+}
 
 
 class ParametersMixin(BaseEstimator):
@@ -121,6 +154,21 @@ class ParametersMixin(BaseEstimator):
         self.memory = memory
         self.verbose = verbose
         self.checkpoint = checkpoint
+
+    def _validate_params(self) -> None:
+        """As scikit-learn does it; where its own words would be long or say little, in others."""
+        for name, (fits, expected) in _IN_OTHER_WORDS.items():
+            value = getattr(self, name)
+            if not fits(value):
+                got = (
+                    repr(value) if len(repr(value)) <= 60 else f"an object of the type {type(value).__name__}"
+                )
+                meant = _closest_scorer(value) if name == "scoring" else ""
+                raise InvalidParameterError(
+                    f"The {name!r} parameter of {type(self).__name__} must be {expected}. Got {got} "
+                    f"instead.{meant}"
+                )
+        super()._validate_params()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

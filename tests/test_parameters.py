@@ -62,8 +62,8 @@ OUT_OF_RANGE = {
     "weight_decay": [-0.01, np.nan],
     "warmup_ratio": [-0.1, 1.1, np.nan],
     "max_grad_norm": [0.0, -1.0, np.nan],
-    "freeze": [-1, "all"],
-    "lora": [0, -4],
+    "freeze": [-1, "all", True],
+    "lora": [0, -4, True],
     "layer_decay": [0.0, -0.5, 1.1, np.nan],
     "label_smoothing": [-0.1, 1.0, np.nan],
     "validation_fraction": [0.0, 1.0, -0.1, np.nan],
@@ -80,8 +80,7 @@ REFUSED_LATER = {
     "model": ["./no/such/folder", Path("no/such/folder"), "nobody/no-such-model", "not a name!", ""],
     "max_length": [129, 100_000],
     "device": ["gpu", "cuda:99", ""],
-    "freeze": [2, 100, True],
-    "lora": [True],
+    "freeze": [2, 100],
     "checkpoint": ["", Path(__file__), Path(__file__) / "folder"],
     "memory": [__file__],
     "class_weight": [{"neutral": 2.0}, {"neg": 0.0, "pos": 0.0}, {"neg": -1.0}, {"neg": np.nan}],
@@ -217,6 +216,18 @@ def test_bad_value_is_refused_before_training(make_classifier, reviews, name, va
         estimator.fit(*map(list, reviews))
     assert isinstance(caught.value, SkbertError)
     assert vars(estimator) == before
+
+
+def test_errors_of_parameters_are_short_and_tell_what_may_have_been_meant(make_classifier, reviews):
+    model = make_classifier(epochs=1).fit(*map(list, reviews)).model_
+    for parameters, said in (
+        ({"model": model}, "Got an object of the type SequenceClassifier instead.$"),
+        ({"scoring": "acc"}, r"get_scorer_names\(\). Got 'acc' instead. Did you mean 'accuracy'\?$"),
+        ({"lora": {"r": 4}}, r"peft.LoraConfig. Got \{'r': 4\} instead.$"),
+    ):
+        with pytest.raises(InvalidParameterError, match=said) as caught:
+            make_classifier(**parameters).fit(*map(list, reviews))
+        assert len(str(caught.value)) < 400
 
 
 def test_bad_value_leaves_the_fitted_model(make_classifier, reviews):
