@@ -54,7 +54,7 @@ class NonFiniteOutputError(SkbertError, ArithmeticError):
     """A model gives NaN or infinity for a text, of which no label and no probability can be made."""
 
 
-class InsufficientMemoryError(SkbertError, MemoryError):
+class InsufficientMemoryError(MemoryError, SkbertError):  # in this order: else its `__new__` raises
     """A single text does not fit into the memory of the device."""
 
 

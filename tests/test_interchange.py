@@ -252,7 +252,7 @@ def test_labels_with_names_need_no_others(make_classifier, reviews, tmp_path):
     assert classifier.score(texts, y.to_numpy()) == classifier.score(texts, y)
     folds = cross_val_predict(make_classifier(epochs=1), texts, y, cv=2, method="predict_proba")
     assert folds.shape == (len(texts), 2)
-    with pytest.raises(InputError, match=r"class_weight names \['bad'\].*as the columns of y are called"):
+    with pytest.raises(InputError, match=r"class_weight names \['bad'\].*those of the columns of y"):
         make_classifier(class_weight={"bad": 2.0}).fit(list(texts), y)
 
 
