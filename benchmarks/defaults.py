@@ -168,7 +168,7 @@ def table(
 ) -> list[str]:
     """Validation accuracy by candidate and cell (mean and number of draws), and gains over the reference."""
     header = [f"{name} {rows}" for name, rows in CELLS]
-    lines = ["| change | " + " | ".join(header) + " | gain over the default ± s.e. | draws |"]
+    lines = ["| change | " + " | ".join(header) + " | gain over the first line ± s.e. | draws |"]
     lines.append("|---" * (len(CELLS) + 3) + "|")
     default = _scores(reference, cells)
     for name, change in changes.items():

@@ -43,7 +43,7 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
         Texts, or windows of them, that one optimizer step sees.
     learning_rate : float or "auto", default="auto"
         Peak learning rate. "auto" is 1e-4 for encoders up to a width of 384 and falls in proportion to the
-        width; with `lora` it is ten times that, where a linear head trains alone thirty times.
+        width; with `lora` it is ten times that, with ``freeze="encoder"`` and a linear head thirty times.
     weight_decay : float, default=0.01
         Decoupled weight decay of all weights but biases and norms.
     warmup_ratio : float, default=0.1

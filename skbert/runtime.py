@@ -94,12 +94,13 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
 
 
 def matmul_precision(device: torch.device) -> str:
-    """How the products of float32 are computed there: "none" (torch's default), "ieee", "tf32" or "bf16".
+    """How the products of float32 are computed there: "ieee", as they are unless set, "tf32" or "bf16".
 
     `torch.get_float32_matmul_precision` raises where somebody has used the settings that are read here.
     """
     backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-    return backend.matmul.fp32_precision
+    precision = backend.matmul.fp32_precision
+    return "ieee" if precision == "none" else precision
 
 
 def _own_gpu() -> torch.device:

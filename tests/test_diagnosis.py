@@ -84,7 +84,7 @@ def test_a_collapsed_fit_is_warned_about(make_classifier, reviews):
 @pytest.mark.parametrize(
     ("last_loss", "said"),
     [
-        (0.41, "begun to tell texts apart.*more epochs, or class_weight='balanced'.$"),
+        (0.41, "not enough to change a prediction: try more epochs, or class_weight='balanced'.$"),
         (0.45, "learned nothing yet.*another learning_rate, or class_weight='balanced'.$"),
         (162.0, "diverged: lower learning_rate.$"),
     ],

@@ -182,7 +182,7 @@ def test_windows_of_a_pair_slide_over_its_longer_side(tokenizer):
     assert not encodings.truncated.any()
 
 
-def test_mean_of_texts(tokenizer):
+def test_average_windows(tokenizer):
     encodings = encode(tokenizer, Texts(["good", " ".join(numbered(24)), "bad"]), 18, "windows")
     assert encodings.owners.tolist() == [0, 1, 1, 2]
     means = encodings.average_windows(np.array([[1.0, 2], [3, 4], [5, 8], [7, 7]]))

@@ -214,7 +214,7 @@ def test_one_text_of_each_class_is_enough_to_train_on():
     assert (len(training), len(validation), complete) == (2, 2, True)
     with pytest.raises(InputError, match="leaves 1 for training, fewer than one of each of the 2 classes"):
         split_different(np.array([0, 0, 1, 1]), 0.75, 0)
-    with pytest.raises(InputError, match=r"=0.1 of 4 texts is none to validate on. .*one text is 0.25"):
+    with pytest.raises(InputError, match=r"=0.1 of 4 texts leaves none to validate on.*one text is 0.25"):
         split_different(np.array([0, 0, 1, 1]), 0.1, 0)
 
 

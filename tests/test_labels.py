@@ -121,6 +121,8 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         (np.array([[0, 1], [0, 1]]), "same for all 2 texts"),
         (np.array([[0, 1], [1, 2]]), r"2-D target \(multiclass-multioutput: 2 at row 1, column 1\)"),
         (pd.DataFrame({"a": [0, 1, 1], "b": [1, 3, 0]}), "3 at row 1, column 'b'"),
+        (pd.DataFrame({"a": [0, 1, 1], "b": [1, 3, 0]}, dtype="Int64"), "3 at row 1, column 'b'"),
+        (np.array([1 + np.longdouble(2) ** -60, 2]), "not whole.* 1 at row 0"),
         (np.array([[5, 6], [7, 8]]), r"2-D target \(multiclass-multioutput\)"),
         (np.array([[-1, 1], [1, -1]]), r"values \[-1, 1\].*0 and 1"),
         (csr_array([[0, 2], [2, 2]]), r"values \[0, 2\].*0 and 1"),
@@ -200,7 +202,7 @@ def test_columns_of_a_dataframe_name_the_labels():
             check_validation_labels(other, 4, labels)
     many = pd.DataFrame(np.eye(14, dtype=int), columns=[f"L{n:02}" for n in range(14)])
     turned = many[[*many.columns[:11], "L12", "L11", "L13"]]
-    with pytest.raises(InputError, match=r"'L09'\] and 4 more \(the first difference: L12 for L11\)"):
+    with pytest.raises(InputError, match=r"'L09'\] and 4 more \(the first difference: 'L12', not 'L11'\)"):
         encode_known_labels(turned, 14, encode_labels(many, 14))
     # An array has no names to compare.
     assert encode_known_labels(INDICATOR, 4, labels).classes.tolist() == labels.classes.tolist()
@@ -457,6 +459,6 @@ def test_labels_of_an_array_go_with_any_names():
 
 def test_a_model_of_three_classes_goes_on_with_no_matrix_of_three_columns():
     with pytest.raises(
-        InputError, match=r"y has the shape \(4, 3\), but the model is fitted to.*'multiclass'"
+        InputError, match=r"y has the shape \(4, 3\), but the model has the target type 'multiclass'"
     ):
         encode_known_labels(INDICATOR, 4, encode_labels(["a", "b", "c"], 3))

@@ -229,7 +229,7 @@ def test_mean_pooling_drops_the_unused_pooler(tiny_bert):
     assert build(tiny_bert, "cls")[0].pooler is not None
 
 
-def test_narrow_keeps_head_and_rotary_frequencies_wide(tiny_checkpoints):
+def test_cast_encoder_keeps_head_and_rotary_frequencies_wide(tiny_checkpoints):
     model, _ = build(tiny_checkpoints("modernbert"))
     cast_encoder(model, torch.bfloat16)
     assert {p.dtype for p in model.encoder.parameters()} == {torch.bfloat16}

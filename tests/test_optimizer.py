@@ -18,7 +18,7 @@ class ToyEncoder(nn.Sequential):
 
 
 class Toy(nn.Module):
-    """The two parts that `narrow` looks for, and a head."""
+    """The two parts that `cast_encoder` looks for, and a head."""
 
     def __init__(self):
         super().__init__()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from skbert import InputError
-from skbert.runtime import Runtime, resolve_runtime
+from skbert.runtime import Runtime, matmul_precision, resolve_runtime
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,23 @@ def test_precision_of_products_that_is_set_by_torchs_newer_names(make_classifier
         torch.get_float32_matmul_precision()
     classifier = make_classifier(freeze="encoder", head_init="linear_probe").fit(*reviews)
     assert set(classifier.predict(reviews[0])) <= set(classifier.classes_)
+
+
+@pytest.fixture
+def products():
+    backend = torch.backends.mkldnn.matmul
+    before = backend.fp32_precision
+    yield backend
+    backend.fp32_precision = before
+
+
+def test_the_usual_precision_of_products_has_one_name(products):
+    """Libraries set another one for a while, and then torch's default by name: no other fit for that."""
+    for given in ("none", "ieee"):
+        products.fp32_precision = given
+        assert matmul_precision(torch.device("cpu")) == "ieee"
+    products.fp32_precision = "bf16"
+    assert matmul_precision(torch.device("cpu")) == "bf16"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "", "cpu:zero"])

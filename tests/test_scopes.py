@@ -4,7 +4,7 @@ import gc
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import _GeneratorContextManager, suppress
+from contextlib import _GeneratorContextManager
 
 import pytest
 import torch
@@ -183,34 +183,37 @@ def test_what_a_signal_has_cut_off_inside_does_not_go_on_later(method, event):
     assert not _python_dispatch._get_current_dispatch_mode_stack()
 
 
-@pytest.mark.parametrize("which", range(4))
-def test_an_interrupt_in_logging_leaves_its_lock_free(which):
-    """Before Python 3.13 `setLevel`, by which transformers is silenced, takes it without a `finally`."""
-    seen = []
+@pytest.mark.parametrize("line", [0, 3])
+@pytest.mark.parametrize("which", ["silenced", "put back"])
+def test_an_interrupt_in_logging_leaves_neither_its_lock_nor_silence(which, line):
+    """Before Python 3.13 `setLevel`, by which transformers is silenced, takes a lock without a `finally`."""
+    child = logging.getLogger("transformers.models.bert")
+    calls, lines = [], []
 
     def interrupt(frame, event, arg):
         if frame.f_code.co_name != "_clear_cache":
             return None
-        seen.append(frame)
+        calls.append(frame)
+        return inside if len(calls) == (1 if which == "silenced" else 2) else None
 
-        def inside(frame, event, arg):
-            held = logging._lock._is_owned()
-            if event == "line" and held and len(seen) == which + 1:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-            return inside
-
+    def inside(frame, event, arg):
+        lines.append(frame.f_lineno)
+        if len(lines) == line + 1:
+            sys.settrace(None)
+            raise KeyboardInterrupt
         return inside
 
     before = logging.getLogger("transformers").level
+    assert child.isEnabledFor(logging.WARNING)
     sys.settrace(interrupt)
     try:
-        with suppress(KeyboardInterrupt), quiet():
-            pass
+        with pytest.raises(KeyboardInterrupt), quiet():
+            assert not child.isEnabledFor(logging.WARNING)
     finally:
         sys.settrace(None)
     assert not logging._lock._is_owned()
     assert logging.getLogger("transformers").level == before
+    assert child.isEnabledFor(logging.WARNING)
 
 
 def test_a_scope_is_a_block_or_a_decorator():

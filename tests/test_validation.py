@@ -10,6 +10,7 @@ import sklearn
 from sklearn.metrics import accuracy_score, get_scorer_names, log_loss, make_scorer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import check_is_fitted
 
 from skbert import InputError, SkbertWarning, preparing
 
@@ -132,8 +133,10 @@ def test_a_callable_scorer_chooses_among_the_texts(pairs, make_classifier, revie
     asked = []
 
     def scoring(estimator, X, y):
+        check_is_fitted(estimator)
         some = [X[row] for row in chosen]
-        asked.append(estimator.predict_proba(pd.DataFrame(some).to_numpy() if pairs else pd.Series(some)))
+        asked.append(estimator.predict_proba(pd.DataFrame(some)))
+        assert len(estimator.predict([])) == 0
         return float(len(X))
 
     classifier = make_classifier(epochs=1, scoring=scoring).fit(X, y, X_val=X, y_val=y)

@@ -70,6 +70,7 @@ def test_weights_combine():
         (None, {"a": 0, "b": 1}, r"only \['b'\]"),
         (None, {"a": -1, "b": 1}, "class_weight"),
         (None, {"a": "much"}, "class_weight gives 'much' to 'a'"),
+        (None, {"b": -1.0}, "class_weight gives -1 to 'b'. Expected finite"),
         (None, {"a": None}, "class_weight gives None to 'a'"),
         (None, {"a": 10**400}, "class_weight gives 1000.* to 'a'"),
         ([10**400, 1], None, "sample_weight is 1000.* at row 0"),

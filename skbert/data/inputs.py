@@ -123,10 +123,15 @@ def factorize(rows: Iterable[Any]) -> tuple[dict[Any, int], np.ndarray]:
     return places, np.array([places.setdefault(row, len(places)) for row in rows], dtype=np.int64)
 
 
+def names_in(table: Any) -> list[Any]:
+    """Names of the columns of a table, if it is one; Arrow's have them where those of others have columns."""
+    return list(getattr(table, "column_names", getattr(table, "columns", ())))
+
+
 def _choose_columns(X: Any, name: str) -> str:
     """How too many columns become one or two."""
-    if hasattr(X, "columns"):
-        return f"of its columns, {shown(X.columns)}, pass the one with the texts, as {name}['text'], or two"
+    if names_in(X):
+        return f"of its columns, {shown(names_in(X))}, pass the one with the texts, as {name}['text'], or two"
     if isinstance(X, list | tuple) and len(X) == 2:
         labels = "; labels are passed as y_val" if name == "X_val" else ""
         return f"if these are two lists, whose pairs are the rows, pass list(zip(*{name})){labels}"

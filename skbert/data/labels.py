@@ -205,8 +205,8 @@ def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.nd
     values = _checked_values(y, n_texts, name, known=True)
     if values.shape[1:] != known.codes.shape[1:]:
         raise InputError(
-            f"{name} has the shape {values.shape}, but the model is fitted to the target type "
-            f"{known.target_type!r} with {len(known.classes)} classes. Pass labels of the same form."
+            f"{name} has the shape {values.shape}, but {_KNOWN_TO[name][0]} has the target type "
+            f"{known.target_type!r} and {len(known.classes)} classes. Pass labels of the same form."
         )
     if values.ndim == 2:
         check_same_columns(y, known.names, name)

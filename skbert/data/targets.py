@@ -15,7 +15,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from skbert.data.inputs import is_row, rows_of
+from skbert.data.inputs import is_row, names_in, rows_of
 from skbert.exceptions import InputError, shown, warn
 from skbert.warning_filters import holding_warning_filters
 
@@ -57,7 +57,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
             if name == "y"
             else f"{name}={y!r}. Expected an array-like of labels."
         )
-    y = _unwrapped(y, name)
+    y, columns = _unwrapped(y, name), names_in(y)
     _check_no_tag_lists(y, name)
     y = y.toarray() if hasattr(y, "toarray") else y
     if getattr(getattr(y, "dtype", None), "kind", "") == "T":
@@ -87,22 +87,22 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
         raise InputError(_unknown(y, name))
     if target == "multilabel-indicator":
         return _checked_indicator(np.asarray(y), name)
-    _refuse_other_targets(target, y, name)
+    _refuse_other_targets(target, np.asarray(y), name, columns)
     values = column_or_1d(np.asarray(y)) if column is None else column
     check_classification_targets(values)
     return values
 
 
-def _refuse_other_targets(target: str, y: Any, name: str) -> None:
+def _refuse_other_targets(target: str, y: np.ndarray, name: str, columns: list[Any]) -> None:
     """Refuse what is neither one label per text nor an indicator matrix."""
     if target in ("multiclass-multioutput", "continuous-multioutput"):
         raise InputError(
-            f"{name} is a 2-D target ({target}{_odd_cell(y)}). Expected one label per text, "
+            f"{name} is a 2-D target ({target}{_odd_cell(y, columns)}). Expected one label per text, "
             "a 1-D array; or, for several labels per text, an indicator matrix of 0 and 1 (see "
             "scikit-learn's MultiLabelBinarizer)."
         )
     if target == "continuous":
-        numbers = np.asarray(y, dtype=float).reshape(-1)
+        numbers = (y if y.dtype.kind == "f" else y.astype(float)).reshape(-1)
         with np.errstate(invalid="ignore"):
             row = np.flatnonzero(numbers != numbers.astype(np.int64))[0]
         raise InputError(
@@ -111,15 +111,14 @@ def _refuse_other_targets(target: str, y: Any, name: str) -> None:
         )
 
 
-def _odd_cell(y: Any) -> str:
+def _odd_cell(table: np.ndarray, columns: list[Any]) -> str:
     """Where a matrix that is mostly 0 and 1 has something else, in words."""
-    table = np.asarray(y)
     fits = np.isin(table, (0, 1))
     if fits.all() or 2 * np.count_nonzero(fits) < table.size:
         return ""
     row, column = np.argwhere(~fits)[0]
-    name = (_columns_of(y) or range(table.shape[1]))[column]
-    return f": {table[row, column]!s} at row {row}, column {name!r}"
+    name = (columns or range(table.shape[1]))[column]
+    return f": {table[row, column]:g} at row {row}, column {name!r}"
 
 
 def are_numbered(names: list[Any]) -> bool:
@@ -129,7 +128,7 @@ def are_numbered(names: list[Any]) -> bool:
 
 def names_of_columns(y: Any) -> np.ndarray | None:
     """What a DataFrame calls its columns, if it has another str, or another whole number, for each."""
-    names = _columns_of(y)
+    names = names_in(y)
     if len(set(names)) < len(names) or are_numbered(names):
         return None
     if all(isinstance(name, str) for name in names):
@@ -140,14 +139,9 @@ def names_of_columns(y: Any) -> np.ndarray | None:
     return None
 
 
-def _columns_of(y: Any) -> list[Any]:
-    # Arrow's tables have names where those of others have columns.
-    return list(getattr(y, "column_names", getattr(y, "columns", ())))
-
-
 def check_same_columns(y: Any, known: np.ndarray | None, name: str = "y") -> None:
     """Refuse a table whose columns are called otherwise, or stand in another order, than they are known."""
-    found = _columns_of(y)
+    found = names_in(y)
     expected = list(range(len(found))) if known is None else known.tolist()
     # As str: a table from a file has "1" where this one may have 1.
     one, other = [*map(str, found)], [*map(str, expected)]
@@ -156,7 +150,7 @@ def check_same_columns(y: Any, known: np.ndarray | None, name: str = "y") -> Non
     numbered = len({isinstance(name, str) for name in found}) == 1 and sorted(one) == sorted(other)
     if one != other and (named or numbered):
         place = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
-        first = "" if place is None else f" (the first difference: {one[place]} for {other[place]})"
+        first = "" if place is None else f" (the first difference: {one[place]!r}, not {other[place]!r})"
         raise InputError(
             f"{name} has the columns {shown(found)}, but those of the fit are {shown(expected)}{first}. Pass "
             "the same columns in the same order."
@@ -196,7 +190,7 @@ def _unwrapped(y: Any, name: str) -> Any:
 
 
 def _warn_of_column(y: Any, name: str) -> None:
-    column = f"[{_columns_of(y)[0]!r}]" if _columns_of(y) else ".ravel()" if hasattr(y, "ravel") else None
+    column = f"[{names_in(y)[0]!r}]" if names_in(y) else ".ravel()" if hasattr(y, "ravel") else None
     warn(
         f"A column-vector y was passed when a 1d array was expected: {name} has the shape {(len(y), 1)}. "
         f"Pass {f'{name}{column}' if column else f'[row[0] for row in {name}]'}.",

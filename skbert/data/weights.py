@@ -203,9 +203,10 @@ def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np
 
 
 def _checked_class_weights(per_class: np.ndarray, labels: Labels) -> np.ndarray:
-    if not (np.isfinite(per_class).all() and (per_class >= 0).all()):
+    bad = np.flatnonzero(~(np.isfinite(per_class) & (per_class >= 0)))
+    if len(bad):
         raise InputError(
-            f"class_weight gives the weights {shown(per_class.tolist())} to the classes "
-            f"{shown(labels.classes.tolist())}; expected finite weights of zero or more."
+            f"class_weight gives {per_class[bad[0]]:g} to {labels.classes.tolist()[bad[0]]!r}. Expected "
+            "finite weights of zero or more."
         )
     return per_class

@@ -175,7 +175,7 @@ def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
     """The JSON, once it is known to be what was written, in a format that is known."""
     if "skbert" not in metadata:
         raise PersistenceError(
-            f"save() did not write it (its metadata hold {shown(sorted(metadata), 5)}, and not 'skbert'). A "
+            f"save() did not write it: its metadata have no 'skbert', only {shown(sorted(metadata), 5)}. A "
             "folder as transformers writes it is read by from_pretrained()."
         )
     try:

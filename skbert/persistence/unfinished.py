@@ -188,10 +188,11 @@ class FitFolder:
         stack.callback(self._remove, _MADE)
 
     def _remove(self, name: str) -> None:
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # Windows removes no open file; a name with NUL is none
-            if self._lock.is_held() or not (self.path / _LOCK).exists():  # else they are another fit's
+        """Unless it may be another fit's: the folder is ours while it has the lock, or none is there."""
+        # Windows removes no open file; a name with NUL is none.
+        with contextlib.suppress(OSError, ValueError):
+            made_alone = name == _MADE and self._made and not (self.path / _LOCK).exists()
+            if self._lock.is_held() or made_alone:
                 (self.path / name).unlink(missing_ok=True)
 
     def _remove_if_empty(self) -> None:

@@ -50,7 +50,7 @@ class _Loudness:
         from huggingface_hub import utils as hub
         from transformers.utils import logging as logging_of_transformers
 
-        self.lock_was_held = _LOCK._is_owned()
+        self.lock_was_held, self.is_back = _LOCK._is_owned(), False
         self.logging, self.hub = logging_of_transformers, hub
         self.verbosity, self.shown = self.logging.get_verbosity(), self.logging.is_progress_bar_enabled()
         self.hub_silent = hub.are_progress_bars_disabled()
@@ -60,8 +60,9 @@ class _Loudness:
         # Up to Python 3.12 Ctrl-C can leave the lock held that `setLevel` takes: others would wait for ever.
         while _LOCK._is_owned() and not self.lock_was_held:
             _LOCK.release()
-        if self.logging.get_verbosity() != self.verbosity:
+        if not self.is_back:  # level and caches of the loggers; to do it again would be to risk it again
             self.logging.set_verbosity(self.verbosity)
+            self.is_back = True
         if self.shown:
             self.logging.enable_progress_bar()
         if self.hub_silent and not self.hub.are_progress_bars_disabled():

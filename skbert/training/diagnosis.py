@@ -102,7 +102,7 @@ def _verdict(loss: float, constant: float, data: TrainingData, target: Target) -
     if loss > _DIVERGED * max(constant, 0.0 if isinstance(target, Numbers) else unsure):
         return "The fit has diverged: lower learning_rate"
     if loss < _BELOW * constant:
-        verdict = "It has begun to tell texts apart, but not enough to change a label: try more epochs"
+        verdict = "It has begun to tell texts apart, but not enough to change a prediction: try more epochs"
     else:
         verdict = "It has learned nothing yet: try more epochs or another learning_rate"
     return f"{verdict}{_or_weights(data, target)}"

@@ -137,7 +137,7 @@ def _hold_out_rows(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.
     if not 0 < n_validation <= n_rows - len(classes):
         n_left, n_classes = n_rows - n_validation, len(classes)
         too_few = f"leaves {n_left} for training, fewer than one of each of the {n_classes} classes"
-        raise _bad_fraction(fraction, n_rows, too_few if n_validation else "is none to validate on")
+        raise _bad_fraction(fraction, n_rows, too_few if n_validation else "leaves none to validate on")
     rows = np.arange(n_rows)
     training = rows[:0]
     if counts.min() > 1 and len(classes) <= n_validation:
@@ -154,15 +154,15 @@ def _hold_out_rows(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.
 
 def _bad_fraction(fraction: float, n_rows: int, problem: str) -> InputError:
     return InputError(
-        f"validation_fraction={fraction} of {n_rows} texts {problem}. Use another fraction (one text is "
-        f"{1 / n_rows:.2g}), pass X_val and y_val, or more texts."
+        f"validation_fraction={fraction} of {n_rows} texts {problem}. Pass X_val and y_val, more texts, or "
+        f"another fraction{f' (one text is {1 / n_rows:.2g})' if n_rows > 1 else ''}."
     )
 
 
 def _hold_out_at_random(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     n_validation = round(fraction * len(targets))
     if not 0 < n_validation < len(targets):
-        problem = "leaves none for training" if n_validation else "is none to validate on"
+        problem = "leaves none for training" if n_validation else "leaves none to validate on"
         raise _bad_fraction(fraction, len(targets), problem)
     order = np.random.default_rng(seed).permutation(len(targets))
     if are_numbers(targets):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn import metrics
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from skbert.data import outputs
+from skbert.data.inputs import check_texts
 from skbert.data.labels import Labels
 from skbert.data.numbers import Numbers
 from skbert.exceptions import InputError, warn
@@ -186,13 +187,23 @@ class HeldOut(BaseEstimator):
     def __init__(self, target: Any, texts: list[Any], given: np.ndarray) -> None:
         self.target, self.texts, self.given = target, texts, given
 
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Nothing: it is fitted, as scorers may check."""
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __repr__(self, *_: Any) -> str:
+        return f"{type(self).__name__}({len(self.texts)} texts)"
+
     def _given(self, X: Any) -> np.ndarray:
         """Of all texts, or of those that a scorer chooses: equal ones have equal rows."""
         if X is self.texts:
             return self.given
         rows = {text: row for row, text in enumerate(self.texts)}
         try:
-            return self.given[[rows[text if isinstance(text, str) else tuple(text)] for text in X]]
+            return self.given[[rows[text] for text in check_texts(X).rows] if len(X) else []]
         except LookupError as error:
             raise InputError(
                 "the estimator that a scorer is given knows the validation texts alone"
