@@ -66,7 +66,7 @@ stress: $(VENV)/.ready ## run the long tests, and print their figures
 OSV := https://api.osv.dev/v1/query
 QUERY := {"package": {"name": "skbert", "ecosystem": "PyPI"}, "version": "0"}
 AUDIT := $(BIN)/python -m pip_audit --vulnerability-service osv --progress-spinner off
-audit: $(VENV)/.ready-dev ## look dependencies up in the database of known holes, osv.dev
+audit: $(VENV)/.ready-dev ## look dependencies up in the database of known vulnerabilities, osv.dev
 	@$(BIN)/python -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], sys.argv[2].encode(), 20)' \
 	'$(OSV)' '$(QUERY)' 2>/dev/null || { echo "make audit: $(OSV) cannot be reached from here. Nothing was looked up."; exit 1; }
 	$(AUDIT) --requirement constraints.txt --no-deps --disable-pip
