@@ -1,15 +1,16 @@
 """Attention over texts that are packed end to end, each text seeing only itself.
 
-The linear layers of an encoder work on Σ lengths tokens. On a CUDA GPU one kernel attends to them as they lie
-(`flash_attention.py`). Elsewhere texts are laid out side by side, but only here, around the product of
-queries and keys: on a CPU in groups of like length (`grouped_attention.py`), on other devices all together:
+The linear layers of an encoder process Σ lengths tokens. On a CUDA GPU one kernel attends to them in this
+packed layout (`flash_attention.py`). Elsewhere texts are laid out side by side, but only here, around the
+product of queries and keys: on a CPU in groups of similar length (`grouped_attention.py`), on other devices
+all together:
 
 1. `Packing.pad`: (n_tokens, ...) → (n_texts, max_length, ...), zeros in the gaps.
 2. Softmax attention with a mask over the gaps (and, in ModernBERT's local layers, over far tokens).
 3. `Packing.unpad`: back to (n_tokens, ...).
 
-So only this product, a small part of the work at the lengths of most texts, sees gaps, and the result equals
-transformers' own padded run (tests/test_model.py).
+Only this product, a small part of the work at the lengths of most texts, therefore sees gaps. The result
+equals transformers' own padded run (tests/test_model.py).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def packed_attention(
     attention_mask : None
         transformers makes no mask for an attention function that it has no mask builder for.
     packing : Packing
-        Handed through the encoder as a keyword.
+        Passed through the encoder as a keyword argument.
     sliding_window : int or None
         Tokens at this distance or further are not attended to.
 
@@ -60,7 +61,7 @@ def packed_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # (n_tokens, n_heads, head_size). Indexing with [0] would make its gradient a copy into zeros.
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
-    if q.device.type == "cpu":  # its fused kernel refuses dropout, and is slower on what is masked
+    if q.device.type == "cpu":  # the CPU's fused kernel refuses dropout, and is slower with a mask
         return _cpu_attention(q, k, v, packing, scale, dropout, sliding_window).unsqueeze(0), None
     if has_kernel(q, packing.n_texts):
         bounds, longest = (packing.bounds, packing.bounds), (packing.max_length, packing.max_length)
@@ -85,7 +86,7 @@ def first_token_attention(
     Parameters
     ----------
     query : Tensor of shape (1, n_texts, n_heads * head_size)
-        Filler may follow (on a CPU), and gives zeros.
+        Filler may follow (on a CPU); its results are zero.
     key, value : Tensor of shape (1, n_tokens, n_heads * head_size)
     n_heads : int
     packing : Packing
@@ -122,7 +123,7 @@ def _cpu_attention(
     window: int | None = None,
     first: bool = False,
 ) -> torch.Tensor:
-    """Attention of packed texts on a CPU; with `first` of one query a text, its first token's."""
+    """Attention of packed texts on a CPU; with `first`, one query per text: that of its first token."""
     if _runs_are_enough(q, k, v, dropout):
         return run_attention(q, k, v, packing.lengths.numpy(), scale, window)
     layout = packing.layout(q.shape[1], q.dtype, window, first)
@@ -141,12 +142,12 @@ def _padded_attention(
     """Attention of texts side by side: (n_texts, n_heads, n_queries, head_size)."""
     if p == 0.0 or q.device.type == "cuda":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p, scale=scale)
-    # torch's own would draw from the device's generator, which only on CUDA is the fit's alone.
+    # torch's dropout would draw from the device's generator, which only on CUDA belongs to the fit alone.
     weights = torch.softmax((q * scale) @ k.transpose(-2, -1) + bias, dim=-1)
     return dropout_of(weights, p, generator) @ v
 
 
 def _runs_are_enough(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) -> bool:
-    """Whether texts can be attended to without gradient and dropout; in bfloat16 whole vectors win."""
+    """Whether `run_attention` will do: no gradient, no dropout; in bfloat16 whole vectors are faster."""
     plain = dropout == 0.0 and q.dtype != torch.bfloat16
     return plain and not any(x.requires_grad for x in (q, k, v))

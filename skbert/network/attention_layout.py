@@ -1,13 +1,13 @@
 """Which texts attention on a CPU lays side by side, and where their rows go.
 
-1. The texts, longest first, are cut into groups that waste little.
+1. The texts, longest first, are split into groups that waste few scores.
 2. In a group, queries, keys and values are (n_texts * n_heads, n_rows, head_size), with as many rows as the
-   longest text has tokens; keys are filled up to whole vectors.
-3. A group of many scores is worked off in blocks: some of its texts at a time, or some of the queries of one
-   text, and where there is a window only the keys that these can see.
+   longest text has tokens; keys are padded to whole vectors.
+3. A group with many scores is processed in blocks: some of its texts at a time, or some of the queries of one
+   text and, where there is a window, only the keys that these queries can see.
 
-What fills the gaps are copies of real tokens. As keys they are masked; as queries nothing reads their result,
-and their gradient is zero.
+The gaps are filled with copies of real tokens. As keys these are masked; as queries their results are never
+read, and their gradient is zero.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from skbert.forks import lazy
 
 _WASTE = 30_000  # scores that a group may waste before another group is cheaper
 _VECTOR = 64  # bytes
-# Scores of a group whose weights are kept for the gradient; beyond, they are made again, block by block. To
-# keep them takes memory that is new for every batch: in float32 that costs more than making them again from
-# fewer scores on than in bfloat16, where softmax costs more.
+# Groups of up to this many scores keep their weights for the gradient; others recompute them, block by block.
+# Keeping them takes new memory for every batch. In float32 that becomes slower than recomputing them at fewer
+# scores than in bfloat16, where softmax costs more.
 _MOST_SCORES = {torch.bfloat16: 1 << 24}
 _MOST_SCORES_ELSE = 1 << 21
-_MOST_IN_ALL = 1 << 24  # of all groups that are one block: 16 texts of 256 tokens have fewer, with 12 heads
+_MOST_IN_ALL = 1 << 24  # of all groups that are one block: 16 texts of 256 tokens with 12 heads have fewer
 _BLOCK = 1 << 22  # scores of a block in other groups
-_WINDOWS = 6  # texts of more windows are cut, for most of their scores are masked
+_WINDOWS = 6  # texts longer than this many windows are cut: most of their scores are masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Block:
     matrices: slice
     queries: slice
     keys: slice
-    bias: torch.Tensor | None  # (n_texts, 1, 1 or n_queries, n_keys), -inf where nothing may be looked at
+    bias: torch.Tensor | None  # (n_texts, 1, 1 or n_queries, n_keys), -inf where masked
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Group:
     lengths: np.ndarray  # (n_texts,)
     n_heads: int
     n_queries: int  # of the longest text
-    n_keys: int  # the same, filled up to whole vectors
+    n_keys: int  # of the longest text, padded to whole vectors
     window: int | None
     dtype: torch.dtype
     is_whole: bool  # one block; otherwise there are too many scores for that
@@ -62,7 +62,7 @@ class Group:
 
     @property
     def n_scores(self) -> int:
-        """With those that are masked."""
+        """Number of scores, including masked ones."""
         return self.n_matrices * self.n_queries * self.n_keys
 
     @lazy
@@ -104,7 +104,7 @@ class Layout:
     keys: torch.Tensor
     from_queries: torch.Tensor  # row of the layout at each row of the batch; filler: the one after the last
     from_keys: torch.Tensor
-    filled: torch.Tensor  # rows of queries that are no token
+    filled: torch.Tensor  # rows of queries that hold no token
 
     def slices(self, queries: tuple[torch.Tensor, ...], keys: tuple[torch.Tensor, ...]) -> Iterator[Any]:
         """The slices of arrays in this layout, group by group."""
@@ -130,8 +130,8 @@ def make_layout(
 ) -> Layout:
     """Choose groups for texts of these lengths; tokens at a distance of `window` or more are masked.
 
-    With `first` there is one query a text, its first token's; the queries' rows are those of (text, head).
-    `n_filler` rows after the tokens belong to no text, and find zeros.
+    With `first` there is one query per text, that of its first token, and the queries' rows are (text, head).
+    The `n_filler` rows after the tokens belong to no text, and get zeros.
     """
     step = _VECTOR // dtype.itemsize
     starts = np.cumsum(lengths) - lengths
@@ -176,7 +176,7 @@ def _up(n: Any, step: int) -> Any:
 
 
 def _rows(starts: np.ndarray, lengths: np.ndarray, n: int, n_heads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the batch in the order (text, head, position), and which of them stand at a token."""
+    """Rows of the batch in the order (text, head, position), and which of them hold a real token."""
     positions = np.arange(n)
     real = positions < lengths[:, None]  # (n_texts, n)
     tokens = starts[:, None] + np.where(real, positions, 0)
@@ -192,7 +192,7 @@ def _inverse(rows: np.ndarray, real: np.ndarray, n_rows: int) -> torch.Tensor:
 
 
 def _some_whole(groups: list[Group]) -> list[Group]:
-    """The same groups, as many of them in one block as may be, those of fewest scores first."""
+    """The same groups, as many of them in one block as the limits allow, those with fewest scores first."""
     in_all, whole = 0, set()
     for i in sorted(range(len(groups)), key=lambda i: groups[i].n_scores):
         group = groups[i]
@@ -204,16 +204,16 @@ def _some_whole(groups: list[Group]) -> list[Group]:
 
 
 def is_cut(n_queries: int, window: int | None) -> bool:
-    """Whether there is a window that most of the scores lie outside of."""
+    """Whether there is a window, and most of the scores lie outside it."""
     return window is not None and n_queries > _WINDOWS * window
 
 
 def parts(
     n_queries: int, n_keys: int, n_heads: int, window: int | None, step: int = 1
 ) -> Iterator[tuple[slice, slice]]:
-    """Some queries of a text at a time, and the keys that they can see, from and to a multiple of `step`."""
+    """Yield some queries of a text at a time, and the keys that they can see, cut at multiples of `step`."""
     reach = n_keys if window is None else max(1, window)
-    # As many queries as there are keys on either side: half of what is computed is then of use.
+    # As many queries as there are keys on either side: half of the computed scores are then used.
     size = min(2 * reach, max(1, _BLOCK // (n_heads * min(n_keys, 4 * reach))))
     for start in range(0, n_queries, size):
         stop = min(start + size, n_queries)
@@ -226,10 +226,10 @@ def parts(
 def bias_of(
     lengths: np.ndarray, queries: slice, keys: slice, window: int | None, dtype: torch.dtype
 ) -> torch.Tensor | None:
-    """Zero where a query may look, -inf elsewhere, as `Block.bias`; None if all may look everywhere.
+    """Zero where a query may attend, -inf elsewhere, as `Block.bias`; None if nothing is masked.
 
-    Queries and keys are those from one position to another. Every row has a zero, so that no softmax is taken
-    over nothing.
+    `queries` and `keys` are ranges of positions. Every row has a zero, so that softmax never gets an empty
+    row.
     """
     columns = np.arange(keys.start, keys.stop)
     seen = (columns < lengths[:, None])[:, None]  # (n_texts, 1, n_keys)

@@ -1,15 +1,15 @@
 """Dropout that draws from a generator of its own.
 
-torch's dropout can only draw from the process-wide generator, so that two fits in one process disturb each
+torch's dropout can only draw from the process-wide generator, so two fits in one process disturb each
 other and the user's own random numbers. On a CPU it also costs a draw per element. Here
 
 1. each mask element is 16 random bits, four to a word; the probability is therefore rounded to a multiple of
    1/65536, and the scale is that of the rounded probability, so that the expectation is exact;
-2. the words are a stretch of one pool XOR a stretch of another, from places that the generator draws: every
-   mask has fresh bits, any two masks are independent, and there are 10¹¹ of them, for two draws each.
+2. the words are a stretch of one pool XOR a stretch of another, at offsets that the generator draws: every
+   mask has fresh bits, any two masks are independent, and there are 10¹¹ of them, at two draws each.
 
-On CUDA it is torch's, one kernel in each direction: attention draws from the device's generator anyway, which
-a fit has to itself (`randomness.isolated_cuda`).
+On CUDA torch's own dropout is used, one kernel in each direction: attention draws from the device's generator
+anyway, which a fit has to itself (`randomness.isolated_cuda`).
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ class Dropout(nn.Module):
 
 
 def set_dropout(model: Any, p: float | None, generator: torch.Generator | None) -> None:
-    """Let every dropout of the model draw from `generator`, with probability `p` (None: keep each own)."""
+    """Make every dropout of the model draw from `generator`, with probability `p` (None: unchanged)."""
     model.generator = generator
     for module in model.modules():
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):
                 setattr(module, name, Dropout(child.p))
             elif isinstance(child, nn.Identity) and name.endswith("drop"):
-                setattr(module, name, Dropout(0.0))  # ModernBERT leaves a dropout of zero out
+                setattr(module, name, Dropout(0.0))  # ModernBERT omits a dropout of zero
         for name in [] if p is None else _probabilities(module):
             vars(module)[name] = p
     for name in [] if p is None else _probabilities(model.encoder.config):
-        setattr(model.encoder.config, name, p)  # Falcon reads it there as it computes
+        setattr(model.encoder.config, name, p)  # Falcon reads it there in its forward pass
     for module in model.modules():
         if isinstance(module, Dropout):
             module.p = module.p if p is None else p
@@ -69,7 +69,7 @@ def set_dropout(model: Any, p: float | None, generator: torch.Generator | None) 
 
 
 def _probabilities(holder: Any) -> list[str]:
-    """Names of the probabilities of dropout that a module keeps itself, as ModernBERT's attention does."""
+    """Names of the dropout probabilities that a module stores itself, as ModernBERT's attention does."""
     return [
         name
         for name, value in vars(holder).items()
@@ -92,7 +92,7 @@ def scaled_mask(x: torch.Tensor, p: float, generator: torch.Generator | None) ->
         return torch.empty_like(x).bernoulli_(1.0 - p, generator=generator).div_(1.0 - p)
     bits = _random_words((x.numel() + 3) // 4, generator).view(torch.int16)
     threshold = min(round(p * _LEVELS), _LEVELS - 1)
-    # Compared into the dtype of the result: a mask of bool and its conversion take nine times as long.
+    # Compared directly into the result's dtype: a bool mask and its conversion take nine times as long.
     mask = torch.empty(x.shape, dtype=x.dtype)
     torch.ge(bits[: x.numel()].view(x.shape), threshold - _LEVELS // 2, out=mask)
     return mask.mul_(_LEVELS / (_LEVELS - threshold))

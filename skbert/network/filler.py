@@ -1,17 +1,17 @@
-"""Rows of zeros after those of a batch, where the number of rows matters to a CPU's products.
+"""Rows of zeros after those of a batch, where the number of rows matters to matrix products on a CPU.
 
-1. To their speed: oneDNN makes a kernel for each size of a bfloat16 product, which takes several times as
-   long as the product itself, and keeps the latest thousand. A packed batch has as many tokens as its texts
-   have together: a number that hardly ever recurs. So it is filled up to one of sixteen sizes per power of
-   two, by a thirtieth on average.
-2. To their last bits: kernels take four rows at a time, and may round those that are left over differently
-   (on processors with AVX2 but not AVX-512 MKL does: in float64, and in float32 where there are fewer than
-   four). So where nothing needs a gradient rows are filled up to a multiple of four: what a text comes to
-   does not depend on the texts beside it, and so results not on what a cache holds
-   (tests/test_neighbours.py). A step of a fit is compared with nothing, and does without.
+1. It affects their speed: oneDNN creates a kernel for each size of a bfloat16 product, which takes several
+   times as long as the product itself, and keeps the latest thousand. A packed batch has as many tokens as
+   its texts have together, a number that hardly ever recurs. It is therefore padded to one of sixteen sizes
+   per power of two, by a thirtieth on average.
+2. It affects their last bits: kernels take four rows at a time, and may round the remaining ones differently
+   (MKL does on processors with AVX2 but not AVX-512: in float64, and in float32 where there are fewer than
+   four). Where nothing needs a gradient, rows are therefore padded to a multiple of four: a text's result
+   does not depend on the texts beside it, and results do not depend on what a cache holds
+   (tests/test_neighbours.py). A training step is compared with nothing, and does without.
 
-Attention gives zeros for the filler, and what comes out for it is cut off, so that its gradients are zero.
-Everything else works row by row, and does not notice.
+Attention gives zeros for the filler, and its outputs are cut off, so that its gradients are zero. Everything
+else works row by row, and is not affected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _AT_A_TIME = 4  # rows
 
 
 def filler_size(n_rows: int, device: torch.device, dtype: torch.dtype) -> int:
-    """Rows to be added to a batch of `n_rows`, for products in `dtype`."""
+    """Rows to add to a batch of `n_rows`, for products in `dtype`."""
     if device.type != "cpu":
         return 0
     if dtype == torch.bfloat16:
@@ -42,9 +42,9 @@ def fill(values: torch.Tensor, n_filler: int) -> torch.Tensor:
 
 
 def filled(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of which there is one for each text, and as much filler as there should be.
+    """Rows, one for each text, and the filler that they need.
 
-    None in bfloat16: the number of texts recurs, being the size of a mini-batch.
+    They need none in bfloat16: the number of texts recurs, being the size of a mini-batch.
     """
     return (
         rows if rows.dtype == torch.bfloat16 else fill(rows, filler_size(len(rows), rows.device, rows.dtype))

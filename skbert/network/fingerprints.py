@@ -1,6 +1,6 @@
 """Fingerprints of weights: SHA-256 of the tensors themselves, computed once while they do not change.
 
-A checkpoint's are hashed once per process, those of a fine-tuned model only where a fit freezes a part of it.
+A checkpoint's weights are hashed once per process, a fine-tuned model's only where a fit freezes part of it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def of_weights(encoder: nn.Module, names: list[str]) -> list[str]:
 
 
 def note_unchanged(encoder: nn.Module, copy: nn.Module, trained: nn.Module) -> None:
-    """Note which weights of a copy, new from a fit, are still those of `encoder`: they need no hashing.
+    """Note which weights of a fit's new copy are still those of `encoder`: they need no hashing.
 
     Parameters
     ----------
     encoder, copy : nn.Module
-        What the fit started from, and what it gave.
+        What the fit started from, and its result.
     trained : nn.Module
-        What the loop had: what requires no gradient there was not changed.
+        The model in the training loop: a weight that requires no gradient there was not changed.
     """
     fixed = {name for name, p in trained.named_parameters() if not p.requires_grad}
     with _lock:
@@ -71,7 +71,7 @@ def _known(encoder: nn.Module) -> dict[str, str]:
 
 
 def state_of(module: nn.Module) -> list[tuple[int, int, int]]:
-    """What changes with the weights, as far as torch knows of it."""
+    """Values that change with the weights, as far as torch can tell."""
     return [(id(p), p.data_ptr(), p._version) for p in module.parameters()]
 
 

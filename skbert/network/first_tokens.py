@@ -3,9 +3,9 @@
 1. Keys and values are those of all tokens, as in any layer.
 2. Queries, the attention's output and the feed-forward network are those of each text's first token.
 
-The result is that of the whole layer (tests/test_model.py, values and gradients of all families), for a sixth
-of its products. `restrict_last_layer` gives the layer a class of its own, so that copies of the encoder keep
-it and the names of the weights stay; `restore_last_layer` takes it back.
+The result equals that of the whole layer (tests/test_model.py, values and gradients of all families), for a
+sixth of its products. `restrict_last_layer` gives the layer a class of its own, so that copies of the encoder
+keep it and the names of the weights stay the same; `restore_last_layer` undoes this.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from skbert.network.packing import Packing
 
 
 def restrict_last_layer(layers: nn.ModuleList) -> bool:
-    """Let the last layer give the first tokens only, if it is of a kind known here; returns whether it is."""
+    """Make the last layer return the first tokens only, if its kind is known here; returns whether it is."""
     layer: Any = layers[-1]
     if hasattr(layer, "sa_layer_norm"):
         forward = _distilbert_layer
@@ -35,7 +35,7 @@ def restrict_last_layer(layers: nn.ModuleList) -> bool:
 
 
 def restore_last_layer(layers: nn.ModuleList) -> None:
-    """Let a last layer that was restricted give the states of all tokens again."""
+    """Make a restricted last layer return the states of all tokens again."""
     layer: Any = layers[-1]
     layer.__class__ = type(layer).__base__
 

@@ -1,12 +1,12 @@
-"""Attention over packed texts on a CUDA GPU: one kernel, which reads them as they lie.
+"""Attention over packed texts on a CUDA GPU: one kernel, which reads them in the packed layout.
 
-torch has FlashAttention-2 (Dao, 2023, arXiv:2307.08691) for texts of different lengths end to end; its
-nested tensors call it as is done here. Its public form, `torch.nn.attention.varlen`, has no dropout.
+torch has FlashAttention-2 (Dao, 2023, arXiv:2307.08691) for texts of different lengths end to end; torch's
+nested tensors call it as this module does. Its public form, `torch.nn.attention.varlen`, has no dropout.
 
-1. `has_kernel` tells whether it can take a batch. The first time that a device and a head size are met, it
-   attends to a few short texts: only where values and gradients are right is it used.
-2. `flash_attention` calls it. Dropout draws from the device's own generator, which a fit has to itself
-   (`randomness.isolated_cuda`).
+1. `has_kernel` tells whether the kernel can take a batch. For each new device and head size, it first runs
+   the kernel on a few short texts: the kernel is used only where values and gradients are right.
+2. `flash_attention` calls the kernel. Dropout draws from the device's own generator, which a fit has to
+   itself (`randomness.isolated_cuda`).
 
 Elsewhere (float32, older GPUs, devices of other kinds) texts are laid out side by side (`attention.py`).
 """
@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from skbert.scopes import own_settings
 
 _MOST_TEXTS = 65_535  # one dimension of the kernel's grid
-_WIDEST_HEAD = 128  # wider ones need more shared memory in the backward pass than all GPUs have
+_WIDEST_HEAD = 128  # wider heads need more shared memory in the backward pass than some GPUs have
 
 
 def has_kernel(q: torch.Tensor, n_texts: int) -> bool:
@@ -34,9 +34,9 @@ def has_kernel(q: torch.Tensor, n_texts: int) -> bool:
 
 
 def _is_wanted() -> bool:
-    """Whether the process lets torch's fused attention be used, and has no other put in its place.
+    """Whether the process allows torch's fused attention, and has put no other implementation in its place.
 
-    What `activate_flash_attention_impl` puts there takes no dropout.
+    Those that `activate_flash_attention_impl` puts there take no dropout.
     """
     other = getattr(torch.nn.attention, "current_flash_attention_impl", lambda: None)
     return torch.backends.cuda.flash_sdp_enabled() and other() is None
@@ -59,9 +59,9 @@ def flash_attention(
     q : Tensor of shape (n_queries, n_heads, head_size)
     k, v : Tensor of shape (n_tokens, n_heads, head_size)
     bounds : tuple of two Tensor of shape (n_texts + 1,), int32
-        Where the queries of each text begin, and where its keys do; last, their number.
+        Where the queries of each text begin, and where its keys begin; the last entry is their number.
     longest : tuple of two int
-        Most queries and most keys of a text.
+        Largest number of queries, and of keys, of a text.
     scale : float
     dropout : float
         Probability that a weight is dropped.
@@ -91,11 +91,11 @@ def flash_attention(
 
 @cache
 def _is_right(device: torch.device, head_size: int) -> bool:
-    """Whether the kernel gives what the definition of attention does, and its gradients."""
+    """Whether the kernel's values and gradients agree with the definition of attention."""
     draw = torch.Generator().manual_seed(0)
     lengths, scale = [5, 1, 3], head_size**-0.5
-    # It may be asked in a prediction, whose tensors no gradient could be taken of, and in a layer whose inner
-    # results are not kept but computed again.
+    # This may run in a prediction, whose tensors allow no gradient, and in a layer whose inner results are
+    # not kept but recomputed.
     as_they_are = saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
     with own_settings(), as_they_are:
         bounds = torch.tensor([0, 5, 6, 9], dtype=torch.int32).to(device)
@@ -103,7 +103,7 @@ def _is_right(device: torch.device, head_size: int) -> bool:
         q, k, v, weights = (x.to(device, torch.bfloat16).requires_grad_() for x in drawn)
         for window in (None, 2):
             expected = _by_definition(q, k, v, lengths, scale, window)
-            # The gradient begins with a product of elements: cuBLAS warns where it is the first in a thread.
+            # The gradient begins with an element-wise product: cuBLAS warns where it comes first in a thread.
             wanted = (expected, *torch.autograd.grad((expected * weights.float()).sum(), (q, k, v)))
             try:
                 out = flash_attention(q, k, v, (bounds, bounds), (5, 5), scale, 0.0, window)

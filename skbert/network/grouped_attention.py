@@ -1,14 +1,14 @@
-"""Attention on a CPU: texts of like length side by side, rows of scores in whole vectors.
+"""Attention on a CPU: texts of similar length side by side, rows of scores in whole vectors.
 
-One padded layout for a whole mini-batch costs its longest text's square for every text: on news texts four
-times the scores that are needed, each with a mask bit to draw and an exponential. Here
+In one padded layout for a whole mini-batch, every text costs the square of the longest one's length: on news
+texts four times the scores that are needed, each with a mask bit to draw and an exponential. Here
 
 1. queries, keys and values are gathered into one array each, in which every group of texts is a slice
    (`attention_layout.py`), and results are gathered back: two copies, whatever the groups;
-2. the rows of scores are whole vectors, because kernels in bfloat16 work off the tail of a row element by
+2. the rows of scores are whole vectors, because kernels in bfloat16 process the tail of a row element by
    element: softmax over 60 keys takes five times as long as over 64;
-3. weights are kept for the gradient, up to a number of them; the others are made again, block by block, and
-   memory grows with the length of the texts, not with its square (Rabe and Staats, 2021, arXiv:2112.05682).
+3. weights are kept for the gradient, up to a limit; the others are recomputed, block by block, so that memory
+   grows with the length of the texts, not with its square (Rabe and Staats, 2021, arXiv:2112.05682).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _attend(
     dropout: float,
     generator: torch.Generator | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weights, (n_matrices, n_queries, n_keys), and what dropout multiplies them by."""
+    """Weights, (n_matrices, n_queries, n_keys), and the mask that dropout multiplies them by."""
     scores = torch.bmm(q, k.transpose(1, 2))
     if bias is not None:
         scores.view(len(bias), -1, *scores.shape[1:]).add_(bias)
@@ -53,7 +53,7 @@ def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -
 
 
 def _and_a_zero_row(like: torch.Tensor) -> torch.Tensor:
-    """Rows as those of `like`, not set, and one of zeros."""
+    """Uninitialized rows like those of `like`, and one row of zeros."""
     rows = like.new_empty(len(like) + 1, like.shape[1])
     rows[-1] = 0.0
     return rows
@@ -62,7 +62,7 @@ def _and_a_zero_row(like: torch.Tensor) -> torch.Tensor:
 class GroupedAttention(torch.autograd.Function):
     """Softmax attention with dropout on the weights, each text to itself.
 
-    One function with a gradient of its own: dozens of small operations without a node each.
+    One function with its own backward pass: dozens of small operations need no autograd node each.
     """
 
     @staticmethod
@@ -81,9 +81,9 @@ class GroupedAttention(torch.autograd.Function):
         q = query.reshape(-1, width).index_select(0, layout.queries).mul_(scale)
         k, v = (x.reshape(-1, width).index_select(0, layout.keys) for x in (key, value))
         out = _and_a_zero_row(q)
-        # Masks that no generator of the fit has drawn cannot be drawn again.
+        # Masks that were not drawn from the fit's generator cannot be drawn again.
         can_repeat = not dropout or generator is not None
-        states: list[torch.Tensor] = []  # of the generator, before each block whose weights are made again
+        states: list[torch.Tensor] = []  # of the generator, before each block whose weights are recomputed
         kept: list[torch.Tensor | None] = []
         for group, (q_g, out_g, k_g, v_g) in zip(layout.groups, layout.slices((q, out), (k, v)), strict=True):
             for block in group.blocks():
@@ -113,7 +113,7 @@ class GroupedAttention(torch.autograd.Function):
         slices = layout.slices((q, g, dq), (k, v, dk, dv))
         of_blocks, states = iter(zip(kept[::2], kept[1::2], strict=True)), iter(ctx.states)
         for group, (q_g, g_g, dq_g, k_g, v_g, dk_g, dv_g) in zip(layout.groups, slices, strict=True):
-            # What blocks add up is wide: in bfloat16 dozens of sums would lose what the later ones add.
+            # Sums over blocks are kept wide: in bfloat16 dozens of additions would lose the later terms.
             sums = None if group.is_whole else [torch.zeros_like(x, dtype=_wide(x)) for x in (k_g, v_g)]
             for block in group.blocks():
                 q_b, g_b, dq_b = (x[block.matrices, block.queries] for x in (q_g, g_g, dq_g))

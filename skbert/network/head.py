@@ -1,8 +1,8 @@
-"""Layers between the encoder's states and the logits, besides those that checkpoints bring.
+"""Layers between the encoder's states and the logits, besides those that come with checkpoints.
 
 Hidden layers are residual, x + W₂ GELU(W₁ x), and W₂ starts at zero: a new head of any depth starts as its
-linear layer alone, so that a linear probe can start it (`probing.py`), and learns to use its depth (Zhang,
-Dauphin and Ma, 2019, arXiv:1901.09321).
+linear layer alone, so that a linear probe can initialize it (`probing.py`), and learns to use its depth
+(Zhang, Dauphin and Ma, 2019, arXiv:1901.09321).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from skbert.network.dropout import Dropout
 
 
 def blank_linear(n_inputs: int, n_outputs: int, *, bias: bool = True) -> nn.Linear:
-    """A linear layer whose weights are to be set; without memory where models are built without it."""
+    """A linear layer with uninitialized weights; without memory where models are built without memory."""
     place = torch.get_default_device()
     return nn.utils.skip_init(nn.Linear, n_inputs, n_outputs, bias=bias, device=place, dtype=torch.float32)
 
@@ -59,7 +59,7 @@ class HiddenLayer(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Let the layer start as the identity."""
+        """Initialize the layer as the identity."""
         self.inner.weight.normal_(0.0, 0.02, generator=generator)
         for zero in (self.inner.bias, self.outer.weight, self.outer.bias):
             zero.zero_()

@@ -1,7 +1,7 @@
 """Where the layers of an encoder are, and what comes before them.
 
-Families of transformers call their parts as they like. What they share is their order: parts are made, and so
-registered, in the order in which they run; the exceptions are named below.
+Model families of transformers name their parts as they like. They share the order: parts are created, and so
+registered, in the order in which they run; the exceptions are listed below.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import nn
 
 from skbert.exceptions import InputError
 
-# Made beside the layers or after them, but read by the lowest one: MPNet and DeBERTa embed distances, which
-# go into every layer, and DeBERTa may have a convolution. ALBERT projects its embeddings first.
+# Created beside the layers or after them, but read by the lowest one: MPNet and DeBERTa embed distances,
+# which go into every layer, and DeBERTa may have a convolution. ALBERT projects its embeddings first.
 _BESIDE = ("relative_attention_bias", "embedding_hidden_mapping_in")
 _BESIDE_DISTANCES = ("rel_embeddings", "LayerNorm", "conv")
-_ABOVE = "final_layer_norm"  # of OPT, made before the layers and run after them
+_ABOVE = "final_layer_norm"  # of OPT, created before the layers and run after them
 
 
 def encoder_layers(encoder: Any) -> nn.ModuleList:

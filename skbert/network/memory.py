@@ -1,9 +1,9 @@
-"""Work that has to fit into the memory there is.
+"""Work that has to fit into the available memory.
 
-1. `MicroBatches` runs a function over the texts of a batch: all at once, or, when memory ran out, in halves,
-   quarters and so on. The number that fitted is kept for the batches to come.
-2. `checkpoint_layers` lets a layer's inner activations be computed again in the backward pass instead of
-   kept (Chen et al., 2016, arXiv:1604.06174).
+1. `MicroBatches` runs a function over the texts of a batch: all at once or, after memory has run out, in
+   halves, quarters and so on. The number of texts that fitted is kept for later batches.
+2. `checkpoint_layers` recomputes a layer's inner activations in the backward pass instead of keeping them
+   (Chen et al., 2016, arXiv:1604.06174).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MicroBatches:
     Parameters
     ----------
     verbose : int
-        1 says on stderr when the parts become smaller.
+        1 reports on stderr when the parts become smaller.
     """
 
     def __init__(self, verbose: int = 0) -> None:
@@ -57,7 +57,7 @@ class MicroBatches:
             Takes the indices of one part.
         indices : ndarray of int
         undo : callable, optional
-            Takes back what parts that succeeded have done, before all of them are repeated.
+            Undoes what the parts that succeeded have done, before all parts are repeated.
 
         Raises
         ------
@@ -71,9 +71,9 @@ class MicroBatches:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(min(self.size or len(indices), len(indices)), error)
-            # Only here, with the error and the tensors that its traceback holds gone, is there memory again.
+            # Memory is free only here, after the error and the tensors that its traceback holds are gone.
             undo()
-            gc.collect()  # models of other code may be held by cycles
+            gc.collect()  # reference cycles may hold models of other code
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
 
@@ -94,7 +94,7 @@ class MicroBatches:
 
 
 def _say(message: str) -> None:
-    if sys.stderr is None:  # for which tqdm would take stdout
+    if sys.stderr is None:  # tqdm would then write to stdout
         return
     try:
         tqdm.write(message, sys.stderr)
@@ -111,7 +111,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def raise_if_out_of_memory(error: Exception) -> None:
-    """Let a failed allocation go on as a MemoryError: torch has other types, and no file is to blame."""
+    """Turn a failed allocation into a MemoryError: torch raises other types, and no file is to blame."""
     if isinstance(error, MemoryError):
         raise error
     if is_out_of_memory(error):
@@ -119,11 +119,11 @@ def raise_if_out_of_memory(error: Exception) -> None:
 
 
 def checkpoint_layers(model: SequenceClassifier) -> None:
-    """Keep only each layer's input for the backward pass, and compute the rest again."""
-    # Families that generate text keep keys and values: computed again, a layer would find its own there.
+    """Keep only each layer's input for the backward pass, and recompute the rest."""
+    # Families that generate text cache keys and values: a recomputed layer would find its own there.
     model.encoder.config.use_cache = False
     for layer in encoder_layers(model.encoder):
-        # A layer that held its model would keep it in memory, until Python looks for cycles.
+        # A layer that held its model would keep it in memory until Python collects reference cycles.
         layer.forward = partial(_run_twice, weakref.ref(model), weakref.ref(layer))
 
 
@@ -132,7 +132,7 @@ def _run_twice(of_model: Any, of_layer: Any, *args: Any, **kwargs: Any) -> Any:
     forward = partial(type(layer).forward, layer)
     if model.head.weight.is_cuda:  # all masks are drawn from the device's own generator
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-    # To replay the global generators is to set them, under the hands of other threads.
+    # Replaying the global generators would set them while other threads use them.
     contexts = partial(_contexts, model)
     return checkpoint(
         forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **kwargs
@@ -150,7 +150,7 @@ def _contexts(
 
 @contextmanager
 def _replayed(generator: torch.Generator, state: torch.Tensor) -> Iterator[None]:
-    """Draw the dropout masks of the forward pass again, and go on where the generator was."""
+    """Draw the dropout masks of the forward pass again, then restore the generator's state."""
     now = generator.get_state()
     generator.set_state(state)
     try:

@@ -34,14 +34,14 @@ from skbert.scopes import own_settings
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How an encoder wants its input; read off the checkpoint's config once."""
+    """How an encoder expects its input; read once from the checkpoint's config."""
 
     packed: bool  # the encoder accepts packed batches with the packed attention function
     position_offset: int  # position id of the first token (RoBERTa: padding index + 1)
     takes_positions: bool  # positions are passed to the encoder; on the padded path it counts its own
     takes_segments: bool  # forward() has `token_type_ids`, and the checkpoint has such embeddings
-    pad_id: int  # what fills the gaps on the padded path; some families count positions by it
-    n_segments: int  # segment embeddings there are; RoBERTa has one
+    pad_id: int  # fills the gaps on the padded path; some families derive positions from it
+    n_segments: int  # number of segment embeddings; RoBERTa has one
 
 
 class SequenceClassifier(nn.Module):
@@ -56,7 +56,7 @@ class SequenceClassifier(nn.Module):
     n_outputs : int
         Logits per text.
     head_dropout : float
-        Probability of the dropout in the head.
+        Dropout probability in the head.
     rebuild : callable and its arguments
         What an unpickled model builds its encoder with; see `__reduce__`.
     head_layers : int, default=0
@@ -79,7 +79,7 @@ class SequenceClassifier(nn.Module):
         self.pooling = pooling
         self.rebuild = rebuild
         self.generator: torch.Generator | None = None
-        # What a batch brings: tokens, or what frozen layers made of them (`training/skip_frozen.py`).
+        # What a batch holds: tokens, or the outputs of frozen layers (`training/skip_frozen.py`).
         self.starts_at: Literal["tokens", "states", "vectors"] = "tokens"
         # The encoder would apply its pooler to the first token of the whole packed batch only.
         pooler = getattr(encoder, "pooler", None)
@@ -112,7 +112,7 @@ class SequenceClassifier(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a model like this is made with, besides its encoder."""
+        """Arguments that build a model like this one, besides its encoder."""
         return {
             "architecture": self.architecture,
             "pooling": self.pooling,
@@ -130,7 +130,7 @@ class SequenceClassifier(nn.Module):
         return filler.apply(lambda rows: self.head(self.dropout(self.hidden(rows))), vectors)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for what trains; frozen parts stay in eval mode, and so without dropout."""
+        """Set parts that train to training mode; frozen parts stay in eval mode, and so without dropout."""
         super().train(mode)
         if mode:
             for module in self.modules():
@@ -159,7 +159,7 @@ class SequenceClassifier(nn.Module):
         return self._apply_pooler(first)
 
     def give_all_tokens(self) -> Self:
-        """Let the encoder give the states of all tokens, also where pooling reads the first ones only."""
+        """Make the encoder return the states of all tokens, even where pooling reads only the first ones."""
         if self.gives_first_tokens:
             restore_last_layer(encoder_layers(self.encoder))
             self.gives_first_tokens = False
@@ -181,7 +181,7 @@ class SequenceClassifier(nn.Module):
     def _encode_padded(self, batch: Batch, packing: Packing) -> torch.Tensor:
         inputs = {name: packing.pad(values) for name, values in self._inputs(batch).items()}
         inputs["input_ids"] = inputs["input_ids"].masked_fill(~packing.mask, self.architecture.pad_id)
-        # Some families' own attention draws its masks itself; on CUDA from the device's generator, as all do.
+        # Some families' attention draws its masks itself; on CUDA all draw from the device's generator.
         draws = self.training and self.generator is not None and not self.head.weight.is_cuda
         with (
             DrawsFrom(cast(torch.Generator, self.generator)) if draws else nullcontext(),
@@ -204,7 +204,7 @@ class SequenceClassifier(nn.Module):
 
     @own_settings()
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # As for any module. By `__reduce__` the encoder would first be built with random weights.
+        # As for any module. With `__reduce__` the encoder would first be built with random weights.
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
@@ -219,7 +219,7 @@ class SequenceClassifier(nn.Module):
 
 @contextmanager
 def _naming_dtype(encoder: Any) -> Iterator[None]:
-    """Say what to do where a family's own code computes in float32 alone, whatever its weights are."""
+    """Say what to do where a family's own code computes only in float32, whatever its weights are."""
     try:
         yield
     except RuntimeError as error:
@@ -252,7 +252,7 @@ def with_weights(encoder: Any, tensors: dict[str, torch.Tensor], **settings: Any
 
 
 def outline(encoder: Any, names: Iterable[str], **settings: Any) -> SequenceClassifier:
-    """A model that is to get the weights of these names."""
+    """A model for weights of these names, which are loaded later."""
     if not any(name.startswith("pooler.") for name in names):
         encoder.pooler = None  # the checkpoint had none
     return SequenceClassifier(encoder, **settings)
@@ -271,13 +271,13 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def copy_module(module: Module, *, shared: bool = False) -> Module:
-    """A copy of a module; its weights, if `shared`, are the module's own, to be read or replaced only."""
+    """A copy of a module; if `shared`, its weights are the module's own, only to be read or replaced."""
     return copy.deepcopy(module, {id(p): p for p in module.parameters()} if shared else None)
 
 
 def cast_encoder(model: SequenceClassifier, dtype: torch.dtype) -> None:
-    """Let the encoder work in `dtype`; its buffers (rotary frequencies) and the head stay wide."""
-    # A pooler's weights may be tiny (`pretrained/families.py`), and zero in float16.
+    """Make the encoder compute in `dtype`; its buffers (rotary frequencies) and the head stay wide."""
+    # A pooler's weights may be tiny (`pretrained/families.py`), and would be zero in float16.
     for part in (model.encoder, None if dtype == torch.float16 else model.pooler):
         for parameter in [] if part is None else part.parameters():
             parameter.data = parameter.data.to(dtype)

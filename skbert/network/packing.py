@@ -1,4 +1,4 @@
-"""Where the tokens of a packed batch stand, end to end and side by side: pad, unpad, masks."""
+"""Where the tokens of a packed batch are, end to end and side by side: pad, unpad, masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skbert.network.attention_layout import Layout, make_layout
 
 
 class Packing:
-    """Where the tokens of a packed batch stand in the padded layout.
+    """Where the tokens of a packed batch are in the padded layout.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ class Packing:
         self._biases: dict[tuple[int | None, torch.dtype], torch.Tensor] = {}
         self._layouts: dict[tuple[int, torch.dtype, int | None, bool], Layout] = {}
 
-    # What not every device and pooling needs is made when it is asked for first.
+    # Not every device and pooling needs these: each is made when it is first used.
 
     @lazy
     def bounds(self) -> torch.Tensor:
-        """Where each text begins, and last the number of tokens: (n_texts + 1,), int32."""
+        """Where each text begins, followed by the number of tokens: (n_texts + 1,), int32."""
         return F.pad(self.lengths.cumsum(0), (1, 0)).to(torch.int32)
 
     @lazy
@@ -75,9 +75,9 @@ class Packing:
         return _Unpad.apply(padded.flatten(0, 1), self.slots)
 
     def attention_bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Zero where a query may look at a key, else -inf; (n_texts, 1, 1 or max_length, max_length).
+        """Zero where a query may attend to a key, else -inf; (n_texts, 1, 1 or max_length, max_length).
 
-        Every query row sees at least one key, so that no softmax is taken over nothing.
+        Every query sees at least one key, so that softmax never gets an empty row.
         """
         if (window, dtype) not in self._biases:
             mask = self.mask[:, None, None, :]
@@ -90,7 +90,7 @@ class Packing:
         return self._biases[window, dtype]
 
     def layout(self, n_heads: int, dtype: torch.dtype, window: int | None, first: bool = False) -> Layout:
-        """The groups for `GroupedAttention`; made once a batch."""
+        """The groups for `GroupedAttention`; made once per batch."""
         key = (n_heads, dtype, window, first)
         if key not in self._layouts:
             self._layouts[key] = make_layout(self.lengths.numpy(), *key, n_filler=self.n_filler)

@@ -4,15 +4,15 @@ Vector-wise quantization (Dettmers et al., 2022, arXiv:2208.07339), symmetric, w
 
 1. `quantize` replaces the linear layers of a module; each output's weights become integers from -127 to 127,
    and the largest of them is 127.
-2. In a forward pass the same is done to each token's activations (`quantized_rows`). A scale of each token's
-   own, and not one for all, leaves a text's result independent of the texts that it is batched with. Layers
-   that read the same states, as queries, keys and values do, quantize them once (`LastInput`).
-3. The product is one of integers, exact; it is multiplied by both scales, and the bias is added.
+2. In a forward pass the same is done to each token's activations (`quantized_rows`). Each token has its own
+   scale, rather than one for all, so that a text's result is independent of the texts that it is batched
+   with. Layers that read the same states, as queries, keys and values do, quantize them once (`LastInput`).
+3. The product of the integers is exact; it is multiplied by both scales, and the bias is added.
 
-oneDNN's product of unsigned by signed bytes applies the weights' scales in one go, but without VNNI
-instructions it may saturate. It is taken where this torch has it and it is exact at the extremes. Else it is
-torch's own product of signed bytes, or without VNNI, where that is a plain loop, one in float32, exact as
-well. The integers are the same on every machine; only the time differs.
+oneDNN's product of unsigned by signed bytes applies the weights' scales in the same call, but without VNNI
+instructions it may saturate. It is used where this torch has it and it is exact at the extremes. Otherwise
+torch's own product of signed bytes is used; without VNNI, where that is a plain loop, a product in float32,
+which is exact as well. The integers are the same on every machine; only the time differs.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from torch import nn
 
 _LEVELS = 127
 _TINY = 1e-30  # scale of a token that is all zeros, times 127
-_BLOCK = 1 << 17  # numbers quantized at a time, so that what is between the steps stays in the cache
-_UNSIGNED = 128  # what makes unsigned bytes of signed ones
-_EXACT = (1 << 24) // _LEVELS**2  # products of two such integers whose sum is exact in float32
+_BLOCK = 1 << 17  # numbers quantized at a time, so that intermediate results stay in the cache
+_UNSIGNED = 128  # turns signed bytes into unsigned ones
+_EXACT = (1 << 24) // _LEVELS**2  # number of products of two such integers whose sum is exact in float32
 # Between 2**23 and 2**24 a float32 has no digits after the point: adding 1.5 * 2**23 rounds, and leaves the
 # integer in the lowest bits.
 _ROUNDS = 1.5 * 2**23
@@ -48,7 +48,7 @@ class LastInput(threading.local):
                 return rows
         self.rows.clear()
         rows = quantized_rows(x.flatten(0, -2), offset)
-        # Forgotten by a function of C: one of Python would be where Ctrl-C is handled, and is lost.
+        # The callback is a C function: in a Python one Ctrl-C might be handled, and lost.
         self.rows[weakref.ref(x, self.rows.pop)] = rows
         return rows
 
@@ -59,9 +59,9 @@ class Int8Linear(nn.Module):
     Parameters
     ----------
     linear : nn.Linear
-        Is left as it is.
+        Not changed.
     last_input : LastInput
-        Of this layer and of those that may read the same input.
+        Shared by this layer and those that may read the same input.
     """
 
     def __init__(self, linear: nn.Linear, last_input: LastInput) -> None:
@@ -130,7 +130,7 @@ class UnsignedProduct:
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """(n_tokens, n_inputs) int8 → (n_tokens, n_outputs) float32; what it reads as bytes is unsigned."""
+        """(n_tokens, n_inputs) int8 → (n_tokens, n_outputs) float32; the bytes are read as unsigned."""
         unsigned = rows.view(torch.uint8)
         weights = (self.packed, self.scale, self.zeros, None)
         output: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
@@ -189,7 +189,7 @@ def _has_vnni() -> bool:
 
 
 def is_exact(product: type[FloatProduct | SignedProduct | UnsignedProduct]) -> bool:
-    """Whether a product is in this torch, and does not saturate on this processor."""
+    """Whether this torch has a product, and it does not saturate on this processor."""
     weight = torch.full((16, 64), _LEVELS, dtype=torch.int8)
     weight[::2] = -_LEVELS
     rows = torch.full((16, 64), _LEVELS, dtype=torch.int8)

@@ -1,13 +1,13 @@
 """Attention on a CPU where nothing needs a gradient: runs of texts of equal length, without gaps.
 
-Predictions take texts longest first, so that texts of equal length are neighbours in a batch.
+Predictions process texts longest first, so that texts of equal length are neighbours in a batch.
 
 1. `equal_runs` cuts the texts of a batch into such runs.
 2. In a run, queries, keys and values are (n_texts, n_heads, length, head_size): no gap to mask.
-3. Short texts take the plain products, long ones torch's fused kernel, which never writes their scores out.
-4. Where there is a window, long texts are cut, so that no query meets many keys that it cannot see.
-5. The products are of contiguous matrices, also in a run of one text, where views would do: kernels for other
-   strides round differently, and a text's result shall not depend on the texts beside it (`filler.py`).
+3. Short texts use plain matrix products, long ones torch's fused kernel, which never stores their scores.
+4. Where there is a window, long texts are cut, so that no query is multiplied by many keys it cannot see.
+5. The products are of contiguous matrices, even in a run of one text, where views would do: kernels for other
+   strides round differently, and a text's result must not depend on the texts beside it (`filler.py`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from skbert.network.attention_layout import bias_of, is_cut, parts
 from skbert.ragged import runs
 
-_LONG = 96  # tokens from which on the fused kernel is the faster one
+_LONG = 96  # tokens from which the fused kernel is faster
 
 
 def equal_runs(lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Yield neighbours of equal length: (first text, texts, tokens of each)."""
+    """Yield runs of equal length: (first text, number of texts, tokens of each)."""
     for first, count in zip(*(part.tolist() for part in runs(lengths)), strict=True):
         yield first, count, int(lengths[first])
 

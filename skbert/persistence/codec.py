@@ -1,10 +1,10 @@
 """Values of parameters and fitted attributes as JSON, and back exactly.
 
-1. None, bool, int, str, finite float and list are themselves.
-2. Every other type is an object with one key, which names the type: ``{"$tuple": [...]}``.
-3. A type without an entry here is refused: nothing is turned into something that is nearly the same.
+1. None, bool, int, str, finite float and list are written as they are.
+2. Every other type becomes an object with one key, which names the type: ``{"$tuple": [...]}``.
+3. A type without an entry here is refused: nothing is turned into something nearly the same.
 
-Types are compared, not classes: a subclass may hold more than its base.
+Types must match exactly: a subclass may hold more than its base.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NUMPY_KINDS = "biufU"  # bool, int, unsigned, float, str
 _TIMES = "mM"  # timedelta64 and datetime64: integers, and a unit
 _DTYPE = re.compile(r"object|[<>|=][biufUmM]\d+(\[\w+\])?")  # numpy takes others, and reads some as code
 _MAX_DIMENSIONS = 64  # numpy's
-_COLLISIONS = 100  # that keys of a dict may have; such as -1 and -2 do
+_COLLISIONS = 100  # hash collisions that keys of a dict may have, as -1 and -2 do
 
 
 def encode(value: Any, name: str) -> Any:
@@ -33,7 +33,7 @@ def encode(value: Any, name: str) -> Any:
     ----------
     value : object
     name : str
-        What it is, for the error.
+        What it is, for the error message.
 
     Raises
     ------
@@ -102,7 +102,7 @@ class Decoder:
     Parameters
     ----------
     allowance : int
-        Bytes that all arrays may take together. The JSON of an array tells the width of its str: a few
+        Bytes that all arrays may take together. The JSON of an array states the width of its str: a few
         characters could ask for any amount of memory.
     """
 
@@ -115,7 +115,7 @@ class Decoder:
         Raises
         ------
         PersistenceError, KeyError, TypeError, ValueError, OverflowError
-            If `encoded` is nothing that `encode` makes.
+            If `encoded` is not something that `encode` makes.
         """
         if type(encoded) in (*_PLAIN, float):
             return encoded
@@ -168,7 +168,7 @@ class Decoder:
 
 
 def _random_state(state: dict[str, Any]) -> np.random.RandomState:
-    if not 0 <= state["state"]["pos"] <= 624:  # which numpy does not check, and draws from beyond the key
+    if not 0 <= state["state"]["pos"] <= 624:  # numpy does not check this, and would read beyond the key
         raise PersistenceError("A RandomState is at a place that it does not have.")
     generator = np.random.RandomState(0)
     generator.set_state(state)
@@ -176,7 +176,7 @@ def _random_state(state: dict[str, Any]) -> np.random.RandomState:
 
 
 def _refuse_collisions(keys: list[Any]) -> None:
-    """Refuse keys that were chosen to have one hash: a dict of them takes the square of their number."""
+    """Refuse keys that were chosen to have the same hash: building a dict of them takes quadratic time."""
     if len(keys) - len(set(map(hash, keys))) > _COLLISIONS:
         raise PersistenceError(f"A dict has {len(keys)} keys that cannot be told apart.")
 

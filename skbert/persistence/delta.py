@@ -1,8 +1,8 @@
-"""Files that leave out what the checkpoint has: a model as what its training changed.
+"""Files that leave out what the checkpoint has, and hold only what training changed.
 
 1. `changes` drops the weights that are still the checkpoint's own, and those that are the checkpoint's with a
-   low-rank adapter added: the adapter's two factors are there anyway.
-2. `whole` makes them again, with the same bits on every machine (`lora.Adapter`); `model_file.py` holds them
+   low-rank adapter added: the adapter's two factors are stored anyway.
+2. `whole` recomputes them, with the same bits on every machine (`lora.Adapter`); `model_file.py` checks them
    against their SHA-256.
 """
 
@@ -63,7 +63,7 @@ def weights_of(encoder: Any) -> Arrays:
 
 
 def factors_of(adapters: dict[str, tuple[np.ndarray, np.ndarray]]) -> Arrays:
-    """The fitted attribute `adapters_` as arrays, sorted: a file that was read gives the same bytes again."""
+    """The fitted attribute `adapters_` as arrays, sorted: a model that was loaded saves to the same bytes."""
     return {
         f"{_PREFIX}{name}.{side}": factor
         for name, pair in sorted(adapters.items())
@@ -82,7 +82,7 @@ _PREFIX = "adapters."
 
 
 def _make(name: str, dtype: Any, arrays: Arrays, base: Arrays) -> np.ndarray | None:
-    """The weight from the base, with the adapter that there is for it."""
+    """The weight from the base, with its adapter added if there is one."""
     if name not in base:
         return None
     weight = torch.from_numpy(base[name].astype(dtype))

@@ -1,4 +1,4 @@
-"""The fitted attributes that predictions read: whether those of a file are there, and sound."""
+"""The fitted attributes that predictions read: whether those of a file are present and valid."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def n_outputs_of(attributes: Mapping[str, Any]) -> int:
 
 
 def check_attributes(attributes: Mapping[str, Any], *, numbers: bool) -> None:
-    """Whether what predictions read is there; all else may differ between versions.
+    """Check what predictions read; all else may differ between versions.
 
     Parameters
     ----------
     attributes : mapping
     numbers : bool
-        Whether they are to be a regressor's.
+        Whether they should be a regressor's.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A lock of the operating system on a folder, by filelock: it ends with its process, however that ends."""
+"""An operating-system lock on a folder, by filelock: it ends with its process, however that ends."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class FolderLock:
         self._locked: os.stat_result | None = None  # the file as it was when the lock was taken
 
     def take(self) -> None:
-        """Take it.
+        """Take the lock.
 
         Raises
         ------
         filelock.Timeout
-            If another one has it.
+            If the lock is held elsewhere.
         OSError, NotImplementedError
-            If that cannot be; the second where a file system has no locks.
+            If it cannot be taken; the second where a file system has no locks.
         """
         self._locked = None
         self._lock.acquire(blocking=False)
         self._locked = os.stat(self.file)
 
     def is_held(self) -> bool:
-        """Whether the lock that was taken is still the folder's: somebody may have removed either."""
+        """Whether the lock that was taken is still the folder's: folder or file may have been removed."""
         if not self._lock.is_locked:
             return False
         try:
@@ -52,11 +52,11 @@ class FolderLock:
         return self._locked is None or os.path.samestat(there, self._locked)
 
     def retake_if_lost(self) -> None:
-        """Take it again if it is the folder's no more; another one may have been quicker."""
+        """Take the lock again if it is no longer the folder's; somebody else may have been quicker."""
         if not self.is_held():
             self.release()
             self.take()
 
     def release(self) -> None:
-        """Let it go, if it is held."""
+        """Release the lock, if it is held."""
         self._lock.release()

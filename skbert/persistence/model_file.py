@@ -1,12 +1,12 @@
-"""What is saved of a fitted estimator: one file, without a pickle, that is read exactly or refused.
+"""Save a fitted estimator as one file, without a pickle, that is read exactly or refused.
 
-1. `save` splits the estimator into arrays (the weights) and JSON (all else: `codec.py`), which go into the
-   file's metadata: "skbert" is the JSON text, "sha256" its checksum. The JSON has the checksums of the
-   arrays.
-2. `load` checks every size, name and checksum (`tensorfile.py` and here) before it makes anything of them.
-3. What is then made of them are plain values, a tokenizer, and a model of a known family (`model_spec.py`).
+1. `save` splits the estimator into arrays (the weights) and JSON (all else: `codec.py`). The JSON goes into
+   the file's metadata: "skbert" is its text, "sha256" its checksum. It holds the checksums of the arrays.
+2. `load` checks every size, name and checksum (`tensorfile.py` and here) before it builds anything from them.
+3. It then builds plain values, a tokenizer, and a model of a known family (`model_spec.py`).
 
-Every version of the format keeps the two metadata and the key "format"; so a newer one is known as such.
+Every version of the format keeps the two metadata entries and the key "format", so that a newer version is
+recognized as such.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ Estimator = TypeVar("Estimator")
 
 FORMAT = 1
 _PRIVATE = ("_sklearn_output_config",)  # what set_output has set
-_NOT_SAVED = (*OF_THIS_PROCESS, "_skl_callbacks")  # who watches fits: a pickle keeps them, a file no code
+_NOT_SAVED = (*OF_THIS_PROCESS, "_skl_callbacks")  # callbacks are pickled, but this file holds no code
 _ROUTING = "_metadata_request"  # what set_fit_request has set
-_ALLOWANCE = 2**24  # bytes that arrays may take beside what the file's size explains: str of great width
+_ALLOWANCE = 2**24  # bytes that arrays may take beyond what the file's size explains: wide str
 
 
 def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) -> None:
@@ -70,7 +70,7 @@ def load(
             "writes it is read by from_pretrained()."
         )
     if checkpoint is not None:
-        os.fspath(checkpoint)  # or a TypeError, of the caller and not of the file
+        os.fspath(checkpoint)  # a TypeError here is the caller's fault, not the file's
     arrays, metadata, size = tensorfile.read(path)
     try:
         content = _checked_json(metadata)
@@ -83,7 +83,7 @@ def load(
     except PersistenceError as error:
         raise PersistenceError(f"{os.fspath(path)!r} cannot be loaded: {error}") from error
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        # The checksums are right, so that these are the words of whoever wrote the file.
+        # The checksums are right, so this content is what its author wrote.
         raise PersistenceError(
             f"{os.fspath(path)!r} cannot be loaded: its content is not what save() writes "
             f"({type(error).__name__}: {str(error)[:200]}). Save the model again with skbert."
@@ -100,7 +100,7 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     model, tokenizer = state.pop("model_"), state.pop("tokenizer_")
     routing = state.pop(_ROUTING, None)
     adapters = state.pop("adapters_", {})
-    for name in (*_NOT_SAVED, *estimator._parameter_constraints):  # a subclass sets those it fixes anew
+    for name in (*_NOT_SAVED, *estimator._parameter_constraints):  # a subclass sets again those that it fixes
         state.pop(name, None)
     described, arrays = model_spec.describe(model)
     arrays |= delta.factors_of(adapters)
@@ -132,7 +132,7 @@ def _checkpoint_of(estimator: Any) -> checkpoints.Checkpoint:
 
 
 def _check_readable(cls: Any, content: dict[str, Any]) -> None:
-    """Whether `load` would take it: what it would not must not be written."""
+    """Check that `load` would accept the content: what it would refuse must not be written."""
     _check_names(cls, content["attributes"])
     decoder, values = Decoder(_ALLOWANCE), {}
     for part in ("parameters", "attributes"):
@@ -146,7 +146,7 @@ def _check_readable(cls: Any, content: dict[str, Any]) -> None:
 
 
 def _versions() -> dict[str, str]:
-    """What wrote the file: for people, nothing reads it."""
+    """What wrote the file: for people, nothing depends on it."""
     own = {"skbert": skbert.__version__, "python": platform.python_version()}
     return own | {name: version(name) for name in LIBRARIES}
 
@@ -172,7 +172,7 @@ def _requests(routing: Any) -> dict[str, dict[str, Any]]:
 
 
 def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
-    """The JSON, once it is known to be what was written, in a format that is known."""
+    """The JSON, once it is known to be what was written, in a known format."""
     if "skbert" not in metadata:
         raise PersistenceError(
             f"save() did not write it: its metadata have no 'skbert', only {shown(sorted(metadata), 5)}. A "
@@ -197,7 +197,7 @@ def _with_checkpoint(
     checkpoint: str | os.PathLike[str] | None,
     revision: str | None,
 ) -> dict[str, np.ndarray]:
-    """All arrays of a file that leaves out the checkpoint's; the caller names that, never the file."""
+    """All arrays of a file without the checkpoint's; the caller names the checkpoint, never the file."""
     if checkpoint is None:
         raise PersistenceError(
             f"it holds only what training changed of {str(content['base'])[:200]!r}. Pass that checkpoint, "
@@ -212,7 +212,7 @@ def _with_checkpoint(
 
 
 def _check_arrays(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Whether these are the arrays that the JSON describes."""
+    """Check that these are the arrays that the JSON describes."""
     described = content["arrays"]
     if set(described) != set(arrays):
         odd = sorted(set(described) ^ set(arrays))
@@ -272,7 +272,7 @@ def _decode(decoder: Decoder, encoded: Any) -> Any:
 
 
 def _check_names(cls: type, attributes: Iterable[str]) -> None:
-    """Whether attributes have the names of fitted ones, and hide nothing of the class."""
+    """Check that attributes have the names of fitted ones, and hide nothing of the class."""
     for name in attributes:
         if name not in _PRIVATE and (not re.fullmatch(r"[a-zA-Z]\w*_", name) or hasattr(cls, name)):
             raise PersistenceError(f"the attribute {name[:80]!r} is not one that a fit sets.")

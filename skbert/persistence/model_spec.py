@@ -2,10 +2,10 @@
 
 1. `describe` tells how the model is built, without its weights; of the encoder's config it keeps what the
    encoder computes with.
-2. `build` takes a description that anyone may have written. The encoder must be of a family named here: of
+2. `build` takes a description that anyone may have written. The encoder must be of a family listed here: for
    these, transformers builds any config without fetching or running anything.
-3. The model is built without memory first, and its shapes are held against those of the arrays that are
-   there: no config can ask for more memory than the file that it came in.
+3. The model is first built without memory, and its shapes are compared with those of the arrays in the file:
+   no config can ask for more memory than the file that it came in.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FAMILIES = (
     "roberta",
     "xlm-roberta",
 )
-"""Values of `model_type` whose encoders are built from a description; tests hold each of them."""
+"""Values of `model_type` whose encoders are built from a description; tests check each of them."""
 
 _BUILDERS = {"encoder": checkpoints.build_encoder, "classifier": families.build_encoder}
 # Of a config: where it came from, labels of another head, and what could make transformers fetch or run code.
@@ -51,8 +51,8 @@ _NOT_OF_AN_ENCODER = set(
     "attn_implementation auto_map experts_implementation per_layer_config".split()
 )
 _MAX_BUFFERS = 2**24  # bytes of what an encoder holds besides its weights, such as position ids
-_MAX_LAYERS = 1_000  # of an encoder, or of a head: to build them takes time, however small they are
-# What a config class has under names that are none of settings; and those that are settings all the same.
+_MAX_LAYERS = 1_000  # of an encoder, or of a head: building them takes time, however small they are
+# Class attributes of a config that are not settings; and names that are settings nevertheless.
 _NO_SETTINGS = (property, FunctionType, classmethod, staticmethod, dict, list, set)
 _PROPERTIES = {"output_attentions"}
 
@@ -63,7 +63,7 @@ def is_describable(model: SequenceClassifier) -> bool:
 
 
 def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
-    """What `build` makes the model of: plain values, and its weights.
+    """What `build` makes the model from: plain values, and its weights.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
     Raises
     ------
     PersistenceError
-        If its encoder is of none of the `FAMILIES`, or a weight has become something else.
+        If its encoder is of none of the `FAMILIES`, or a weight is no longer a plain one.
     """
     builders = {function: name for name, function in _BUILDERS.items()}
     build, (config, *arguments) = model.rebuild
@@ -102,7 +102,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
 
 
 def _check_weights_are_plain(model: SequenceClassifier) -> None:
-    """Refuse weights that somebody has pruned, parametrized or quantized: a new model would not find them."""
+    """Refuse pruned, parametrized or quantized weights: a new model would not find them."""
     for place, module in model.named_modules():
         for name in ("weight", "bias"):
             now, stored = getattr(module, name, None), {**module._parameters, **module._buffers}
@@ -124,7 +124,7 @@ def build(described: dict[str, Any], arrays: Arrays, n_outputs: int) -> Sequence
     arrays : dict of str to ndarray
         The model takes them as they are, without a copy, unless they are read-only.
     n_outputs : int
-        What its head must give.
+        Number of outputs that its head must have.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def build(described: dict[str, Any], arrays: Arrays, n_outputs: int) -> Sequence
     Raises
     ------
     PersistenceError, KeyError, TypeError
-        If `described` is nothing that `describe` makes, or does not go with the weights.
+        If `described` is not something that `describe` makes, or does not match the weights.
     MemoryError
         If there is too little memory for it.
     """
@@ -186,7 +186,7 @@ def _check_config(config: dict[str, Any], arrays: Arrays) -> None:
 
 
 def _no_settings(config: dict[str, Any]) -> list[str]:
-    """Names of what a config does, such as what its settings are called, and of none of these.
+    """Names in a config that belong to its class, such as methods and maps, and are not settings.
 
     An `attribute_map` would let any name stand for one that is refused.
     """
@@ -204,7 +204,7 @@ def _config_class(config: dict[str, Any]) -> Any:
 
 
 def _check_settings(settings: dict[str, Any], arguments: list[Any], arrays: Arrays, n_outputs: int) -> None:
-    """Whether the settings of the model are those of some model, before anything is built by them."""
+    """Check that the settings are those of a model, before anything is built from them."""
     head = arrays["head.weight"]
     if not settings["n_outputs"] == n_outputs == len(head):
         raise PersistenceError(f"it has {n_outputs} classes or numbers, but its head gives {len(head)}.")
@@ -225,7 +225,7 @@ def _check_settings(settings: dict[str, Any], arguments: list[Any], arrays: Arra
 
 
 def _check_architecture(model: SequenceClassifier) -> None:
-    """Whether the input is to be made as the encoder reads it: a GPU would not survive ids beyond a table."""
+    """Check that inputs are made as the encoder reads them: on a GPU ids beyond a table would be fatal."""
     stated, own = model.architecture, architecture_of(model.encoder, ["token_type_ids"])
     sound = (
         (stated.position_offset, stated.pad_id, stated.n_segments)
@@ -240,7 +240,7 @@ def _check_architecture(model: SequenceClassifier) -> None:
 
 
 def _check_shapes(model: SequenceClassifier, arrays: Arrays) -> None:
-    """Whether a model without memory would take the file's arrays, and no more."""
+    """Check that a model without memory would take the file's arrays, and no more."""
     for name, tensor in model.state_dict().items():
         stored = arrays.get(name)
         if stored is None or stored.shape != tuple(tensor.shape):

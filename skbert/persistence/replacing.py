@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: a name stands for the old content or for the new one, at any moment."""
+"""Replace files as a whole: at any moment a name stands for either the old content or the new one."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def replace_file(
     temporary: Path | None = None,
     follow: bool = True,
 ) -> None:
-    """Write a file anew.
+    """Write a file, replacing an old one as a whole.
 
-    The new content goes to a file next to it, which takes its name once it is on the disk. If that fails, or
-    is interrupted, nothing is left behind. Its mode is that of any new file.
+    The new content goes to a temporary file next to it, which is renamed once it is on the disk. If that
+    fails, or is interrupted, nothing is left behind. The file's mode is that of any new file.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def replace_file(
     write_to : callable
         Writes the content to the open binary file that it is given.
     temporary : Path, default=None
-        The file next to it; None takes a name that nobody else has.
+        The file next to it; None takes a unique name.
     follow : bool, default=True
-        Whether it is the file that is replaced, and not the link, if `path` is one.
+        If `path` is a link, whether to replace the file that it points to, and not the link.
     """
     if not os.fspath(path):  # which would be the working directory
         raise PersistenceError(f"{os.fspath(path)!r} names no file. Give the name of a file.")
@@ -56,10 +56,10 @@ def replace_file(
             file.flush()
             os.fsync(file.fileno())
         patiently(os.replace, temporary, target)
-    except BaseException as error:  # an interrupt too, also one that came when the file had just been made
+    except BaseException as error:  # an interrupt, too, even one just after the file was made
         with contextlib.suppress(OSError):  # it was not made, or the disk is read-only by now
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno is not None:  # the caller's name should be read in it
+        if isinstance(error, OSError) and error.errno is not None:  # the error should name the caller's path
             message = f"{error.strerror} (to write a file there)"
             raise OSError(error.errno, message, os.fspath(path)) from error
         raise
@@ -67,7 +67,7 @@ def replace_file(
 
 
 def patiently(change: Callable[..., None], *files: Path) -> None:
-    """Rename or remove files, and where the system refuses for a while, try again."""
+    """Rename or remove files; where the system refuses for a while, try again."""
     for seconds in _WAITS:
         try:
             return change(*files)
@@ -77,7 +77,7 @@ def patiently(change: Callable[..., None], *files: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the folder itself on the disk, where the system can: the file's new name is in there."""
+    """Flush the folder itself to the disk, where the system can: it holds the file's new name."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:

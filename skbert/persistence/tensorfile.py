@@ -3,11 +3,11 @@
 A file is eight bytes with the length of the header, the header (JSON: name → dtype, shape, place of the
 bytes; and metadata, str → str), and the bytes of all arrays, end to end. Any safetensors library can read it.
 
-What the safetensors package does not do, and is done here:
+What this module does, and the safetensors package does not:
 
-1. `write` makes the same bytes of the same content, straight into an open file.
+1. `write` makes the same bytes from the same content, directly into an open file.
 2. `read` refuses names that occur twice, and bytes that belong to no array. Before it allocates anything, it
-   has held every size that the header claims against the size of the file. It maps nothing into memory: a
+   checks every size that the header claims against the size of the file. It maps nothing into memory: a
    mapped file that someone truncates kills the process that reads it.
 """
 
@@ -27,7 +27,7 @@ from skbert.exceptions import PersistenceError
 
 Arrays = dict[str, np.ndarray]
 
-MAX_HEADER = 100_000_000  # bytes; the safetensors package reads no longer ones either
+MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors package, too
 _MAX_NESTED = 2**20  # lists and objects in a header; empty ones take some hundred times their own bytes
 _MAX_DIMENSIONS = 8
 _MAX_SIZE = 2**40
@@ -46,7 +46,7 @@ _DTYPES = {
     "U8": "|u1",
     "BOOL": "|b1",
 }
-# How pickles begin (protocols 2 to 5), and what joblib makes of them by zlib, gzip, bz2, xz, lzma and lz4.
+# First bytes of pickles (protocols 2 to 5), and of joblib's files by zlib, gzip, bz2, xz, lzma and lz4.
 _OF_JOBLIB = (
     *(bytes([0x80, protocol]) for protocol in range(2, 6)),
     *(bytes([0x78, level]) for level in (0x01, 0x5E, 0x9C, 0xDA)),
@@ -78,7 +78,7 @@ def sealed(name: str, content: dict[str, Any]) -> dict[str, str]:
 
 
 def unsealed(name: str, metadata: dict[str, str], *, infinite: bool = False) -> Any:
-    """The content that `sealed` was given, or a PersistenceError; `infinite` is that of `parsed`."""
+    """The content that `sealed` was given, or a PersistenceError; `infinite` is as in `parsed`."""
     if set(metadata) != {name, "sha256"}:
         raise PersistenceError(f"its metadata are {sorted(metadata)[:5]}, not those of such a file")
     if checksum(metadata[name]) != metadata["sha256"]:
@@ -109,7 +109,7 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
     PersistenceError
         If the header would be longer, or hold more lists, than `read` takes.
     """
-    # The wider ones first, so that each begins at a multiple of its item's size.
+    # Wider dtypes first, so that each array begins at a multiple of its item's size.
     stored = {n: _stored(a) for n, a in sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))}
     header: dict[str, Any] = {_METADATA: dict(metadata)}
     end = 0
@@ -199,7 +199,7 @@ def _take(file: BinaryIO, length: int) -> bytes:
 
 
 def _n_nested(text: str) -> int:
-    """Lists and objects in JSON, also in what is text in it; more if its str hold brackets."""
+    """Number of lists and objects in JSON, also in JSON within its str; more if a str holds brackets."""
     return text.count("[") + text.count("{")
 
 
@@ -214,7 +214,7 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def parsed(text: str, *, infinite: bool = False) -> Any:
-    """What JSON says, if it says it once.
+    """The content of JSON in which no name occurs twice.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def build_tokenizer(content: Any, n_texts: int, max_length: int) -> Tokenizer:
 
 
 def check_tokenizer(content: Any) -> None:
-    """Refuse what the tokenizers package would do besides reading texts, or would end the process at."""
+    """Refuse what makes the tokenizers package do more than read texts, or end the process."""
     if content.get("truncation") is not None or content.get("padding") is not None:
         raise PersistenceError(
             "the tokenizer truncates or pads, which skbert does itself: there are no_truncation() and "

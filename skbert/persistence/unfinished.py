@@ -1,14 +1,14 @@
 """The file of an unfinished fit, in the folder that `checkpoint` names.
 
-1. `opened` makes the folder if need be, locks it (`folder_lock.py`), and names what is wrong with it: before
+1. `opened` makes the folder if needed, locks it (`folder_lock.py`), and reports what is wrong with it before
    anything is loaded.
-2. `FitFolder.find` reads the file of a fit that was interrupted. It is taken if it is whole and of the same
-   fit (`identity.py`); else it is refused.
-3. `FitFolder.write` replaces the file as a whole (`fit_file.py`): there is always a whole one.
-4. A fit that ends removes it, and the folder if skbert made it. A fit that fails or is interrupted leaves it.
-   One whose loss became NaN has ended: it would end so again.
+2. `FitFolder.find` reads the file of a fit that was interrupted. The file is used if it is complete and from
+   the same fit (`identity.py`); otherwise it is refused.
+3. `FitFolder.write` replaces the file as a whole (`fit_file.py`): there is always a complete one.
+4. A fit that ends removes the file, and the folder if skbert made it. A fit that fails or is interrupted
+   leaves the file. A fit whose loss became NaN has ended: it would end the same way again.
 5. Once the first state is written, no trouble with the folder ends the fit: disks fill up or turn read-only,
-   and people delete what they do not know. A folder that is gone is made and locked anew.
+   and people delete what they do not know. A folder that is gone is made and locked again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from skbert.signal_errors import raise_if_of_a_handler
 
 FILE = "unfinished-fit.safetensors"
 _LOCK = "unfinished-fit.lock"
-_MADE = "unfinished-fit.made"  # skbert made the folder: says so where a fit was killed before its first state
+_MADE = "unfinished-fit.made"  # marks a folder that skbert made, for a fit killed before its first state
 _TEMPORARY = "unfinished-fit.tmp"
 
 
@@ -64,12 +64,12 @@ class FitFolder:
         self.path = path
         self.file = path / FILE
         self._made = False  # by skbert, which may then remove it
-        self._is_written = False  # the state has been there
+        self._is_written = False  # a state has been written
         self._lock = FolderLock(path / _LOCK)
         self._identity: dict[str, Any] = {}
 
     def open(self) -> None:
-        """Make the folder if need be, and lock it.
+        """Make the folder if needed, and lock it.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class FitFolder:
         Parameters
         ----------
         fit : dict
-            What `identity.describe` says of the fit that begins now.
+            What `identity.describe` says about the fit that begins now.
 
         Raises
         ------
@@ -124,7 +124,7 @@ class FitFolder:
         InputError
             If that fails the first time, or if there is no room to replace it.
         OSError, PersistenceError
-            If it fails later; the file is then the one that it was, unless somebody removed it.
+            If it fails later; the previous file is then still there, unless somebody removed it.
         """
         content = {
             "fit": self._identity,
@@ -152,7 +152,7 @@ class FitFolder:
         self._is_written = True
 
     def _check_space(self) -> None:
-        """Refuse a disk on which the file is, but has no room to be replaced."""
+        """Refuse a disk that holds the file, but has no room to replace it."""
         needed, free = self.file.stat().st_size, shutil.disk_usage(self.path).free
         if free < needed:
             self.file.unlink()
@@ -163,7 +163,7 @@ class FitFolder:
             )
 
     def clear(self) -> None:
-        """Remove the state of a fit that has ended; where that fails, say so: the fit itself is whole."""
+        """Remove the state of a fit that has ended; if that fails, warn: the fit itself is complete."""
         try:
             os.stat(self.path)
             self._lock.retake_if_lost()
@@ -178,9 +178,9 @@ class FitFolder:
             )
 
     def close_with(self, stack: contextlib.ExitStack) -> None:
-        """Have the folder unlocked when the stack ends, and removed if skbert made it and nothing is in it.
+        """Unlock the folder when the stack ends, and remove it if skbert made it and nothing is in it.
 
-        The stack does each of these, also if an interrupt hinders another.
+        The stack does each of these, even if an interrupt prevents another.
         """
         stack.callback(self._remove_if_empty)
         stack.callback(self._lock.release)
@@ -188,8 +188,8 @@ class FitFolder:
         stack.callback(self._remove, _MADE)
 
     def _remove(self, name: str) -> None:
-        """Unless it may be another fit's: the folder is ours while it has the lock, or none is there."""
-        # Windows removes no open file; a name with NUL is none.
+        """Remove a file unless it may be another fit's: the folder is ours while it has our lock, or none."""
+        # Windows removes no open file; a name with NUL is invalid.
         with contextlib.suppress(OSError, ValueError):
             made_alone = name == _MADE and self._made and not (self.path / _LOCK).exists()
             if self._lock.is_held() or made_alone:
@@ -242,7 +242,7 @@ def _open_or_explain(checkpoint: str | os.PathLike[str], stack: contextlib.ExitS
     if not os.fspath(checkpoint):
         raise InputError("checkpoint='' is no folder. Expected the name of one, or None.")
     try:
-        folder = FitFolder(Path(checkpoint).expanduser().absolute())  # a callback may change where we are
+        folder = FitFolder(Path(checkpoint).expanduser().absolute())  # a callback may change directory
         folder.close_with(stack)
         folder.open()
     except filelock.Timeout as error:

@@ -1,7 +1,7 @@
 """Weights and tokenizers of pretrained checkpoints.
 
 1. `load` reads encoder and tokenizer from the folder that `sources.locate` finds, once per process.
-2. It checks that no weight is missing (`reading.py`), and how the encoder wants its input.
+2. It checks that no weight is missing (`reading.py`), and how the encoder expects its input.
 3. `Checkpoint.new_encoder` hands out a copy of the encoder to each fit.
 """
 
@@ -72,7 +72,7 @@ class Checkpoint:
 
 
 def load(model: str | os.PathLike[str], revision: str | None = None) -> Checkpoint:
-    """Load a checkpoint, or hand out the one that this process loaded before.
+    """Load a checkpoint, or return the one that this process loaded before.
 
     Parameters
     ----------
@@ -107,14 +107,14 @@ forks.renew(globals(), _lock=threading.RLock)
 
 
 def _fingerprint(folder: Path) -> tuple[Any, ...]:
-    """What tells whether files are still those that were read; archives may give all of them one date."""
+    """Tells whether files are still those that were read; archives may give all of them the same date."""
     files = sorted(p for pattern in (*FILES, POOLING) for p in folder.glob(pattern))
     found = [(p.name, p.stat()) for p in files]
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in found)
 
 
 def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
-    """An encoder that was read from a folder, and all that skbert needs to know of it."""
+    """An encoder that was read from a folder, and all that skbert needs to know about it."""
     config = encoder.config
     _check_it_runs(encoder, folder)
     tokenizer_json, input_names, frame = _read_tokenizer(folder)
@@ -122,7 +122,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
     with quiet() as transformers:
         forward = reads_forward(encoder, transformers)
     config._attn_implementation = _attention_of(architecture.packed)
-    config.name_or_path = ""  # the folder's path: of this machine, not of the model
+    config.name_or_path = ""  # the folder's path belongs to this machine, not to the model
     return Checkpoint(
         name=name,
         tokenizer_json=tokenizer_json,
@@ -136,7 +136,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
 
 
 def _read_encoder(folder: Path) -> Any:
-    """The encoder in float32; an error that names the weights if any of them would stay random."""
+    """The encoder in float32; raises an error that names the weights if any of them would stay random."""
     encoder, report = read_model("AutoModel", folder, torch.float32)
     if "decoder_input_ids" in inspect.signature(encoder.forward).parameters:
         raise CheckpointError(
@@ -146,20 +146,20 @@ def _read_encoder(folder: Path) -> Any:
     missing = {key for key in report["missing_keys"] if not key.startswith("pooler.")}
     refuse_other_weights(folder, missing, report["unexpected_keys"], encoder)
     if any(key.startswith("pooler.") for key in report["missing_keys"]) or stated_pooling(folder) == "cls":
-        # It would be random, or is not what this checkpoint's embeddings went through: sentence-transformers
-        # takes the first token's state as it is.
+        # It would be random, or was not applied to this checkpoint's embeddings: sentence-transformers takes
+        # the first token's state as it is.
         encoder.pooler = None
     return encoder.eval().requires_grad_(False)
 
 
 def _check_it_runs(encoder: Any, folder: Path) -> None:
-    """Refuse what is no encoder of token ids, or cannot do without a pooler that is not there."""
+    """Refuse what is not an encoder of token ids, or cannot run without a pooler."""
     trouble, cause, without = "no table of embeddings, or states of another shape", None, ""
     try:
         with quiet(), torch.no_grad():
             probe = copy_module(encoder, shared=True)
             if getattr(probe, "pooler", None) is not None and _gives_states(probe):
-                probe.pooler = None  # as the classifier takes it away; some families call it all the same
+                probe.pooler = None  # as `SequenceClassifier` removes it; some families call it nevertheless
                 without = " without its pooler, which is not used here"
             if _gives_states(probe):
                 return
@@ -190,7 +190,7 @@ def _attention_of(packed: bool) -> str:
 
 
 def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
-    """The tokenizer as JSON, without truncation or padding; what it gives transformers; ids around a text."""
+    """The tokenizer as JSON, without truncation or padding; the names of its outputs; ids around a text."""
     # transformers would make up an empty tokenizer, in which every word is unknown.
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise CheckpointError(
@@ -221,7 +221,7 @@ def _refuse_fatal(file: Path) -> None:
 
 
 def new_tokenizer(tokenizer_json: str) -> Tokenizer:
-    """A tokenizer whose calls change nothing in it, so that threads can share it."""
+    """A tokenizer that is not changed by calls, so that threads can share it."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(tokenizer_json)
@@ -230,13 +230,13 @@ def new_tokenizer(tokenizer_json: str) -> Tokenizer:
 
 
 def build_encoder(config: dict[str, Any], packed: bool) -> Any:
-    """An encoder of the given config, for the weights of a saved model; its own mean nothing."""
+    """An encoder of the given config, for the weights of a saved model; its own weights mean nothing."""
     settings = dict(config)
     family = settings.pop("model_type")
     with quiet() as transformers, DrawsNothing():
         config_of_family = transformers.AutoConfig.for_model(family, **settings)
         compute_by_text(config_of_family)
-        # Whatever it is called there: others may be fetched.
+        # Whatever the config names: transformers may fetch other implementations.
         encoder = transformers.AutoModel.from_config(config_of_family, attn_implementation="eager")
     encoder.config._attn_implementation = _attention_of(packed)
     return encoder

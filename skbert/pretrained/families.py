@@ -1,12 +1,12 @@
 """The heads of transformers' classifiers: what each family has between its encoder and the logits.
 
-All of them read one vector of each text, and apply a linear layer, an activation, in one family a norm, and
-the linear layer that gives the logits. In a `SequenceClassifier` the first of these are its pooler, the last
-its head.
+All of them read one vector per text, and apply a linear layer, an activation, in one family a norm, and the
+linear layer that gives the logits. In a `SequenceClassifier` the last of these is the head, and the others
+are the pooler.
 
-A model whose head is the linear layer alone, logits W x + b, can be put into most of these heads as well:
+A model whose head is a single linear layer, logits W x + b, can be put into most of these heads as well:
 
-1. Activations of the form a(z) = z s(z) with s(z) + s(-z) = 1, which are ReLU and GELU and their kin, give
+1. Activations of the form a(z) = z s(z) with s(z) + s(-z) = 1, that is ReLU, GELU and their kin, give
    a(z) - a(-z) = z: the first layer computes W x and -W x, the last takes the difference and adds b.
 2. tanh(z) is z up to rounding for tiny z: the first layer is the identity times 2**-30, the last W times
    2**30.
@@ -95,7 +95,7 @@ class FamilyPooler(nn.Module):
 
 
 def pooling_of(config: Mapping[str, Any]) -> Pooling:
-    """How a family's classifier pools: by the first token, where it is not ModernBERT."""
+    """How a family's classifier pools: by the first token, unless it is ModernBERT."""
     return config.get("classifier_pooling", "cls") if config["model_type"] == "modernbert" else "cls"
 
 
@@ -118,14 +118,14 @@ def build_encoder(config: dict[str, Any], packed: bool) -> Any:
 
 
 def activation_of_pooler(pooler: nn.Module) -> str:
-    """Name of the activation of a model's pooler; those that encoders of transformers have use tanh."""
+    """Name of the activation of a model's pooler; poolers of encoders in transformers use tanh."""
     return pooler.activation if isinstance(pooler, FamilyPooler) else "tanh"
 
 
 def head_of(
     weight: torch.Tensor, bias: torch.Tensor, activation: str
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None:
-    """Weights and biases of two layers that compute, with `activation` between them, what one does.
+    """Weights and biases of two layers that, with `activation` between them, compute what one layer does.
 
     Parameters
     ----------

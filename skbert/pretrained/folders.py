@@ -26,7 +26,7 @@ from skbert.persistence.replacing import patiently
 from skbert.pretrained.files import ADAPTER, CONFIG, MODULES
 from skbert.pretrained.library import quiet
 
-_TEMPORARY = ".skbert-"  # how its name begins
+_TEMPORARY = ".skbert-"  # prefix of a temporary folder's name
 _WEIGHTS = "model*.safetensors*"  # in one file, or in several with an index
 _SETTINGS = (MODULES, "config_sentence_transformers.json", "added_tokens.json")
 _NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
@@ -34,7 +34,7 @@ _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[
 
 
 def folder_to_write(folder: str | os.PathLike[str]) -> Path:
-    """The folder, if it is one or can be made, and nobody would read more there than is written."""
+    """The folder, if it is one or can be made, and nothing would be read there beyond what is written."""
     target = Path(expanded(folder, PersistenceError))
     if not os.fspath(folder):  # which would be the working directory
         raise PersistenceError(f"{os.fspath(folder)!r} names no folder. Give a folder's name.")
@@ -47,7 +47,7 @@ def folder_to_write(folder: str | os.PathLike[str]) -> Path:
         )
     try:
         os.fspath(target).encode()
-    except UnicodeEncodeError as error:  # bytes that are no UTF-8, as os.fsdecode gives them
+    except UnicodeEncodeError as error:  # bytes that are not UTF-8, as os.fsdecode returns them
         raise PersistenceError(
             f"{os.fspath(folder)!r} is no valid Unicode, and safetensors writes files under no such name. "
             "Give another folder, or save(path), which does."
@@ -58,14 +58,14 @@ def folder_to_write(folder: str | os.PathLike[str]) -> Path:
 def write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any] = _NO_SETTINGS) -> None:
     """Write a model and a tokenizer of transformers, and `settings`: contents of JSON files, by name.
 
-    They are written beside what is there, and then replace it. Meanwhile there is no config.json: nobody
-    reads the weights of one with the labels of another, nor if this is cut off. What older content said of
-    itself goes: it would be read with the new weights and tokenizer.
+    They are written beside the old files, and then replace them. Meanwhile there is no config.json, so that
+    nobody reads the weights of one model with the labels of another, not even after an interruption. Settings
+    of the old content are removed: they would be read with the new weights and tokenizer.
 
     Raises
     ------
     OSError
-        If it cannot be written; before anything has been replaced if the disk is full.
+        If it cannot be written; if the disk is full, before anything has been replaced.
     """
     made = not folder.exists()
     try:
@@ -102,7 +102,7 @@ def _fill(temporary: Path, model: Any, tokenizer: Any, settings: Mapping[str, An
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
     except SafetensorError as error:
-        # On Windows the number is one of its own.
+        # Windows has numbers of its own.
         number = re.search(r"os error (\d+)", str(error)) if os.name != "nt" else None
         if number is None:
             raise OSError(f"{os.fspath(temporary.parent)!r} cannot be written: {error}") from error
@@ -113,12 +113,12 @@ def _fill(temporary: Path, model: Any, tokenizer: Any, settings: Mapping[str, An
         place.write_text(json.dumps(content, indent=2), encoding="utf-8")
     mode = stat.S_IMODE((temporary / CONFIG).stat().st_mode)  # what the umask leaves
     for file in temporary.rglob("*.safetensors"):  # safetensors itself lets nobody else read them
-        with contextlib.suppress(OSError):  # some network drives know no modes
+        with contextlib.suppress(OSError):  # some network drives have no modes
             file.chmod(mode)
 
 
 def _move(temporary: Path, folder: Path) -> None:
-    """Let the files in `temporary` take the places of those in `folder`."""
+    """Replace the files in `folder` by those in `temporary`."""
     old = [name for pattern in (*_SETTINGS, _WEIGHTS) for name in folder.glob(pattern)]
     for file in (folder / CONFIG, *old):
         with contextlib.suppress(FileNotFoundError):
@@ -130,7 +130,7 @@ def _move(temporary: Path, folder: Path) -> None:
 
 
 def config_of(model: SequenceClassifier, **settings: Any) -> Any:
-    """The encoder's config, with some settings of its own."""
+    """The encoder's config, with the given settings."""
     given = {**model.config, **settings}
     family = given.pop("model_type")
     for name in ("_name_or_path", "architectures", "auto_map", "num_labels", "transformers_version"):
@@ -140,7 +140,7 @@ def config_of(model: SequenceClassifier, **settings: Any) -> Any:
 
 
 def tokenizer_of(estimator: Any) -> Any:
-    """The tokenizer in transformers' clothes: special tokens in texts stay plain text, as they are here."""
+    """The tokenizer as one of transformers: special tokens in texts stay plain text, as in skbert."""
     raw = Tokenizer.from_str(estimator.tokenizer_.to_str())
     architecture = estimator.model_.architecture
     template = Template.read(raw, 1)

@@ -1,6 +1,6 @@
 """From a folder of one of transformers' classifiers to a fitted estimator.
 
-What is read of it are the encoder, the layers of its head, and the names of its labels.
+What is read is the encoder, the layers of its head, and the names of its labels.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _check_parameters(estimator: Any, config: Any) -> None:
-    """Refuse another pooling or head than the classifier has: the model would not be what they say."""
+    """Refuse a pooling or head other than the classifier's: the model would not be what they say."""
     pooling = families.pooling_of(config.to_dict())
     for name, given, own in (
         ("pooling", estimator.pooling, pooling),
@@ -108,9 +108,9 @@ def _stated_labels(folder: Path, config: Any) -> list[str]:
 def _stated_target(
     cls: Any, folder: Path, names: list[str], problem: str | None
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Fitted attributes of the target, and which logits they take in which order."""
+    """Fitted attributes of the target, and the order in which they take the logits."""
     n_outputs, order = len(names), np.arange(len(names))
-    # transformers takes one label without a word about the problem for a number, too.
+    # transformers also takes one label without a problem_type for a number.
     is_regression = problem == "regression" or (n_outputs == 1 and problem is None)
     if n_outputs == 1 and not is_regression:
         raise CheckpointError(

@@ -1,11 +1,12 @@
 """The hub: what its cache has of a checkpoint, and what is downloaded.
 
-1. A snapshot in the cache is used without asking the hub if it is whole, and if all is known of it: the cache
-   has each file that decides what a checkpoint does, or a note that the hub has not. Other libraries
-   download what they read themselves; without the file on pooling, say, it would be another model.
-2. Else the hub is asked, once: what it has not got is noted in the cache, in the hub's own way.
-3. Where it cannot be reached, or the cache cannot be written, a whole snapshot will do; it is asked once in a
-   process.
+1. A snapshot in the cache is used without asking the hub if it is complete, and if everything about it is
+   known: for each file that decides what a checkpoint does, the cache has the file, or a note that the hub
+   does not. Other libraries download what they read themselves; without the file on pooling, for example, it
+   would be another model.
+2. Otherwise the hub is asked, once: files that it lacks are noted in the cache, in the hub's own way.
+3. Where the hub cannot be reached, or the cache cannot be written, a complete snapshot is enough; the hub is
+   asked once per process.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ _in_vain: set[tuple[str, str | None]] = set()  # what the hub was asked for, and
 
 
 def cached(name: str, revision: str | None) -> Path | None:
-    """The snapshot in the cache, if there is a whole one.
+    """The snapshot in the cache, if there is a complete one.
 
     Raises
     ------
     CheckpointError
-        If the hub could have nothing of that name.
+        If the hub cannot have anything of that name.
     """
     try:
         folder = Path(
@@ -55,13 +56,13 @@ def cached(name: str, revision: str | None) -> Path | None:
         return None
     try:
         return folder if _is_whole(folder, name) else None
-    except PermissionError as error:  # where it should say no
+    except PermissionError as error:  # from a check that should return False
         raise_if_of_a_handler(error)
         return None
 
 
 def is_settled(folder: Path, name: str, revision: str | None) -> bool:
-    """Whether the hub has nothing to add to a whole snapshot, or there is no use in asking it."""
+    """Whether the hub has nothing to add to a complete snapshot, or there is no use in asking it."""
     in_vain = (name, revision) in _in_vain or not os.access(folder, os.W_OK)
     return in_vain or all(_is_known(folder, name, file) for file in _DECIDING)
 
@@ -74,12 +75,12 @@ def download(name: str, revision: str | None, hint: str) -> Path:
     name : str
     revision : str or None
     hint : str
-        What to say first if it cannot be had: sentences, with a space after the last.
+        What the error says first: sentences, with a space after the last.
 
     Raises
     ------
     CheckpointError
-        If it cannot be had.
+        If it cannot be downloaded.
     """
     blocked = _unreadable(name)
     if blocked is not None:
@@ -88,7 +89,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
             f"may not read {blocked}. Give access there, or set the environment variable HF_HOME to another "
             "folder."
         )
-    try:  # a download would try again and again, and say so
+    try:  # a download would retry again and again, and report it
         huggingface_hub.model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except MemoryError:
         raise
@@ -104,7 +105,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
         )
         for file in _DECIDING:
             if not _is_known(folder, name, file):
-                with suppress(errors.EntryNotFoundError):  # which is what the cache then knows
+                with suppress(errors.EntryNotFoundError):  # which the cache then notes
                     huggingface_hub.hf_hub_download(name, file, revision=folder.name)
     except MemoryError:
         raise
@@ -127,7 +128,7 @@ _REFUSALS = (ENOSPC, EDQUOT, EROFS, EACCES, EPERM, ENOTDIR)
 
 
 def _errno(error: BaseException | None) -> int | None:
-    """The system's number of an error of a file, or of one that it came from."""
+    """The errno of a file error, or of the error that it came from."""
     while error is not None:
         number = getattr(error, "errno", None)
         # A firewall refuses with the same numbers, but names no file.
@@ -139,14 +140,14 @@ def _errno(error: BaseException | None) -> int | None:
 
 
 class _NoBar(tqdm):
-    """A progress bar that is not shown; to silence the hub's own would silence them for the whole process."""
+    """A progress bar that is not shown; disabling the hub's own would disable them for the whole process."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords | {"disable": True})
 
 
 def _unreadable(name: str) -> Path | None:
-    """A folder of the cache that this user may not look into, where the checkpoint would be."""
+    """A folder of the cache that this user may not enter, where the checkpoint would be."""
     root = Path(constants.HF_HUB_CACHE)
     of_name = root / repo_folder_name(repo_id=name, repo_type="model")
     snapshots: list[Path] = []
@@ -162,7 +163,7 @@ def _unreadable(name: str) -> Path | None:
 def _is_whole(folder: Path, name: str) -> bool:
     """Whether config, weights and tokenizer are there: a download may have been interrupted.
 
-    A checkpoint of sentence-transformers needs its pooling besides.
+    A checkpoint of sentence-transformers also needs its pooling.
     """
     stated = all((folder / file).is_file() for file in (MODULES, POOLING))
     return (
@@ -185,7 +186,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _is_known(folder: Path, name: str, file: str) -> bool:
-    """Whether a snapshot has the file, or the cache a note that the hub has not."""
+    """Whether a snapshot has the file, or the cache has a note that the hub does not."""
     noted = huggingface_hub.try_to_load_from_cache(name, file, revision=folder.name)
     return (folder / file).is_file() or noted is not None
 

@@ -1,4 +1,4 @@
-"""transformers, handed to one thread at a time. The only module that imports it."""
+"""Access to transformers, for one thread at a time. The only module that imports it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _LOCK: Any = vars(logging)["_lock"]  # of the loggers and their levels, an RLock
 def quiet() -> Iterator[Any]:
     """Give transformers to one thread at a time, without its load report and progress bars.
 
-    All use of it goes through here, its import, too: it imports its parts when they are first asked for, and
-    fails if two threads ask.
+    All use of transformers goes through here, including its import: it imports its parts when they are first
+    accessed, and fails if two threads do so at once.
     """
     if sys.flags.optimize > 1:
         raise ImportError(
@@ -37,14 +37,14 @@ def quiet() -> Iterator[Any]:
 
 
 def import_family(family: str) -> None:
-    """Import the modules of a family; what fails in that says nothing of a file that names it."""
+    """Import the modules of a family; a failure here says nothing about a file that names the family."""
     name = family.replace("-", "_")
     with quiet():
         importlib.import_module(f"transformers.models.{name}.modeling_{name}")
 
 
 class _Loudness:
-    """What transformers says: its logger's level and its progress bars, which are the hub's, too."""
+    """How much transformers prints: its logger's level, and its progress bars, which are the hub's, too."""
 
     def __init__(self) -> None:
         from huggingface_hub import utils as hub
@@ -56,11 +56,11 @@ class _Loudness:
         self.hub_silent = hub.are_progress_bars_disabled()
 
     def put_back(self) -> None:
-        """Make it so again."""
-        # Up to Python 3.12 Ctrl-C can leave the lock held that `setLevel` takes: others would wait for ever.
+        """Restore what was found."""
+        # Up to Python 3.12 Ctrl-C can leave the lock of `setLevel` held: other threads would wait for ever.
         while _LOCK._is_owned() and not self.lock_was_held:
             _LOCK.release()
-        if not self.is_back:  # level and caches of the loggers; to do it again would be to risk it again
+        if not self.is_back:  # level and caches of the loggers; repeating it would repeat the risk
             self.logging.set_verbosity(self.verbosity)
             self.is_back = True
         if self.shown:

@@ -1,4 +1,4 @@
-"""Models of transformers from a folder: whole, of the sizes that config.json names, not mapped."""
+"""Read models of transformers from a folder: complete, with the sizes of config.json, not memory-mapped."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from skbert.pretrained.library import quiet
 from skbert.pretrained.traits import read_settings
 from skbert.signal_errors import raise_if_of_a_handler
 
-_PROCESS_LIMITS = ("Too many open files", "can't start new thread")  # in whatever type it comes
-_POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was not fetched
+_PROCESS_LIMITS = ("Too many open files", "can't start new thread")  # whatever the type of the error
+_POINTER = b"version https://git-lfs"  # first bytes of a Git LFS file that was not fetched
 
 
 def compute_by_text(config: Any) -> None:
-    """Take what computes a text by the call, and not by the text, out of a config of transformers."""
-    config.chunk_size_feed_forward = 0  # which changes no result, and fits padded batches only
+    """Reset settings of a transformers config that make a text's computation depend on the whole call."""
+    config.chunk_size_feed_forward = 0  # chunks change no result, and fit padded batches only
     if getattr(config, "attention_type", None) == "block_sparse":
-        # BigBird leaves it at the first short batch, for good; and for it sets numpy's global seed.
+        # BigBird drops it for good at the first short batch, and sets numpy's global seed for it.
         config.attention_type = "original_full"
 
 
@@ -45,7 +45,7 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
             "tokenizer with AutoTokenizer in the same way."
         )
     with quiet() as transformers:
-        # Its parts are imported as they are asked for. If that fails, it says nothing of the folder.
+        # Its parts are imported when first accessed. If that fails, it says nothing about the folder.
         model_class, config_class = getattr(transformers, auto), transformers.AutoConfig
     with quiet(), naming(f"The checkpoint in {folder}"):
         for file in weights:
@@ -54,16 +54,16 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
         _refuse_backbone(folder)
         config = config_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         if getattr(config, "transformers_weights", None) is not None:
-            del config.transformers_weights  # of other names, in whatever format
+            del config.transformers_weights  # weights under other names, in whatever format
         compute_by_text(config)
         model, report = model_class.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
-            # config.json may name any, even one whose code transformers would get from the hub.
+            # config.json may name any, even one whose code transformers would fetch from the hub.
             attn_implementation="eager",
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are named below
+            ignore_mismatched_sizes=True,  # they are reported below
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
@@ -76,7 +76,7 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
 def _copy_weights(model: Any) -> None:
     """Give a model its own weights in place of the file's, which transformers maps into memory.
 
-    Whoever overwrites the file would change or end what has it mapped; and Windows lets nobody replace it.
+    Overwriting a mapped file would change or end the process that maps it; and Windows refuses to replace it.
     """
     with torch.no_grad():
         for weights in (*model.parameters(), *model.buffers()):
@@ -95,7 +95,7 @@ def _refuse_pointer(file: Path) -> None:
 def _refuse_other_files(folder: Path) -> None:
     """Refuse an index of parts that are elsewhere, or in a format that is unpickled."""
     if (folder / WEIGHTS).exists():
-        return  # it goes first
+        return  # it takes precedence
     named = read_settings(folder / INDEX).get("weight_map")
     names = named.values() if isinstance(named, dict) else ()
     odd = [name for name in names if not re.fullmatch(r"[^/\\:]+\.safetensors", str(name))]
@@ -106,7 +106,7 @@ def _refuse_other_files(folder: Path) -> None:
 
 
 def _refuse_backbone(folder: Path) -> None:
-    """Refuse a part that is named: transformers would ask the hub for it, whatever it has been told."""
+    """Refuse a backbone: transformers would ask the hub for it, whatever it has been told."""
     if any(name.startswith("backbone") for name in _names(read_settings(folder / CONFIG))):
         raise CheckpointError(
             f"{folder / CONFIG} has a backbone: a model of images. Expected an encoder of texts."
@@ -114,7 +114,7 @@ def _refuse_backbone(folder: Path) -> None:
 
 
 def _names(settings: Any) -> Iterator[str]:
-    """Names of settings, also of those of parts."""
+    """Names of settings, including nested ones."""
     if isinstance(settings, dict):
         yield from settings
     for part in settings.values() if isinstance(settings, dict) else settings:
@@ -134,7 +134,7 @@ def _refuse_other_sizes(folder: Path, found: Any) -> None:
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Say what could not be read: its files may hold anything, which transformers does not always check."""
+    """Name what could not be read: files may hold anything, and transformers does not check everything."""
     try:
         yield
     except CheckpointError:

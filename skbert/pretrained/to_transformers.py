@@ -1,7 +1,7 @@
 """From a fitted estimator to a folder that transformers reads as its own classifier.
 
-The weights are laid out as the family's classifier of transformers has them (`families.py`), and put into
-that very class, which writes the folder. What has no equal there is refused before.
+The weights are laid out as in the family's classifier in transformers (`families.py`), and loaded into that
+class, which writes the folder. What has no equivalent there is refused first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from skbert.pretrained.library import quiet
 from skbert.randomness import DrawsNothing
 from skbert.scopes import own_settings
 
-# What transformers calls the types of targets; "regression" where it gives what the head gives.
+# transformers' names for the types of targets; with "regression" it returns the head's outputs as they are.
 _PROBLEMS = dict.fromkeys(("binary", "multiclass"), "single_label_classification") | {
     "multilabel-indicator": "multi_label_classification",
     "continuous": "regression",
@@ -45,7 +45,7 @@ def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names:
 
 
 def _head_in_units(estimator: Any) -> nn.Linear:
-    """The head of a regression that gives numbers in the units of y."""
+    """A regression's head, changed to give numbers in the units of y."""
     head, scales = estimator.model_.head, torch.from_numpy(estimator.target_scale_)
     whole = nn.utils.skip_init(nn.Linear, head.in_features, head.out_features, dtype=head.weight.dtype)
     weight, bias = head.weight.double() * scales[:, None], head.bias.double() * scales
@@ -76,7 +76,7 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
     if given is not None:
         names = [str(name) for name in given]
     elif estimator.target_type_ not in ("binary", "multiclass") and are_numbered(classes.tolist()):
-        names = [f"LABEL_{column}" for column in range(n_labels)]  # as transformers names the nameless
+        names = [f"LABEL_{column}" for column in range(n_labels)]  # the default names of transformers
     else:
         names = [
             str(label) for label in (classes.astype(str) if classes.dtype.kind == "M" else classes).tolist()
@@ -111,7 +111,7 @@ def _as_transformers(model: SequenceClassifier, head: nn.Linear, names: list[str
 
 
 def _weights(model: SequenceClassifier, head: nn.Linear, config: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Weights of the head by the names of the family, or an error that says why there are none."""
+    """Weights of the head under the family's names, or an error that says why there are none."""
     family = config["model_type"]
     layout = families.LAYOUTS.get(family)
     if layout is None:

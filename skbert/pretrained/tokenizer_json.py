@@ -1,4 +1,4 @@
-"""What a tokenizer.json must not hold: the tokenizers package ends the process at it, without an error."""
+"""What a tokenizer.json must not hold: it makes the tokenizers package end the process without an error."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ def fatal(content: dict[str, Any]) -> str | None:
     Raises
     ------
     AttributeError, KeyError, TypeError
-        If that is no tokenizer.
+        If `content` is not a tokenizer.
     """
     model = content["model"]
     vocabulary = model.get("vocab", ())
-    # A Unigram model has a tree of a level for each byte, which is freed by recursion.
+    # A Unigram model has a tree with a level for each byte, which is freed recursively.
     if isinstance(vocabulary, list) and any(len(piece[0]) > _LONGEST for piece in vocabulary):
         return f"has a piece of more than {_LONGEST} characters"
     prefix = model.get("continuing_subword_prefix")
     for merge in model.get("merges", ()) if prefix else ():
         second = merge.rpartition(" ")[2] if isinstance(merge, str) else merge[1]
-        # The prefix would be cut off unseen, even in the middle of a character.
+        # The prefix would be cut off unchecked, even in the middle of a character.
         if not second.startswith(prefix):
             return f"merges {second[:20]!r}, which lacks the prefix {prefix[:20]!r}"
     return None

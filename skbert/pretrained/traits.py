@@ -1,4 +1,4 @@
-"""How a checkpoint is to be used, as its config, its tokenizer and its folder say."""
+"""How to use a checkpoint, according to its config, its tokenizer and its folder."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from skbert.network.pooling import Pooling
 from skbert.parameters import MIN_LENGTH
 from skbert.pretrained.files import MODULES, POOLING
 
-# What sentence-transformers calls them.
+# By their names in sentence-transformers.
 MODES: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
 _ANY = 128  # segments: more than int8 can name
-# Families whose packed forward equals the padded one (tests/test_model.py holds them to it).
+# Families whose packed forward equals the padded one (tests/test_model.py checks this).
 _PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
 
 
 def architecture_of(encoder: Any, input_names: Sequence[str], frame: Sequence[int] = ()) -> Architecture:
-    """How an encoder wants its input.
+    """How an encoder expects its input.
 
     Parameters
     ----------
     encoder : nn.Module
     input_names : sequence of str
-        What its tokenizer gives it in transformers: without "token_type_ids" all segments are 0 there.
+        What its tokenizer passes to it in transformers; without "token_type_ids" all segments are 0 there.
     frame : sequence of int
         Ids of the special tokens around each text.
     """
@@ -40,10 +40,10 @@ def architecture_of(encoder: Any, input_names: Sequence[str], frame: Sequence[in
     family = config.model_type
     absolute = getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
     offset = _position_offset(encoder)
-    # Where positions depend on the padding id and that stands in texts, too, transformers must count them.
+    # Where positions depend on the padding id, and texts contain that id, too, transformers must count them.
     counts = offset == 0 or offset - 1 not in frame
     packed = family in _PACKED_FAMILIES and absolute and counts and not getattr(config, "is_decoder", False)
-    # Families without that entry take any number for a segment, such as XLNet.
+    # Families without that entry, such as XLNet, take any number for a segment.
     n_segments = getattr(config, "type_vocab_size", _ANY) or 0
     return Architecture(
         packed=packed,
@@ -56,7 +56,7 @@ def architecture_of(encoder: Any, input_names: Sequence[str], frame: Sequence[in
 
 
 def max_positions(config: Any, architecture: Architecture) -> int:
-    """Tokens that an encoder has positions for; XLNet, which knows distances only, says -1."""
+    """Number of tokens that an encoder has positions for; XLNet, which has distances only, says -1."""
     stated = getattr(config, "max_position_embeddings", None) or 512
     return sys.maxsize if stated < 0 else stated - architecture.position_offset
 
@@ -71,9 +71,9 @@ def check_max_length(max_length: int, n_positions: int, name: str) -> None:
 
 
 def stated_max_length(folder: Path, n_positions: int) -> int:
-    """Tokens of a text, as the tokenizer in a folder says, if the encoder has as many positions."""
+    """Longest text in tokens, according to the tokenizer in a folder, within the encoder's positions."""
     stated = read_settings(folder / "tokenizer_config.json")
-    length = stated.get("model_max_length", stated.get("max_len"))  # the second is of old files
+    length = stated.get("model_max_length", stated.get("max_len"))  # old files have the second
     if not isinstance(length, int) or isinstance(length, bool):
         return n_positions
     if length < MIN_LENGTH:
@@ -96,7 +96,7 @@ def check_truncation_side(folder: Path) -> None:
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """A JSON object that a folder may hold; empty if it does not."""
+    """The JSON object in a file; empty if there is no such file."""
     if not file.is_file():
         return {}
     try:
@@ -118,9 +118,9 @@ def _position_offset(encoder: Any) -> int:
 
 
 def reads_forward(encoder: Any, transformers: Any) -> bool:
-    """Whether the first token sees none of those behind it, as in most families that generate text.
+    """Whether the first token sees none of those after it, as in most families that generate text.
 
-    The config does not tell; so an encoder of such a family is asked, with two texts that begin alike.
+    The config does not tell, so an encoder of such a family is run on two texts that begin alike.
     """
     names = transformers.models.auto.modeling_auto
     family = encoder.config.model_type
@@ -136,9 +136,9 @@ def reads_forward(encoder: Any, transformers: Any) -> bool:
 
 
 def stated_pooling(folder: Path) -> Pooling | None:
-    """What a sentence-transformers checkpoint was trained with; None for a checkpoint of another kind.
+    """The pooling that a sentence-transformers checkpoint was trained with; None for other checkpoints.
 
-    Of its other modes, some are a mean of another weighting, and are read as "mean".
+    Its other modes, some of which are means with other weights, are read as "mean".
     """
     if not (folder / MODULES).is_file():
         return None
@@ -154,7 +154,7 @@ def stated_pooling(folder: Path) -> Pooling | None:
 
 
 def _check_no_pooling_is_named(folder: Path) -> None:
-    """Refuse a copy that lacks what its own list of modules names: it would be pooled otherwise."""
+    """Refuse a copy that lacks the pooling in its own list of modules: it would be pooled differently."""
     try:
         modules = json.loads((folder / MODULES).read_text(encoding="utf-8"))
         named = any(module["path"] == POOLING.partition("/")[0] for module in modules)
@@ -168,7 +168,7 @@ def _check_no_pooling_is_named(folder: Path) -> None:
 
 
 def head_dropout_of(config: Any) -> float:
-    """Probability of the dropout before the head."""
+    """Dropout probability before the head."""
     for name in ("classifier_dropout", "seq_classif_dropout", "hidden_dropout_prob"):
         value = getattr(config, name, None)
         if value is not None:

@@ -1,8 +1,8 @@
-"""What may watch a fit: the progress bar, scikit-learn's callbacks, and whoever implements `Watcher`.
+"""What may watch a fit: the progress bar, scikit-learn's callbacks, and anything that implements `Watcher`.
 
 The loop calls `fit_begin`, then for each epoch `epoch_begin`, `step` after every optimizer step and
-`epoch_end`, then `fit_end`. `skip` follows `epoch_begin` where a fit goes on in the middle of an epoch. Null
-objects instead of `if watcher is not None`.
+`epoch_end`, then `fit_end`. `skip` follows `epoch_begin` where a fit resumes in the middle of an epoch. Null
+objects replace `if watcher is not None`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
 
 
 def with_callbacks(method: F) -> F:
-    """scikit-learn's own decorator where it has callbacks; for type checkers the method is as it was."""
+    """Apply scikit-learn's own decorator where it has callbacks; type checkers see the method unchanged."""
     return cast(F, sklearn_callback.with_callbacks(method)) if HAS_CALLBACKS else method
 
 
@@ -59,7 +59,7 @@ class Watcher:
         """Called before the first step."""
 
     def epoch_begin(self, epoch: int) -> None:
-        """Called before epoch number `epoch`, from 0; that of the interruption where a fit is resumed."""
+        """Called before each epoch, counted from 0; a resumed fit begins with the interrupted one."""
 
     def skip(self, n_texts: int, loss: torch.Tensor) -> None:
         """Called after `epoch_begin` of an epoch that an interrupted fit had begun.
@@ -67,7 +67,7 @@ class Watcher:
         Parameters
         ----------
         n_texts : int
-            That were seen then.
+            Texts that were seen then.
         loss : Tensor
             The sum of their losses.
         """
@@ -83,7 +83,7 @@ class Watcher:
         record : dict
             "epoch" (from 1), "loss" and, if there is validation, "validation_score".
         result : callable
-            Gives the `TrainingResult` as it would be if the training ended here: a copy of the weights.
+            Returns the `TrainingResult` as it would be if training ended here: a copy of the weights.
         """
         return False
 
@@ -107,37 +107,37 @@ class Watchers(Watcher):
         self._open.close()
 
     def fit_begin(self, epochs: int, n_texts: int) -> None:
-        """Tell all."""
+        """Notify all watchers."""
         for watcher in self._watchers:
             watcher.fit_begin(epochs, n_texts)
 
     def epoch_begin(self, epoch: int) -> None:
-        """Tell all."""
+        """Notify all watchers."""
         for watcher in self._watchers:
             watcher.epoch_begin(epoch)
 
     def skip(self, n_texts: int, loss: torch.Tensor) -> None:
-        """Tell all."""
+        """Notify all watchers."""
         for watcher in self._watchers:
             watcher.skip(n_texts, loss)
 
     def step(self, n_texts: int, loss: torch.Tensor, learning_rate: float) -> None:
-        """Tell all."""
+        """Notify all watchers."""
         for watcher in self._watchers:
             watcher.step(n_texts, loss, learning_rate)
 
     def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:
-        """Tell all, also those after one that ends the fit."""
+        """Notify all watchers, including those after one that ends the fit."""
         return any([watcher.epoch_end(record, result) for watcher in self._watchers])
 
     def fit_end(self) -> None:
-        """Tell all."""
+        """Notify all watchers."""
         for watcher in self._watchers:
             watcher.fit_end()
 
 
 class ProgressBar(Watcher):
-    """One tqdm bar per epoch: texts seen, texts a second, remaining time, mean loss so far, learning rate."""
+    """One tqdm bar per epoch: texts seen, texts per second, time left, mean loss so far, learning rate."""
 
     _SECONDS_BETWEEN_LOSSES = 1.0  # reading a loss makes a GPU wait
 
@@ -153,19 +153,19 @@ class ProgressBar(Watcher):
         self._epochs, self._n_texts = epochs, n_texts
 
     def epoch_begin(self, epoch: int) -> None:
-        """Begin a bar."""
+        """Start a bar."""
         self._bar = Bar(total=self._n_texts, desc=f"epoch {epoch + 1}/{self._epochs}", unit="text")
         self._sum: Any = 0.0
         self._read_at = time.monotonic()
 
     def skip(self, n_texts: int, loss: torch.Tensor) -> None:
-        """Begin the bar where the fit was interrupted."""
+        """Start the bar where the fit was interrupted."""
         assert self._bar is not None
         self._sum = self._sum + loss
         self._bar.update(n_texts)
 
     def step(self, n_texts: int, loss: torch.Tensor, learning_rate: float) -> None:
-        """Move the bar on; now and then show the mean loss so far."""
+        """Advance the bar; now and then show the mean loss so far."""
         assert self._bar is not None
         self._sum = self._sum + loss * n_texts
         self._bar.update(n_texts)
@@ -175,7 +175,7 @@ class ProgressBar(Watcher):
             self._read_at = time.monotonic()
 
     def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:
-        """Show what the epoch came to, and end the bar."""
+        """Show the results of the epoch, and close the bar."""
         assert self._bar is not None
         self._bar.note(**{name: f"{value:.4f}" for name, value in record.items() if name != "epoch"})
         self._bar.close()
@@ -183,7 +183,7 @@ class ProgressBar(Watcher):
 
 
 class ScikitLearnCallbacks(Watcher):
-    """Tells the callbacks that an estimator was given by `set_callbacks` (scikit-learn 1.9).
+    """Notifies the callbacks that `set_callbacks` gave an estimator (scikit-learn 1.9).
 
     Parameters
     ----------
@@ -208,14 +208,14 @@ class ScikitLearnCallbacks(Watcher):
         self._fit.call_on_fit_task_begin(**self._about)
 
     def epoch_begin(self, epoch: int) -> None:
-        """Begin a task "epoch" in it; its task_id is the epoch's number, also where a fit is resumed."""
+        """Begin a task "epoch" in the fit; its task_id is the epoch's number, even where a fit is resumed."""
         while self._begun <= epoch:
             self._epoch = self._fit.subcontext(task_name="epoch")
             self._begun += 1
         self._epoch.call_on_fit_task_begin(**self._about)
 
     def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:
-        """End it; a callback may end the fit."""
+        """End the task "epoch"; a callback may end the fit."""
         return bool(
             self._epoch.call_on_fit_task_end(
                 **self._about, reconstruction_attributes=lambda: self._attributes(result())

@@ -1,9 +1,9 @@
-"""Did the fit learn anything? Some models fall into predicting one class for every text.
+"""Did the fit learn anything? Some models collapse to predicting one class for every text.
 
-1. `constant_loss` is the training loss of the best prediction that looks at no text: the class frequencies,
-   or the mean.
-2. Only a fit whose loss ends near it is suspected; its model then predicts some of the training texts, of
-   every class as many, a few first: most models tell those apart, and the others need not be run.
+1. `constant_loss` is the training loss of the best prediction that ignores the texts: the class
+   frequencies, or the mean.
+2. Only a fit whose loss ends near it is suspected. Its model then predicts some of the training texts,
+   an equal number per class, a few first: most models tell these apart, and the others need not be run.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 _SUSPICIOUS = 0.9  # of the constant prediction's loss
 _FEW, _MAX_TEXTS = 16, 64
-_BELOW = 0.97  # of the constant prediction's loss: less comes of telling texts apart, and not of chance
+_BELOW = 0.97  # of the constant prediction's loss: less comes from telling texts apart, not from chance
 _DIVERGED = 2.0  # times the constant prediction's loss: no model that has learned something does worse
-_SAME = 0.01  # standard deviations of y between predictions that are called the same
+_SAME = 0.01  # standard deviations of y: predictions this close count as the same
 
 
 def warn_of_collapse(
@@ -71,7 +71,7 @@ def warn_of_collapse(
             predicted = np.concatenate([predicted, predict(rows[_FEW:])])
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            return  # what was trained is worth more than to know whether it has learned
+            return  # the trained model is worth more than this check
         raise
     finally:
         release(model)
@@ -97,7 +97,7 @@ def _labels(logits: np.ndarray, labels: Labels) -> np.ndarray:
 
 
 def _verdict(loss: float, constant: float, data: TrainingData, target: Target) -> str:
-    """What the loss says of such a model, next to that of the best constant prediction; and what to do."""
+    """What the loss says about such a model, compared with the constant prediction's; and what to do."""
     unsure = np.log(2 if data.targets.ndim == 2 else target.n_outputs)  # with equal probabilities
     if loss > _DIVERGED * max(constant, 0.0 if isinstance(target, Numbers) else unsure):
         return "The fit has diverged: lower learning_rate"
@@ -109,7 +109,7 @@ def _verdict(loss: float, constant: float, data: TrainingData, target: Target) -
 
 
 def _described(predicted: np.ndarray, target: Target) -> tuple[str, str]:
-    """What is predicted for all texts, and what knows as much without looking at any."""
+    """Words for what is predicted for all texts, and for the constant prediction."""
     if isinstance(target, Numbers):
         numbers = predicted * target.scales + target.means
         return f"about {', '.join(f'{number:.3g}' for number in numbers)}", "the mean alone gives"
@@ -131,9 +131,9 @@ def _or_weights(data: TrainingData, target: Target) -> str:
 
 
 def texts_of_all_classes(targets: np.ndarray, n_texts: int) -> np.ndarray:
-    """Rows of so many texts at most: one of each class, or set of labels, then a second one of each, ...
+    """Rows of at most `n_texts` texts: one of each class, or set of labels, then a second one of each, ...
 
-    Of numbers: from the lowest to the highest, at equal distances in their order.
+    For numbers: from the lowest to the highest, at equal distances in their order.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def texts_of_all_classes(targets: np.ndarray, n_texts: int) -> np.ndarray:
 def constant_loss(targets: np.ndarray, weights: np.ndarray, n_outputs: int, label_smoothing: float) -> float:
     """Mean weighted cross-entropy of the class frequencies, or of each label's, smoothed as the targets are.
 
-    Of numbers: their variance.
+    For numbers: their variance.
 
     Parameters
     ----------

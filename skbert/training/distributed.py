@@ -1,9 +1,10 @@
 """One fit on several processes ("ranks"), each given the same texts: torchrun, torch.distributed.
 
-1. `on_all_ranks` wraps the methods that fit. It takes the process group that there is, or makes one in a
-   process that torchrun started, and takes that down again at the end.
-2. Inside, `ranks.current` is how the stages of a fit reach the other ranks.
-3. An error in the method is told to the others (`SeveralRanks.leave`). Warnings of skbert are rank 0's alone.
+1. `on_all_ranks` wraps the methods that fit. It uses an existing process group or, in a process that torchrun
+   started, makes one and destroys it at the end.
+2. Inside, the stages of a fit reach the other ranks through `ranks.current`.
+3. An error in the method is reported to the others (`SeveralRanks.leave`). Only rank 0 issues
+   skbert's warnings.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from skbert.training.ranks import SeveralRanks, first_line, running
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-TIMEOUT = timedelta(minutes=5)  # that a rank waits for the others, in a process group made here
+TIMEOUT = timedelta(minutes=5)  # how long a rank waits for the others, in a process group made here
 _one_fit = threading.Lock()
 
 
 def on_all_ranks(method: F) -> F:
-    """Let a method that fits run on all ranks together, where there are several."""
+    """Make a method that fits run on all ranks together, where there are several."""
 
     @functools.wraps(method)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -42,7 +43,7 @@ def on_all_ranks(method: F) -> F:
 
 
 def _has_group() -> bool:
-    """Whether somebody has made a process group of several processes."""
+    """Whether a process group of several processes has been made."""
     if "torch.distributed" not in sys.modules:
         return False
     import torch.distributed as dist
@@ -51,9 +52,9 @@ def _has_group() -> bool:
 
 
 def _is_launched() -> bool:
-    """Whether torchrun, or who sets the same variables, started this process as one of several."""
+    """Whether torchrun, or whatever sets the same variables, started this process as one of several."""
     names = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    # Workers of a search inherit the variables, but are no ranks.
+    # Workers of a search inherit the variables, but are not ranks.
     first = multiprocessing.parent_process() is None
     return first and names <= os.environ.keys() and os.environ["WORLD_SIZE"] != "1"
 
@@ -84,7 +85,7 @@ def _joined() -> Iterator[None]:
 
 @contextmanager
 def _process_group() -> Iterator[Any]:
-    """A group of all ranks that takes tensors on the CPU; what is made for it is taken down again."""
+    """A group of all ranks that takes tensors on the CPU; if it is made here, it is destroyed again."""
     import torch.distributed as dist
 
     if not _has_group():
@@ -117,7 +118,7 @@ def _init_process_group() -> None:
     try:
         if _store is None:
             _store = next(rendezvous("env://", timeout=TIMEOUT))[0]
-        # A prefix of its own: the addresses of the group before would still stand in the store.
+        # A new prefix each time: the addresses of the previous group are still in the store.
         _groups_made += 1
         store = PrefixStore(f"skbert_{_groups_made}", _store)
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -22,14 +22,14 @@ Frozen = int | Literal["embeddings", "encoder", "gradual"]
 
 
 def freeze(model: SequenceClassifier, what: Frozen) -> None:
-    """Take the gradients of a part of the model away.
+    """Freeze a part of the model: its weights no longer require a gradient.
 
     Parameters
     ----------
     model : SequenceClassifier
     what : int, "embeddings", "encoder" or "gradual"
-        0 freezes nothing; a number the embeddings and that many of the lowest layers; "encoder" all but the
-        head. "gradual" freezes nothing here: see `GradualUnfreezing`.
+        0 freezes nothing; another number freezes the embeddings and that many of the lowest layers; "encoder"
+        freezes all but the head. "gradual" freezes nothing here: see `GradualUnfreezing`.
 
     Raises
     ------
@@ -77,7 +77,7 @@ class GradualUnfreezing(Watcher):
         self._groups = [
             [p for part in group for p in part.parameters() if p.requires_grad] for group in parts
         ]
-        # What stands between the top layer and the head (a pooler, a norm) goes with the layer.
+        # What lies between the top layer and the head (a pooler, a norm) thaws with that layer.
         placed = {p for group in self._groups for p in group}
         above = [part for part in (encoder, self._model.pooler) if part is not None]
         self._groups[0] += [
@@ -86,7 +86,7 @@ class GradualUnfreezing(Watcher):
         self._epochs = epochs
 
     def epoch_begin(self, epoch: int) -> None:
-        """Thaw the share of the layers that this epoch is due."""
+        """Thaw the share of the layers that is due in this epoch."""
         last = self._epochs - 1
         thawed = -(-epoch * len(self._groups) // last) if last else len(self._groups)
         for number, group in enumerate(self._groups):

@@ -1,17 +1,17 @@
 """Memory that the steps of a fit free stays with the process until the fit ends.
 
-A step frees what its forward pass has kept, and the next one asks for as much. In between glibc gives it back
-to the system, which clears every page anew when it is touched again: time that counts where products are
-fast. (To be measured in separate processes: fits in one process share a heap that has grown already.) So
+A step frees what its forward pass has kept, and the next one asks for as much. In between glibc returns it to
+the system, which clears every page again when it is next touched. This time matters where matrix products are
+fast. (Measure it in separate processes: fits in one process share a heap that has already grown.) Therefore
 
-1. while any fit runs, glibc keeps what is freed, and makes no mapping of its own for blocks below 32 MiB;
-2. after the last one it goes on with the thresholds that it comes to by itself once a block of 32 MiB has
-   been freed (mallopt(3), under M_MMAP_THRESHOLD): what is freed then goes back as ever, beyond 64 MiB. What
-   the thresholds were before, nobody can ask.
+1. while any fit runs, glibc keeps what is freed, and makes no separate mapping for blocks below 32 MiB;
+2. after the last one it uses the thresholds that it sets by itself once a block of 32 MiB has been freed
+   (mallopt(3), under M_MMAP_THRESHOLD): beyond 64 MiB, freed memory is then returned as usual. What the
+   thresholds were before cannot be queried.
 
-To give all back at the end (`malloc_trim`) would cost the next fit what this one has saved.
+Returning everything at the end (`malloc_trim`) would cost the next fit what this one has saved.
 
-Settings of `MALLOC_*` or of `GLIBC_TUNABLES` are the user's: with them, or without glibc, nothing happens.
+Settings in `MALLOC_*` or `GLIBC_TUNABLES` are the user's: if they are set, or without glibc, nothing happens.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from skbert.scopes import scope
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 _NEVER = -1
-_LARGEST = 32 << 20  # bytes; DEFAULT_MMAP_THRESHOLD_MAX, of which glibc's own trim threshold is twice as much
+_LARGEST = 32 << 20  # bytes; DEFAULT_MMAP_THRESHOLD_MAX, and glibc's own trim threshold is twice that
 
 
 @scope
 def freed_memory_kept() -> Iterator[None]:
-    """Let a block, or a function that is decorated so, use the same memory again and again."""
+    """Make a block, or a decorated function, reuse the same memory again and again."""
     fit = object()
     try:
         _begin(fit)
@@ -72,7 +72,7 @@ def _find_libc() -> Any:
 
 
 def _none_running() -> set[object]:
-    """For a forked process: the fits of its parent do not go on in it."""
+    """For a forked process: the fits of its parent do not continue in it."""
     if _running:
         _set_thresholds(trim=2 * _LARGEST)
     return set()

@@ -1,8 +1,8 @@
 """Texts held out of training for early stopping.
 
-1. Rows are split: stratified by class; of an indicator matrix, or of numbers, at random.
-2. Equal texts that have come to lie on both sides are put on one of them: a text that was trained on tells
-   nothing of others, and oversampling would make a score of 1 out of that.
+1. Rows are split: stratified by class; for an indicator matrix, or for numbers, at random.
+2. Equal texts that end up on both sides are moved to one of them: a text that was trained on says nothing
+   about others, and with oversampling the score would become 1.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def hold_out(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int
     Parameters
     ----------
     targets : ndarray of shape (n_samples,) or (n_samples, n_labels)
-        An indicator matrix is split at random, less one text of each label, which stays in training if that
-        leaves enough; numbers altogether at random.
+        An indicator matrix is split at random, except that one text of each label stays in training if that
+        leaves enough; numbers are split entirely at random.
     groups : ndarray of shape (n_samples,), int64
-        Where each row's text stands among the different ones.
+        Index of each row's text among the distinct ones.
     fraction : float
-        Of the rows for validation. Where texts repeat it may be fewer, or more.
+        Fraction of the rows for validation. Where texts repeat, it may be fewer rows, or more.
     seed : int
 
     Returns
@@ -65,9 +65,9 @@ def _held_wholly(
 ) -> np.ndarray:
     """Rows to validate on, with all rows of their texts.
 
-    Of the `shared` texts some go to validation and the others to training, in random order, so that of each
-    class no more rows are held out than were: a text that most rows repeat stays in training. A class that
-    would have none left to validate on gives its least frequent one, if it has another.
+    In random order, some of the `shared` texts go to validation and the others to training, so that no class
+    has more rows held out than before: a text that most rows repeat stays in training. A class that would
+    have no text left to validate on gives its least frequent one, if it has another.
     """
     counts, class_of = np.bincount(groups), _class_of_texts(targets, groups)
     torn = np.isin(groups[validation], shared)
@@ -87,7 +87,7 @@ def _held_wholly(
 
 
 def _class_of_texts(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The class that most rows of each text have; of an indicator matrix, or of numbers, all are of one."""
+    """The class that most rows of each text have; for an indicator matrix, or numbers, all are of one."""
     if targets.ndim == 2:
         return np.zeros(int(groups.max()) + 1, dtype=np.int64)
     n_classes = int(targets.max()) + 1
@@ -103,7 +103,7 @@ def _without_last_ones(
 ) -> np.ndarray:
     """Rows to validate on, less those of texts that training needs: no other has their classes, or labels.
 
-    They are given back one by one, first those that have most of what is lost, of these the least frequent.
+    Such texts go back one by one: first those with the most lost classes, of these the least frequent.
     """
     while not are_numbers(targets):
         others = np.setdiff1d(np.arange(len(targets)), held)
@@ -122,7 +122,7 @@ def _without_last_ones(
 
 
 def _n_classes(targets: np.ndarray, rows: np.ndarray | slice = slice(None)) -> int:
-    """Classes, or labels, that occur in some rows; of numbers one."""
+    """Number of classes, or labels, that occur in some rows; one for numbers."""
     if are_numbers(targets):
         return 1
     return len(np.unique(targets[rows])) if targets.ndim == 1 else int(targets[rows].any(axis=0).sum())
@@ -144,7 +144,7 @@ def _hold_out_rows(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.
         training, validation = train_test_split(
             rows, test_size=n_validation, stratify=targets, random_state=seed
         )
-    if len(np.unique(targets[training])) < len(classes):  # a rare one may be on the larger side alone
+    if len(np.unique(targets[training])) < len(classes):  # a rare class may be only on the larger side
         order = np.random.default_rng(seed).permutation(n_rows)
         one_of_each = order[np.unique(targets[order], return_index=True)[1]]
         validation = order[~np.isin(order, one_of_each)][:n_validation]

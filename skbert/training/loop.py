@@ -1,12 +1,12 @@
-"""The loop: fit → run_epoch → train_step, one verb a level.
+"""The loop: fit → run_epoch → train_step, one verb per level.
 
 1. `Trainer` moves the model to its device and makes the optimizer.
-2. `fit` runs the epochs, and gives the weights they ended with.
-3. `run_epoch` draws mini-batches afresh and steps.
+2. `fit` runs the epochs, and returns the weights they ended with.
+3. `run_epoch` draws new mini-batches and makes a step with each.
 4. `train_step` adds up the gradients of a mini-batch, in parts where memory is short and over the ranks
-   where there are several, and updates.
+   where there are several, and updates the weights.
 
-Nothing in an epoch asks the device for a value; losses are read once, at its end.
+Nothing in an epoch reads a value from the device; losses are read once, at its end.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """The recipe, every "auto" already resolved."""
+    """The recipe, with every "auto" already resolved."""
 
     epochs: int
     batch_size: int
@@ -52,7 +52,7 @@ class TrainingSettings:
     layer_decay: float
     weight_decay: float
     max_grad_norm: float | None
-    open_ended: bool = False  # one call of several: steps that it leaves out, the next one may make
+    open_ended: bool = False  # one call of several: the next one may make the steps that this one skips
     verbose: int = 0
 
 
@@ -67,14 +67,14 @@ class TrainingResult:
 
 
 class Trainer:
-    """One training of one model, which is used up: its weights come back as the result.
+    """One training of one model, which is consumed: its weights are returned as the result.
 
     Parameters
     ----------
     model : SequenceClassifier
-        What trains is what requires a gradient.
+        Weights that require a gradient are trained.
     data : TrainingData
-        What it reads, the texts to validate on among it.
+        What the training reads, including the texts to validate on.
     settings : TrainingSettings
     loss : callable
         (logits, targets, weights) → mean loss of a batch.
@@ -82,11 +82,11 @@ class Trainer:
     generators : Generators
     watcher : Watcher
     validation : Validation
-        Scores each epoch, says when to stop and which epoch was best.
+        Scores each epoch, and decides when to stop and which epoch was best.
     moments : Moments, default=None
-        Of an optimizer to go on with.
+        Of an optimizer to continue from.
     state_writer : StateWriter
-        Keeps what the training has come to, and puts it back when an interrupted one is started again.
+        Saves the state of the training, and restores it when an interrupted one is started again.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class Trainer:
     ) -> None:
         self.model = model.to(runtime.master_dtype)
         data, self.vocabulary = compact(model, data, moments)
-        # Scaled over the data set, not over each mini-batch: a row of weight two counts as the row given
-        # twice, whatever it meets in its mini-batch.
+        # Scaled over the data set, not over each mini-batch: a row of weight two counts as much as the row
+        # given twice, whatever else is in its mini-batch.
         dtype = runtime.master_dtype_in_numpy
         weights = (data.weights / data.weights.mean()).astype(dtype)
         targets = data.targets.astype(dtype) if are_numbers(data.targets) else data.targets
@@ -128,7 +128,7 @@ class Trainer:
         self.steps = 0
         self.n_steps = settings.epochs * -(-len(data) // settings.batch_size)
         self.loss_curve: list[float] = []
-        self.losses: list[torch.Tensor] = []  # summed, of the steps of this epoch; on the device
+        self.losses: list[torch.Tensor] = []  # summed loss of each step of this epoch; on the device
         self.order_state: Any = generators.order.bit_generator.state  # when this epoch began
         self.state_writer.put_back(self)
 
@@ -140,7 +140,7 @@ class Trainer:
         InputError
             If the scorer gives no number.
         NonFiniteOutputError
-            If the model gives no numbers as it is.
+            If the model gives no finite numbers before the first step.
         NonFiniteLossError
             If the loss of a step, or a weight at the end, is NaN or infinite.
         """
@@ -183,7 +183,7 @@ class Trainer:
         return losses
 
     def train_step(self, indices: np.ndarray) -> torch.Tensor:
-        """Gradients of a mini-batch, one update; returns the mean loss."""
+        """Compute the gradients of a mini-batch and update once; returns the mean loss."""
         mine, n_texts = self.ranks.share(indices, self.data.encodings.offsets)
         losses = self.micro_batches.run(partial(self.gradients, n_texts), mine, undo=self.model.zero_grad)
         loss = torch.stack(losses).sum()
@@ -194,7 +194,7 @@ class Trainer:
         return loss
 
     def gradients(self, n_texts: float, indices: np.ndarray) -> torch.Tensor:
-        """Forward, loss, backward: what some of the `n_texts` texts of a mini-batch add to its mean loss."""
+        """Forward, loss, backward; returns what these of `n_texts` texts add to a mini-batch's mean loss."""
         batch = collate(self.data.encodings, indices, self.data.targets, self.data.weights)
         batch = batch.to(self.runtime.device)
         logits = self.model(batch)  # (n_texts, n_outputs)
@@ -203,7 +203,7 @@ class Trainer:
         return loss.detach()
 
     def result(self) -> TrainingResult:
-        """What the training has come to: all weights, wide, the vocabulary whole, adapters merged."""
+        """The result so far: all weights, wide, with the whole vocabulary and adapters merged."""
         weights = self.model.state_dict() | self.optimizer.weights()
         weights = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
         table = self.vocabulary.name
@@ -213,7 +213,7 @@ class Trainer:
         return TrainingResult(weights, adapters, list(self.loss_curve), list(self.validation.scores))
 
     def moments(self) -> Moments:
-        """What the optimizer remembers, for a training that goes on."""
+        """What the optimizer remembers, for a training that continues."""
         return self.optimizer.moments(self.vocabulary.rows)
 
     def _record(self) -> dict[str, float]:
@@ -238,7 +238,7 @@ class Trainer:
 
     def _check_weights(self, weights: dict[str, torch.Tensor]) -> None:
         fixed = {name for name, p in self.model.named_parameters() if not p.requires_grad}
-        # A sum of what is not finite is not either; and it makes no copy of the weights' size.
+        # A sum of non-finite values is not finite either, and needs no copy of the weights' size.
         if not all(torch.isfinite(weight.sum()) for name, weight in weights.items() if name not in fixed):
             raise NonFiniteLossError(f"The last update gave weights that are not finite; {self._remedy()}")
 
@@ -252,16 +252,16 @@ class Trainer:
             return self.micro_batches.run(logits, np.arange(1))[0]
 
     def _check_start(self) -> None:
-        """See that the model gives numbers before hours are spent."""
+        """Check that the model gives finite numbers before hours are spent."""
         check_finite(self._some_logits().amax(dim=1).cpu().numpy(), self.model, self.runtime)
 
     def _check_logits(self) -> None:
-        """See that the weights give numbers: they may be finite, and yet too large to compute with."""
+        """Check that the weights give finite logits: they may be finite, yet too large to compute with."""
         if not torch.isfinite(self._some_logits()).all():
             raise NonFiniteLossError(f"After the last update the model gives no numbers; {self._remedy()}")
 
     def _check_steps(self) -> None:
-        """See that float16 has not left most of the training out."""
+        """Check that float16 has not skipped most of the training."""
         if not self.optimizer.scaler.is_enabled() or self.settings.open_ended:
             return
         skipped = self.steps - self.optimizer.steps_taken()

@@ -1,6 +1,6 @@
 """Low-rank adapters (Hu et al., 2021, arXiv:2106.09685), by peft.
 
-1. `add_adapters` puts adapters beside the encoder's linear layers; its own weights no longer train.
+1. `add_adapters` puts adapters beside the encoder's linear layers; the encoder's own weights no longer train.
 2. `merged` adds what they learned to the weights beside them, so that a fitted model is a plain one. The
    adapters remain as `adapters_`: with them, a file need not hold the weights that did not train.
 """
@@ -33,7 +33,7 @@ class Adapter:
     b: torch.Tensor  # (n_outputs, rank), times the scaling
 
     def added_to(self, weight: torch.Tensor) -> torch.Tensor:
-        """The merged weight: the same bits on every machine, which no matrix product promises."""
+        """The merged weight: the same bits on every machine, which no matrix product guarantees."""
         change = torch.zeros_like(weight)
         for column, row in zip(self.b.T, self.a, strict=True):
             change += column[:, None] * row
@@ -70,13 +70,13 @@ def resolve_config(lora: Any) -> LoraConfig:
 
 
 def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch.Generator) -> None:
-    """Put adapters into the encoder; of its weights only they require a gradient from now on."""
+    """Put adapters into the encoder; of its weights, only theirs require a gradient from now on."""
     from peft import inject_adapter_in_model
 
     try:
         with building(generator):
-            # peft draws in torch's default dtype: in the caller's own they would be other numbers. `building`
-            # puts it back.
+            # peft draws in torch's default dtype: in one that the caller set, the numbers would differ.
+            # `building` restores it.
             torch.set_default_dtype(torch.float32)
             # peft writes what it resolved into the configuration, which is the user's.
             inject_adapter_in_model(copy.deepcopy(config), model.encoder)
@@ -122,11 +122,11 @@ def merged(
     Parameters
     ----------
     model : SequenceClassifier
-        With adapters, or without: then `weights` come back as they are.
+        With or without adapters; without any, `weights` are returned as they are.
     weights : dict of str to Tensor
-        Its weights, on the CPU, in the precision in which they are to be added up.
+        Its weights, on the CPU, in the precision in which adapters are added.
     adapters : dict of str to Adapter
-        What `adapters_of` gives.
+        The result of `adapters_of`.
     """
     layers = _adapted_layers(model)
     plain = {n: w for n, w in weights.items() if not any(n.startswith(f"{layer}.") for layer in layers)}

@@ -5,8 +5,8 @@
 2. A step copies the gradients to the masters, clips their norm, applies AdamW (Loshchilov and Hutter, 2019,
    arXiv:1711.05101) and copies the masters back into the model.
 3. Where the model works in the masters' own dtype, master and weight are one tensor and nothing is copied.
-4. In float16 small gradients would vanish: torch's GradScaler scales the loss, and leaves out a step whose
-   gradients overflow, without asking the device (same paper, section 3.2).
+4. In float16 small gradients would vanish: torch's GradScaler scales the loss, and skips a step whose
+   gradients overflow, without waiting for the device (same paper, section 3.2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from skbert.network.model import SequenceClassifier, cast_encoder
 from skbert.runtime import Runtime
 from skbert.training.freezing import depths
 
-# Gradients of a mean loss are small: torch's own start, 2 ** 16, costs the first steps of some fits.
+# Gradients of a mean loss are small: torch's own initial scale, 2 ** 16, costs some fits the first steps.
 _LOSS_SCALE = 2.0**12
 
 
@@ -32,20 +32,20 @@ class Moments:
     """What AdamW remembers: its steps, and the running means of each weight's gradient and of its square."""
 
     steps: int  # of the weight that has been training longest
-    steps_of: dict[str, int]  # of each, which may have been frozen for some
-    rows: torch.Tensor  # of the embedding table, that it was training
+    steps_of: dict[str, int]  # of each weight, which may have been frozen for some steps
+    rows: torch.Tensor  # of the embedding table that were in training
     of_weights: dict[str, tuple[torch.Tensor, ...]]  # by the weight's name, on the CPU
     loss_scale: dict[str, Any]  # GradScaler's state; empty where it does nothing
 
 
 @dataclass(frozen=True, slots=True)
 class WeightState:
-    """A weight in training, and what AdamW remembers of it."""
+    """A weight in training, and what AdamW remembers about it."""
 
     weight: torch.Tensor
     first: torch.Tensor  # running mean of its gradient
     second: torch.Tensor  # of the gradient's square
-    steps: int  # in which it had a gradient
+    steps: int  # number of steps in which it had a gradient
 
 
 class MasterAdamW:
@@ -54,15 +54,15 @@ class MasterAdamW:
     Parameters
     ----------
     model : SequenceClassifier
-        On its device, in the masters' dtype; its encoder works in `runtime.dtype` from now on. What trains is
-        what requires a gradient.
+        On its device, in the masters' dtype; its encoder works in `runtime.dtype` from now on. Weights that
+        require a gradient are trained.
     runtime : Runtime
     weight_decay : float
         Applied to matrices; biases and norms (one-dimensional weights) are left out.
     layer_decay : float
         Factor of the learning rate per layer of distance from the head.
     max_grad_norm : float or None
-        Gradients are scaled down to this norm; None leaves them.
+        Gradients are scaled down to this norm; None leaves them as they are.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class MasterAdamW:
         max_grad_norm: float | None,
     ) -> None:
         self.max_grad_norm = max_grad_norm
-        self.embedding_decay = 1.0  # what weight decay made of an embedding row that never occurred
+        self.embedding_decay = 1.0  # weight decay so far of an embedding row that never occurred
         scales = learning_rate_scales(model, layer_decay)
         self._table = model.encoder.get_input_embeddings().weight
         self._table_decay = scales[self._table] * weight_decay
@@ -108,7 +108,7 @@ class MasterAdamW:
 
         `all_reduce` is given the wide gradients, still scaled, and may change them in place.
         """
-        # A step that GradScaler leaves out counts here, too: nobody asks the device whether it has.
+        # A step that GradScaler skips counts here, too: finding out would mean waiting for the device.
         if self._table.grad is not None:
             self.embedding_decay *= 1 - learning_rate * self._table_decay
         self._upcast_gradients()
@@ -126,11 +126,11 @@ class MasterAdamW:
         self._adamw.zero_grad()
 
     def steps_taken(self) -> int:
-        """Steps that were not left out because gradients overflowed; asks the device."""
+        """Number of steps that were not skipped because gradients overflowed; waits for the device."""
         return max((int(state["step"]) for state in self._adamw.state.values()), default=0)
 
     def _upcast_gradients(self) -> None:
-        """Give each master the gradient of its narrow weight; none where nothing reached it."""
+        """Give each master the gradient of its narrow weight; none where no gradient reached it."""
         narrow_gradients, wide_gradients = [], []
         for (working, master), wide in zip(self._pairs, self._gradients, strict=True):
             if working.grad is not None:
@@ -159,9 +159,9 @@ class MasterAdamW:
         self._downcast_weights()
 
     def state(self) -> dict[str, WeightState]:
-        """All that a step reads and changes, of each weight that trains; the tensors are the optimizer's own.
+        """What a step reads and changes, for each weight that trains; the tensors are the optimizer's own.
 
-        Moments that no step has made yet are zero, which is what the first step would take them to be.
+        Moments that no step has created yet are zero, as the first step would initialize them.
         """
         found = {}
         trained = set(self.masters)
@@ -176,7 +176,7 @@ class MasterAdamW:
 
     @torch.no_grad()
     def load_state(self, state: dict[str, WeightState]) -> None:
-        """Put back what another optimizer of the same weights gave as its `state`."""
+        """Restore the `state` of another optimizer of the same weights."""
         for name, kept in state.items():
             master = self._masters_by_name[name]
             for part in (kept.weight, kept.first, kept.second):
@@ -191,7 +191,7 @@ class MasterAdamW:
         return {name: master.detach() for name, master in self._masters_by_name.items()}
 
     def moments(self, rows: torch.Tensor) -> Moments:
-        """A copy of what AdamW remembers; `rows` are those of the embedding table in training."""
+        """A copy of what AdamW remembers; `rows` are the rows of the embedding table in training."""
         found, steps = {}, {}
         for name, master in self._masters_by_name.items():
             if master in self._adamw.state:
@@ -201,26 +201,26 @@ class MasterAdamW:
         return Moments(self.steps_taken(), steps, rows, found, self.scaler.state_dict())
 
     def load_moments(self, moments: Moments) -> None:
-        """Go on from what another optimizer of the same weights remembered."""
+        """Continue from what another optimizer of the same weights remembered."""
         for name, pair in moments.of_weights.items():
             self._remember(self._masters_by_name[name], pair, moments.steps_of[name])
         self.load_loss_scale(moments.loss_scale)
 
     def _remember(self, master: nn.Parameter, pair: Iterable[torch.Tensor], steps: int) -> None:
-        """Copies of two moments of a weight, as AdamW keeps them."""
+        """Store copies of the two moments of a weight, as AdamW keeps them."""
         first, second = (torch.empty_like(master).copy_(moment) for moment in pair)
-        # As AdamW has it, whatever torch's default dtype: in bfloat16 there is no 257.
+        # float32 as in AdamW, whatever torch's default dtype: bfloat16 cannot represent 257.
         step = torch.full((), float(steps), dtype=torch.float32, device=master.device)
         self._adamw.state[master] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
 
     def load_loss_scale(self, state: dict[str, Any]) -> None:
-        """Put back what `scaler.state_dict()` gave, unless one of the two scales nothing."""
+        """Restore the result of `scaler.state_dict()`, unless either scaler is disabled."""
         if state and self.scaler.is_enabled():
             self.scaler.load_state_dict(state)
 
 
 def _master(working: nn.Parameter, wide: torch.Tensor) -> nn.Parameter:
-    """The wide weight; one that does not train is for the result alone, and takes no memory of the device."""
+    """The wide weight; one that does not train is needed only for the result, and takes no device memory."""
     return nn.Parameter(wide if working.requires_grad else wide.cpu(), requires_grad=working.requires_grad)
 
 
@@ -238,7 +238,7 @@ def learning_rate_scales(model: SequenceClassifier, layer_decay: float) -> dict[
 def parameter_groups(
     parameters: Iterable[tuple[nn.Parameter, float]], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups by scale of the rate; biases and norms go without weight decay (Devlin et al., 2019)."""
+    """Groups by learning-rate scale; biases and norms have no weight decay (Devlin et al., 2019)."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter, scale in parameters:
         groups.setdefault((scale, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
@@ -251,7 +251,7 @@ def parameter_groups(
 def linear_schedule(step: int, n_steps: int, warmup_ratio: float) -> float:
     """Factor of the learning rate at `step` (from 0): linear warm-up to one, linear decay to zero.
 
-    The first step already moves, and the step after the last one would have the factor zero.
+    The first step already has a factor above zero; a step after the last one would have the factor zero.
     """
     warmup = math.ceil(n_steps * warmup_ratio)
     if step < warmup:
@@ -260,7 +260,7 @@ def linear_schedule(step: int, n_steps: int, warmup_ratio: float) -> float:
 
 
 def constant_schedule(step: int, n_steps: int, *, first_step: int, warmup: int) -> float:
-    """Factor of the learning rate where nobody knows how many steps will follow: warm-up, then constant.
+    """Factor of the learning rate where the number of steps is unknown: warm-up, then constant.
 
     `first_step` is the number of steps taken before step 0.
     """

@@ -1,19 +1,19 @@
 """A head that starts from what the frozen encoder already knows.
 
-Linear probing, then fine-tuning (Kumar et al., 2022, arXiv:2202.10054): a randomly started head first has to
-learn every class from noise, and while it does, its noise moves the encoder. With many classes and few
+Linear probing, then fine-tuning (Kumar et al., 2022, arXiv:2202.10054): a randomly initialized head first has
+to learn every class from noise, and while it does, its noise moves the encoder. With many classes and few
 rows, a fine-tuned model ends far below logistic regression on the frozen embedding (docs/defaults.md).
 
 1. The frozen encoder embeds the training texts (without dropout), or 20,000 of them.
-2. `generalizes` asks whether scikit-learn's LogisticRegression on a part of them predicts the rest better
-   than the class frequencies do (where numbers are learned: Ridge, than their mean). Where it does not, since
-   the embeddings tell nothing about the labels, its large weights would fit noise, and a small random head is
-   the better start.
+2. `generalizes` checks whether scikit-learn's LogisticRegression on a part of them predicts the rest better
+   than the class frequencies do (for numbers: Ridge, better than their mean). Where it does not, since the
+   embeddings say nothing about the labels, its large weights would fit noise, and a small random head is the
+   better start.
 3. `init_from_probe` fits it on all of them, and its coefficients become the head's weights.
 
-The probe is a start and no solution: one that fits its texts leaves the encoder nothing to learn from them.
-So its L2 penalty grows with the rows, as if there were 30 of each class; of numbers, 3 in all
-(docs/defaults.md).
+The probe is a start, not a solution: a probe that fits its texts leaves the encoder nothing to learn from
+them. Its L2 penalty therefore grows with the number of rows, as if there were 30 of each class, or 3 in all
+for numbers (docs/defaults.md).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from skbert.warning_filters import holding_warning_filters
 
 _MAX_ROWS = 20_000  # bounds the cost of the start on large data
 _MAX_ROWS_TO_ASK = 2_000
-_ROWS_PER_CLASS = 30.0  # that scikit-learn's default penalty, C = 1, is right for
-_ROWS_OF_NUMBERS = 3.0  # the same of Ridge's, alpha = 1: squared errors leave a weaker start
+_ROWS_PER_CLASS = 30.0  # for which scikit-learn's default penalty, C = 1, is right
+_ROWS_OF_NUMBERS = 3.0  # the same for Ridge's, alpha = 1: squared errors leave a weaker start
 
 
 def choose_rows(n_texts: int, generator: np.random.Generator) -> np.ndarray:
@@ -52,10 +52,10 @@ def generalizes(
     generator: np.random.Generator,
     groups: np.ndarray | None = None,
 ) -> bool:
-    """Whether a probe on two thirds of the rows predicts the others better than what looks at no text.
+    """Whether a probe on two thirds of the rows predicts the others better than a constant prediction.
 
-    Compared by log loss (numbers by their squared error), on rows of classes that both parts have. With too
-    few rows to tell, the answer is yes. Equal texts, and windows of one, are in one part.
+    They are compared by log loss (numbers by squared error), on rows of classes that both parts have. With
+    too few rows to tell, the answer is yes. Equal texts, and windows of one text, are in the same part.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def generalizes(
     generator : numpy.random.Generator
         Draws the parts.
     groups : ndarray of shape (n_samples,), int64, default=None
-        Where each row's text stands among the different ones; None where all are different.
+        Index of each row's text among the distinct ones; None where all are distinct.
 
     Returns
     -------
@@ -93,17 +93,17 @@ def generalizes(
 def init_biases(
     model: SequenceClassifier, targets: np.ndarray, weights: np.ndarray, class_weights: np.ndarray
 ) -> None:
-    """Let a new head begin where few steps would not bring it.
+    """Start the biases of a new head where a few steps would not bring them.
 
-    Classes begin at what they weigh, where the loss sees all of them alike; numbers at their mean; labels of
-    an indicator matrix at their smoothed log-odds (Lin et al., 2017, arXiv:1708.02002). Most labels are rare,
-    and from even odds a short training gets no further than to find that out.
+    Classes start at their log weights, where the loss treats all of them alike; numbers at their mean; labels
+    of an indicator matrix at their smoothed log-odds (Lin et al., 2017, arXiv:1708.02002). Most labels are
+    rare, and from even odds a short training would learn no more than that.
 
     Parameters
     ----------
     model : SequenceClassifier
     targets, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        Weights with those of the classes in them.
+        The weights include those of the classes.
     class_weights : ndarray of shape (n_outputs,)
     """
     biases = np.log(class_weights) if targets.ndim == 1 else _constant(targets, weights, targets.shape[1])
@@ -128,13 +128,13 @@ def init_from_probe(
     Returns
     -------
     bool
-        False if the rows hold one class or number, so that there is nothing to tell apart: the head is as it
-        was.
+        False if the rows hold only one class or number, so that there is nothing to tell apart: the head is
+        unchanged.
     """
     if len(np.unique(targets)) < 2:
         return False
     coefficients, intercepts = fit_probe(embeddings, targets, weights, model.head.out_features)
-    if targets.ndim == 1:  # a class without a row is as much rarer than the others as it weighs less
+    if targets.ndim == 1:  # a class without a row starts below the others by as much as it weighs less
         without = np.setdiff1d(np.arange(len(intercepts)), targets)
         given = model.head.bias.detach().double().numpy()
         intercepts[without] += given[without] - given.max()
@@ -177,7 +177,7 @@ def fit_probe(
 
 
 def _inverse_penalty(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> float:
-    """C for embeddings of a mean norm of one: 30 over the rows of a class, or over the ones of a label."""
+    """C for embeddings of mean norm one: 30 divided by the rows per class, or by the ones per label."""
     counted = weights * targets if targets.ndim == 2 else weights
     # class_weight may have taken all weight from the ones.
     return _ROWS_PER_CLASS * n_outputs / float(counted.sum() or weights.sum())
@@ -187,22 +187,22 @@ def _logistic_regression(
     X: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float
 ) -> LogisticRegression:
     with holding_warning_filters(), warnings.catch_warnings():
-        # A start that has not converged is still a start: training goes on from it. And whether there are
-        # many classes for so few texts was said, if at all, when y was checked.
+        # A probe that has not converged is still a start: training continues from it. And a warning about
+        # many classes for few texts was given, if at all, when y was checked.
         warnings.simplefilter("ignore", UserWarning)
         return _fit_unseen(LogisticRegression(C=strength, max_iter=200), X, y, weights)
 
 
 def _fit_unseen(probe: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Any:
-    """Fit past what may be wrapped around the method.
+    """Fit, bypassing what may be wrapped around the method.
 
-    mlflow's autologging would take the probe for a model of the user's, and log and store it.
+    mlflow's autologging would mistake the probe for one of the user's models, and log and store it.
     """
     return inspect.unwrap(type(probe).fit)(probe, X, y, sample_weight=weights)
 
 
 def _constant(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:
-    """Logits of the frequencies of the classes, or of each label (smoothed); or means; (n_outputs,)."""
+    """Logits of the class frequencies, or of each label's (smoothed); for numbers, means; (n_outputs,)."""
     if are_numbers(targets):
         return np.average(targets, axis=0, weights=weights)
     if targets.ndim == 2:
@@ -213,7 +213,7 @@ def _constant(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.nd
 
 
 def _log_likelihood(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Log-probability of each target, or less squared error; (n_samples,) or (n_samples, n_outputs)."""
+    """Log-probability of each target, or minus squared error; (n_samples,) or (n_samples, n_outputs)."""
     if are_numbers(targets):
         return -((logits - targets) ** 2)
     if targets.ndim == 2:

@@ -1,14 +1,14 @@
 """What the processes of one fit ("ranks") exchange.
 
-1. `share` deals a mini-batch out; `all_reduce` sums the gradients over the ranks, in one flat buffer, in the
-   precision of the master weights. All ranks then make the same step.
-2. `compare`, `broadcast_object`, `broadcast` and `any` see to it that all begin and decide alike.
-3. Before each exchange the ranks tell each other, on the CPU, whether they are well. So an error on one rank
-   ends the fit on all. A rank that dies closes its connections, and one that hangs runs into the timeout:
-   either is an error on the others.
+1. `share` distributes a mini-batch; `all_reduce` sums the gradients over the ranks, in one flat buffer, in
+   the precision of the master weights. All ranks then make the same step.
+2. `compare`, `broadcast_object`, `broadcast` and `any` ensure that all begin and decide alike.
+3. Before each exchange the ranks tell each other, on the CPU, whether they have failed. An error on one rank
+   thus ends the fit on all. A rank that dies closes its connections, and one that hangs runs into the
+   timeout: either raises an error on the others.
 
 Data parallelism with synchronous steps: Li et al., 2020, "PyTorch Distributed", arXiv:2006.15704. Without
-ranks, `current` gives `Ranks`, which does nothing.
+ranks, `current` returns `Ranks`, which does nothing.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """The only process of a fit: nobody to share with, nobody to ask."""
+    """The only process of a fit: there is nothing to share or to exchange."""
 
     rank = 0
     size = 1
 
     def share(self, rows: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, float]:
-        """The rows of a mini-batch that this rank computes, and the number that its mean loss is over.
+        """The rows of a mini-batch that this rank computes, and the number to divide its summed loss by.
 
         Parameters
         ----------
@@ -58,14 +58,14 @@ class Ranks:
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up on some rank."""
+        """Whether the flag is set on any rank."""
         return flag
 
     def compare(self, describe: Callable[[], dict[str, str]]) -> None:
-        """Raise `RankError` if descriptions differ, naming what does."""
+        """Raise `RankError` if descriptions differ, naming the differences."""
 
     def end(self) -> None:
-        """Hear that all ranks came this far; nothing may fail from here on."""
+        """Confirm that all ranks came this far; nothing may fail from here on."""
 
 
 class SeveralRanks(Ranks):
@@ -74,7 +74,7 @@ class SeveralRanks(Ranks):
     Parameters
     ----------
     control : torch.distributed.ProcessGroup
-        All ranks; takes tensors on the CPU.
+        Of all ranks; takes tensors on the CPU.
     """
 
     def __init__(self, control: Any) -> None:
@@ -88,8 +88,8 @@ class SeveralRanks(Ranks):
     def share(self, rows: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, float]:
         """What `deal` gives this rank.
 
-        A rank without rows computes one, and divides its loss by infinity: so it has gradients, zeros, of the
-        same weights as the others.
+        A rank without rows computes one, and divides its loss by infinity: it then has gradients of zero for
+        the same weights as the others.
         """
         mine = deal(rows, offsets[rows + 1] - offsets[rows], self.size)[self.rank]
         return (mine, len(rows)) if len(mine) else (rows[:1], math.inf)
@@ -122,7 +122,7 @@ class SeveralRanks(Ranks):
         return self._largest(int(flag)) > 0
 
     def compare(self, describe: Callable[[], dict[str, str]]) -> None:
-        """Gather the descriptions, and hold each against that of rank 0."""
+        """Gather the descriptions, and compare each with that of rank 0."""
         mine = describe()
         self._raise_if_any_failed()
         first, *others = self._gather(mine)
@@ -132,7 +132,7 @@ class SeveralRanks(Ranks):
             for difference in differences(first, other, "is {first} on rank 0, but {second}")
         ]
         if found:
-            self._over = True  # all ranks find the same, and leave
+            self._over = True  # all ranks find the same differences, and leave
             raise RankError(
                 "The ranks of this fit were not given the same: "
                 + "; ".join(found[:3])
@@ -141,12 +141,12 @@ class SeveralRanks(Ranks):
             )
 
     def end(self) -> None:
-        """Tell the others for the last time."""
+        """Report to the others for the last time."""
         self._raise_if_any_failed()
         self._over = True
 
     def leave(self, error: BaseException) -> None:
-        """Let an error of this rank end the fit on the others."""
+        """End the fit on the other ranks because of an error on this one."""
         if self._over:
             return
         try:
@@ -155,7 +155,7 @@ class SeveralRanks(Ranks):
             return
 
     def _raise_if_any_failed(self, error: BaseException | None = None) -> None:
-        """Say whether this rank is well; raise, on the ranks that are, if another one is not."""
+        """Report whether this rank has failed; if another one has, raise on those that have not."""
         if self._largest(int(error is not None)) == 0:
             return
         said = self._gather(None if error is None else f"{type(error).__name__}: {error}")
@@ -202,7 +202,7 @@ class SeveralRanks(Ranks):
             torch._foreach_copy_(list(tensors), pieces)
 
     def _flat(self, like: torch.Tensor, size: int) -> torch.Tensor:
-        """Room for `size` elements; the same room at every step."""
+        """A buffer of `size` elements, reused at every step."""
         kept = self._buffer
         if kept is None or len(kept) < size or (kept.dtype, kept.device) != (like.dtype, like.device):
             self._buffer = kept = like.new_empty(size)
@@ -210,7 +210,7 @@ class SeveralRanks(Ranks):
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
-        self._over = True  # after an exchange that was broken off the next one would hang
+        self._over = True  # after an aborted exchange the next one would hang
         try:
             yield
         except RuntimeError as error:
@@ -223,7 +223,7 @@ class SeveralRanks(Ranks):
 
 
 def deal(rows: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
-    """Deal rows like cards, longest first, so that all ranks get about as many tokens.
+    """Deal rows like cards, longest first, so that all ranks get about the same number of tokens.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def deal(rows: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
     Returns
     -------
     list of ndarray of int
-        The rows of each rank; the first ones may have one more.
+        The rows of each rank; the first ranks may have one row more.
     """
     longest_first = rows[np.argsort(-lengths, kind="stable")]
     return [longest_first[rank::size] for rank in range(size)]

@@ -1,13 +1,13 @@
-"""A training that was killed goes on where it was, with the same bits.
+"""A training that was killed resumes where it was, with the same bits.
 
-1. `state_of` reads off a trainer all that its next step reads: weights, AdamW's state, generators, the place
-   in the epoch, losses and scores so far, the best weights so far. `restore` is the way back.
-2. `FolderStateWriter` writes that before the first step, and again after a step whenever 20 times as long as
-   the last writing took has passed since: a twentieth of the time of a fit at most, and the first time.
-3. What trains follows from the epoch (`freezing.GradualUnfreezing`), the order of the texts from the
-   generator as it was when the epoch began. Neither is kept.
+1. `state_of` collects all that a trainer's next step reads: weights, AdamW's state, generators, the place in
+   the epoch, losses and scores so far, the best weights so far. `restore` puts it back.
+2. `FolderStateWriter` writes this state before the first step, and again after a step once 20 times the
+   duration of the last write has passed since: at most a twentieth of a fit's time, plus the first write.
+3. Which weights train follows from the epoch (`freezing.GradualUnfreezing`), and the order of the texts from
+   the state of the generator when the epoch began. Neither is kept.
 
-Who writes and reads, where to, is handed in: `persistence/unfinished.py`.
+How the state is written and read, and where, is passed in: `persistence/unfinished.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from skbert.training.optimizer import WeightState
 if TYPE_CHECKING:
     from skbert.training.loop import Trainer
 
-_SHARE = 20  # times as long as a write took passes before the next
+_SHARE = 20  # times the duration of a write is the wait before the next
 _PARTS = ("weight", "first", "second")
 
 
@@ -44,20 +44,20 @@ class StateWriter:
         """Called before the first step."""
 
     def step(self, trainer: Trainer) -> None:
-        """Called after each."""
+        """Called after each step."""
 
 
 class FolderStateWriter(StateWriter):
-    """Writes the state of a training now and then.
+    """Writes the state of a training at intervals.
 
     Parameters
     ----------
     write : callable
         Takes the values and the arrays of a state.
     found : tuple, default=None
-        State of a training that was interrupted: this one goes on from there.
+        State of a training that was interrupted, from which this one continues.
     file : str, default=""
-        Where it was found, for the error.
+        Where it was found, for the error message.
     """
 
     def __init__(self, write: Callable[..., None], found: State | None = None, file: str = "") -> None:
@@ -68,7 +68,7 @@ class FolderStateWriter(StateWriter):
         self._due = 0.0  # on the monotonic clock
 
     def put_back(self, trainer: Trainer) -> None:
-        """Let the trainer go on from what was found."""
+        """Make the trainer continue from the state that was found."""
         if self._found is not None:
             try:
                 restore(trainer, *self._found)
@@ -82,7 +82,7 @@ class FolderStateWriter(StateWriter):
             ) as error:
                 raise_if_out_of_memory(error)
                 raise_if_of_a_handler(error)
-                # Its checksums are right, so that these are the words of whoever wrote it.
+                # Its checksums are right, so this content is what its author wrote.
                 raise PersistenceError(
                     f"{self._file!r} is not what a fit keeps ({type(error).__name__}: {str(error)[:200]}). "
                     "Delete it to begin anew."
@@ -90,12 +90,12 @@ class FolderStateWriter(StateWriter):
             self._found = None  # several times as large as the model
 
     def begin(self, trainer: Trainer) -> None:
-        """Write once: what hinders writing is named before hours are spent."""
+        """Write once, so that what prevents writing is reported before hours are spent."""
         if not self._is_written:
             self._write_timed(trainer)
 
     def step(self, trainer: Trainer) -> None:
-        """Write if it is time. If that fails, the fit goes on; the last file should still be there."""
+        """Write if it is due. If that fails, the fit continues; the last file should still be there."""
         if time.monotonic() < self._due:
             return
         try:
@@ -110,7 +110,7 @@ class FolderStateWriter(StateWriter):
 
     def _write_timed(self, trainer: Trainer) -> None:
         if trainer.runtime.device.type == "cuda":
-            torch.cuda.synchronize(trainer.runtime.device)  # what was asked for before is no cost of writing
+            torch.cuda.synchronize(trainer.runtime.device)  # what was queued before is no cost of writing
         begun = time.monotonic()
         try:
             self._write(*state_of(trainer))
@@ -146,7 +146,7 @@ def state_of(trainer: Trainer) -> State:
 
 
 def _best_so_far(trainer: Trainer) -> tuple[list[torch.Tensor], float | None]:
-    """The best weights; before there are any those at hand, so that no state is larger than the first."""
+    """The best weights; until there are any, the current ones, so that no state is larger than the first."""
     if trainer.data.held_out is None:
         return [], None
     return trainer.validation.best or trainer.optimizer.snapshot()
@@ -159,7 +159,7 @@ def _generator_states(trainer: Trainer) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def restore(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Let a new trainer of the same fit go on from a state."""
+    """Make a new trainer of the same fit continue from a state."""
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     weights = {
         name: WeightState(**{part: tensors[f"{part}/{name}"] for part in _PARTS}, steps=steps)

@@ -1,8 +1,8 @@
-"""Held-out texts judged by a scorer of scikit-learn, from what a model in training gives for them.
+"""Score held-out texts with a scorer of scikit-learn, from the outputs of a model in training.
 
-1. `HeldOutScorer` finds the scorer, and refuses those that could not tell one epoch from another.
-2. The scorer is shown an estimator whose predictions are those of the held-out texts. One that fails is an
-   error that says which to take instead.
+1. `HeldOutScorer` finds the scorer, and refuses scorers that could not tell one epoch from another.
+2. The scorer is given an estimator whose predictions are those for the held-out texts. If it fails, the error
+   says which scorer to use instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OF_POSITIVE_NUMBERS = (
     metrics.mean_tweedie_deviance,
     metrics.d2_tweedie_score,
 )
-# Relative to what a constant reaches: nothing can be better where the numbers are all the same.
+# Relative to a constant prediction: nothing can be better where the numbers are all the same.
 _RELATIVE = (
     metrics.r2_score,
     metrics.explained_variance_score,
@@ -43,12 +43,12 @@ _RELATIVE = (
 
 
 class HeldOutScorer:
-    """Scores what a model gives for held-out texts.
+    """Scores a model's outputs for held-out texts.
 
     Parameters
     ----------
     scoring : str, callable or None
-        As scikit-learn takes it; None is accuracy, and R² of numbers.
+        As scikit-learn takes it; None is accuracy, or R² for numbers.
     target : Labels or Numbers
         Of the training texts.
     texts : list of str, or of tuple
@@ -67,7 +67,7 @@ class HeldOutScorer:
         self.target, self.texts, self.y = target, texts, y
         self.scoring = self._default() if scoring is None else scoring
         self._scorer = metrics.get_scorer(self.scoring)
-        self._metric = getattr(self._scorer, "_score_func", None)  # of one of scikit-learn's
+        self._metric = getattr(self._scorer, "_score_func", None)  # of a scorer of scikit-learn
         self._check()
 
     def __call__(self, given: np.ndarray) -> float:
@@ -77,7 +77,7 @@ class HeldOutScorer:
         try:
             with holding_warning_filters():
                 score = float(self._scorer(predictions, self.texts, self.y))
-        except _SCORER_ERRORS as error:  # others are meant for somebody else, as a search that prunes
+        except _SCORER_ERRORS as error:  # others are meant for other code, such as a search that prunes
             said = str(error).strip() or type(error).__name__
             raise InputError(
                 f"scoring={self.scoring!r} failed on the validation texts ({said.splitlines()[0]}). "
@@ -135,7 +135,7 @@ class HeldOutScorer:
             )
 
     def _remedy(self, said: str) -> str:
-        """What to do about a scorer that fails, from what it says."""
+        """What to do about a scorer that fails, judging from its message."""
         if isinstance(self.target, Numbers) and isinstance(self.scoring, str):
             return _TAKE_A_REGRESSION_SCORER
         if "average=" in said:
@@ -163,7 +163,7 @@ class HeldOutScorer:
         )
 
 
-# What metrics raise where they cannot be had.
+# What metrics raise where they cannot be computed.
 _SCORER_ERRORS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, Warning)
 _TAKE_A_REGRESSION_SCORER = "Take a scorer of numbers, such as 'r2' or 'neg_mean_absolute_error'."
 
@@ -173,7 +173,7 @@ def _all_the_same(y: np.ndarray) -> bool:
 
 
 class HeldOut(BaseEstimator):
-    """What a scorer sees of a model in training: what it gives for the held-out texts.
+    """What a scorer sees of a model in training: its outputs for the held-out texts.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ class HeldOut(BaseEstimator):
         self.target, self.texts, self.given = target, texts, given
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Nothing: it is fitted, as scorers may check."""
+        """Do nothing: it is already fitted, as scorers may check."""
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -198,7 +198,7 @@ class HeldOut(BaseEstimator):
         return f"{type(self).__name__}({len(self.texts)} texts)"
 
     def _given(self, X: Any) -> np.ndarray:
-        """Of all texts, or of those that a scorer chooses: equal ones have equal rows."""
+        """Outputs of all texts, or of those that a scorer chooses: equal texts have equal rows."""
         if X is self.texts:
             return self.given
         rows = {text: row for row, text in enumerate(self.texts)}
@@ -211,11 +211,11 @@ class HeldOut(BaseEstimator):
 
 
 class HeldOutPredictions(ClassifierMixin, HeldOut):
-    """That of a classification."""
+    """The estimator that a scorer of a classification sees."""
 
     @property
     def classes_(self) -> np.ndarray:
-        """Those of the training texts."""
+        """Classes of the training texts."""
         return self.target.classes
 
     def predict(self, X: Any) -> np.ndarray:
@@ -236,7 +236,7 @@ class HeldOutPredictions(ClassifierMixin, HeldOut):
 
 
 class HeldOutNumbers(RegressorMixin, HeldOut):
-    """That of a regression."""
+    """The estimator that a scorer of a regression sees."""
 
     def predict(self, X: Any) -> np.ndarray:
         """Numbers of held-out texts."""

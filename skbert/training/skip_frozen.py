@@ -1,17 +1,17 @@
-"""Let a training start above what does not train.
+"""Start a training above the layers that do not train.
 
 1. With `freeze="encoder"` it starts from pooled vectors: an epoch is a loop over the head. With a number of
    layers it starts from the states above them.
 2. Both come from the cache, or are computed once, before the first epoch (`frozen.py`).
-3. The frozen modules stay in the model, so that weights, names and depths are what they were; only their
-   `forward` hands on what it gets.
+3. The frozen modules stay in the model, so that weights, names and depths stay as they were; only their
+   `forward` passes its input on unchanged.
 
-Frozen parts have no dropout and never change, so the result is that of computing them in every step, up to
-rounding (tests/test_skip_frozen.py), and the random streams are the same.
+Frozen parts have no dropout and never change, so the result equals that of computing them in every step,
+up to rounding (tests/test_skip_frozen.py), and the random streams are the same.
 
-The rule for when this is done: the outputs of all training and validation texts fit into the cache's limit
-together, and, for states, the family runs packed. `freeze="embeddings"` is left as it is: looking states up
-costs what looking embeddings up does.
+A training starts there if the outputs of all training and validation texts together fit into the cache's
+limit and, for states, the family runs packed. `freeze="embeddings"` is left as it is: looking up states costs
+as much as looking up embeddings.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def start_above(
     frozen: FrozenLayers,
     start: Start,
 ) -> TrainingData:
-    """Let the model start above its frozen part, if the rule says so.
+    """Make the model start above its frozen part, if this module's conditions hold.
 
     Parameters
     ----------
     model : SequenceClassifier
-        About to be trained; it is changed.
+        About to be trained; it is changed in place.
     what : int or str
         The parameter `freeze`.
     lora : LoraConfig or None
@@ -60,7 +60,7 @@ def start_above(
     Returns
     -------
     TrainingData
-        With what the frozen part makes of each row; as given, if the model starts at tokens.
+        With the outputs of the frozen part for each row; as given, if the model starts at tokens.
     """
     if not _is_worth(model, what, lora, data.all_encodings, frozen):
         return data
@@ -73,7 +73,7 @@ def start_above(
         model.starts_at = "states"
         above = data.reencoded(lambda e: replace(e, frozen=tuple(frozen.states(model, e, int(what), plain))))
         if int(what) == len(encoder_layers(model.encoder)):
-            model.give_all_tokens()  # there is no layer left to pick the first tokens out
+            model.give_all_tokens()  # no layer is left to pick out the first tokens
         for part in (*embedding_parts(model.encoder), *encoder_layers(model.encoder)[: int(what)]):
             part.forward = hand_on
     return above

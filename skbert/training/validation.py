@@ -1,9 +1,9 @@
 """Scores on held-out texts after each epoch, early stopping, and the best epoch's weights.
 
 1. After each epoch the model in training is run over the held-out texts, and `scoring.HeldOutScorer` scores
-   what it gives. Higher is better.
-2. The best epoch's weights (of equal ones the last) are kept in memory, and put back at the end.
-   `should_stop` tells when no epoch out of `patience` was better.
+   its outputs. Higher is better.
+2. The best epoch's weights (the last one's among equals) are kept in memory, and restored at the end.
+   `should_stop` is true when none of the last `patience` epochs was better.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class HeldOutValidation(Validation):
     Parameters
     ----------
     scorer : callable
-        What a model gives for the held-out texts → score.
+        A model's outputs for the held-out texts → score.
     patience : int or None
         Epochs without a better score before `should_stop`; None never stops.
     runtime : Runtime
@@ -82,7 +82,7 @@ class HeldOutValidation(Validation):
         return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience
 
     def check(self, model: SequenceClassifier, held_out: Encodings | None) -> None:
-        """Score once before the first step: a scorer that fails or gives NaN is named at once."""
+        """Score once before the first step: a scorer that fails or gives NaN is reported at once."""
         self._score(model, held_out)
 
     def after_epoch(
@@ -90,7 +90,7 @@ class HeldOutValidation(Validation):
     ) -> None:
         """Score, and keep the weights of the best epoch so far.
 
-        Of equal ones it is the last: few texts cannot tell epochs apart, and later ones have learned more.
+        Among equals it is the last: a few texts cannot tell epochs apart, and later ones have learned more.
         """
         self.scores.append(current().broadcast_object(self._score(model, held_out)))
         if _best(self.scores) == len(self.scores) - 1:

@@ -1,14 +1,14 @@
 """Train only the rows of the embedding table that occur in the texts.
 
 The table is half of a small BERT (52 % of MiniLM's weights), and a fit sees a part of its 30,000 rows.
-A row that never occurs has a gradient of zero, so AdamW's moments stay zero and all that happens to it is
-weight decay: a factor of 1 - rate * decay at every step. So:
+A row that never occurs has a gradient of zero, so AdamW's moments stay zero and only weight decay changes it:
+a factor of 1 - rate * decay at every step. Therefore:
 
 1. `compact` keeps the rows that occur in a small table and renumbers the token ids.
-2. The loop trains on that; gradients, moments and copies shrink with it.
+2. The loop trains that table; gradients, moments and copies shrink with it.
 3. `whole_table` puts the trained rows back and applies the product of the decay factors to the others.
 
-The result is that of the plain update up to rounding (tests/test_vocabulary.py).
+The result equals that of the plain update up to rounding (tests/test_vocabulary.py).
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ class FullVocabulary:
 def compact(
     model: SequenceClassifier, data: TrainingData, moments: Moments | None = None
 ) -> tuple[TrainingData, FullVocabulary]:
-    """Shrink the embedding table to the ids that occur in any of the texts; returns them renumbered.
+    """Shrink the embedding table to the ids that occur in any of the texts; returns the texts renumbered.
 
-    Encoders on the padded path keep their whole table, as it is: some read positions off the padding id, some
-    scale what they look up.
+    Encoders on the padded path keep their whole table unchanged: some derive positions from the padding id,
+    some scale the embeddings that they look up.
 
     Parameters
     ----------
     model : SequenceClassifier
     data : TrainingData
     moments : Moments, default=None
-        Of an optimizer that goes on: the rows that it moved before move on, whether they occur or not.
+        Of an optimizer to continue from: the rows that it has moved keep moving, whether they occur or not.
     """
     full = model.encoder.get_input_embeddings()
     for encodings in data.all_encodings:
