@@ -1,4 +1,4 @@
-"""What classifiers do of their own: labels → codes on the way in, logits → probabilities on the way out.
+"""What is specific to classifiers: labels → codes on the way in, logits → probabilities on the way out.
 
 torch and transformers take seconds to import: the stages that need them are imported where they run, so that
 constructing and cloning an estimator cost nothing.
@@ -34,11 +34,11 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
     @with_callbacks
     @on_all_ranks
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train one more epoch, on these texts; an estimator that is not fitted starts from the checkpoint.
+        """Train for one more epoch, on these texts; an unfitted estimator starts from the checkpoint.
 
-        The optimizer goes on from call to call (a model that was stored and loaded starts it anew), at a
-        learning rate that rises over the first 20 steps and then stays. Sample weights are relative to the
-        other texts of the call. Scores of an earlier validation stay in `history_` alone.
+        The optimizer's state carries over from call to call (it starts anew for a model that was stored and
+        loaded). The learning rate rises over the first 20 steps and then stays constant. Sample weights are
+        relative to the other texts of the call. Scores of an earlier validation stay only in `history_`.
 
         Parameters
         ----------
@@ -59,9 +59,9 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         Raises
         ------
         InputError
-            If y holds another class, `classes` differ from those of earlier calls, or a parameter cannot work
-            here: `early_stopping`, `lora`, `class_weight` "balanced", `freeze` "gradual", `checkpoint`. And
-            all that `fit` raises.
+            If y holds an unknown class, `classes` differ from those of earlier calls, or a parameter is set
+            that `partial_fit` does not support: `early_stopping`, `lora`, `class_weight` "balanced", `freeze`
+            "gradual", `checkpoint`. And everything that `fit` raises.
         """
 
         def read(texts: Texts) -> tuple[Labels, np.ndarray, np.ndarray]:
@@ -70,7 +70,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         return self._fit_one_epoch(X, y, sample_weight, read)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Most probable class of each text, or an indicator of the labels likelier than not.
+        """Most probable class of each text, or an indicator matrix of the labels more likely than not.
 
         Parameters
         ----------
@@ -80,14 +80,14 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Of the labels' dtype; int64 for an indicator.
+            In the labels' dtype; int64 for an indicator matrix.
 
         Raises
         ------
         NotFittedError
             Before `fit`.
         InputError, InputTypeError
-            If texts cannot be used, in which case the first bad row is named; or the device is not there.
+            If texts cannot be used (the first bad row is named), or the device is not available.
         ValueError
             If the text columns have other names than in `fit`.
         NonFiniteOutputError
@@ -125,7 +125,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         return outputs.probabilities(now._run(X, "logits"), now.target_type_)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithm of `predict_proba`, finite also where a probability rounds to zero.
+        """Logarithm of `predict_proba`, finite even where a probability rounds to zero.
 
         Parameters
         ----------
@@ -171,7 +171,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         return outputs.decision_values(now._run(X, "logits"), now.target_type_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy: the share of texts whose label is predicted, or all of whose labels are.
+        """Accuracy: the fraction of texts whose label is predicted correctly, or all of whose labels are.
 
         Parameters
         ----------
@@ -189,8 +189,8 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         Raises
         ------
         InputError
-            If y cannot be used, or has columns of other names, or in another order, than those of `fit`; if a
-            weight is missing or below zero. And all that `predict` raises.
+            If y cannot be used, or its columns have other names or another order than those of `fit`; if a
+            weight is missing or negative. And everything that `predict` raises.
         """
         from skbert.data.targets import as_input_error, check_same_columns, knowing_classes, label_values
         from skbert.data.weights import check_text_weights
@@ -219,7 +219,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
     def _read_target(
         self, y: Any, texts: Texts, sample_weight: Any, known: Any
     ) -> tuple[Labels, np.ndarray, np.ndarray]:
-        """Labels, what each text weighs, and what each class."""
+        """Labels, the weight of each text, and the weight of each class."""
         from skbert.data.labels import check_no_label, encode_known_labels, encode_labels
         from skbert.data.weights import check_weights
 

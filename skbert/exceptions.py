@@ -1,6 +1,6 @@
 """Errors and warnings of skbert.
 
-Each error is both an `SkbertError` and the built-in that people already catch::
+Each error is both an `SkbertError` and the built-in error that callers already catch::
 
     SkbertError
     ├── InputError             (ValueError)      texts, labels, weights or parameters that cannot be used
@@ -15,7 +15,7 @@ Each error is both an `SkbertError` and the built-in that people already catch::
 
     SkbertWarning              (UserWarning)
     ├── TruncationWarning      texts longer than `max_length` were cut
-    ├── UnknownTokensWarning   the tokenizer does not know much of the texts
+    ├── UnknownTokensWarning   much of the texts is unknown to the tokenizer
     ├── CollapseWarning        the fitted model predicts the same for every text
     └── CacheWarning           a folder of `memory` cannot be written, or a file in it cannot be read
 """
@@ -27,7 +27,7 @@ from typing import Any
 
 
 class SkbertError(Exception):
-    """Base of the errors of estimators; those that scikit-learn raises come as they are."""
+    """Base class of the estimators' errors; errors that scikit-learn raises are passed on unchanged."""
 
 
 class InputError(SkbertError, ValueError):
@@ -43,7 +43,7 @@ class CheckpointError(SkbertError, OSError, ValueError):
 
 
 class PersistenceError(SkbertError, ValueError):
-    """A model that cannot be written exactly, or a file that is not one, or not one any more."""
+    """A model that cannot be written exactly, or a file that is not a model, or no longer one."""
 
 
 class NonFiniteLossError(SkbertError, ArithmeticError):
@@ -51,7 +51,7 @@ class NonFiniteLossError(SkbertError, ArithmeticError):
 
 
 class NonFiniteOutputError(SkbertError, ArithmeticError):
-    """A model gives NaN or infinity for a text, of which no label and no probability can be made."""
+    """A model gives NaN or infinity for a text, which yields no label and no probability."""
 
 
 class InsufficientMemoryError(MemoryError, SkbertError):  # in this order: else its `__new__` raises
@@ -63,17 +63,17 @@ class MissingExtraError(SkbertError, ImportError):
 
 
 class RankError(SkbertError, RuntimeError):
-    """The processes of one fit (torchrun) were not given the same, or one of them failed or is gone."""
+    """The processes of one fit (torchrun) were given different input, or one of them failed or is gone."""
 
 
 class SkbertWarning(UserWarning):
-    """Base of every warning that skbert gives."""
+    """Base class of all warnings that skbert issues."""
 
 
 def warn(message: str, category: type[Warning] = SkbertWarning) -> None:
-    """Give a warning that points at the line that called skbert."""
+    """Issue a warning that points at the line that called skbert."""
     frame, level = sys._getframe(1), 3  # the level of the caller of `frame`
-    # Decorators of scikit-learn and of contextlib stand between functions of skbert.
+    # Decorators of scikit-learn and contextlib put frames between skbert's own.
     inside = ("skbert.", "sklearn.callback", "contextlib")
     while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").startswith(inside):
         frame, level = frame.f_back, level + 1
@@ -85,7 +85,7 @@ class TruncationWarning(SkbertWarning):
 
 
 class UnknownTokensWarning(SkbertWarning):
-    """The checkpoint's tokenizer does not know much of the training texts."""
+    """Much of the training texts is unknown to the checkpoint's tokenizer."""
 
 
 class CollapseWarning(SkbertWarning):
@@ -93,15 +93,15 @@ class CollapseWarning(SkbertWarning):
 
 
 class CacheWarning(SkbertWarning):
-    """A folder of `memory` cannot be written, or a file in it is damaged; the fit goes on without."""
+    """A folder of `memory` cannot be written, or a file in it is damaged; the fit continues without it."""
 
 
 def shown(values: Iterable[Any], n: int = 10) -> str:
-    """The first of some values, for a message that also tells how many it leaves out."""
+    """The first few values and the number of values left out, for a message."""
     values = list(values)
     return repr(values[:n]) + (f" and {len(values) - n} more" if len(values) > n else "")
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether code in Rust, as that of tokenizers, has given up: of which Python knows no Exception."""
+    """Whether Rust code, such as that of tokenizers, has panicked: the error is no subclass of Exception."""
     return type(error).__name__ == "PanicException"

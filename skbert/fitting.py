@@ -1,11 +1,11 @@
-"""From checked texts and targets to a fine-tuned model: the order of the stages of a fit.
+"""From checked texts and targets to a fine-tuned model: the stages of a fit, in order.
 
-1. See that all ranks were given the same (`identity.py`).
-2. Take the model to start from (`starting.py`), and see whether this fit was interrupted before.
+1. Check that all ranks were given the same input (`identity.py`).
+2. Get the model to start from (`starting.py`), and check whether this fit was interrupted before.
 3. Encode the texts, and hold some out if early stopping asks for it (`preparing.py`).
-4. Give a new head its first weights; choose what trains (`recipe.py`); start above what does not
+4. Initialize a new head; choose what is trained (`recipe.py`); let training start above the frozen part
    (`training/skip_frozen.py`).
-5. Train it, and put the weights it ends with into a fresh copy of the model.
+5. Train the model, and put the final weights into a fresh copy of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FittedModel:
-    """What a fit ends with."""
+    """The result of a fit."""
 
     model: SequenceClassifier  # on the CPU
     tokenizer: Tokenizer
@@ -57,7 +57,7 @@ class FittedModel:
     head_init: str  # "linear_probe", "random" or "pretrained"
     learning_rate: float
     truncated_fraction: float
-    moments: Moments | None = None  # of the optimizer, where the training is to go on
+    moments: Moments | None = None  # of the optimizer, if training is to continue
 
 
 Finish = Callable[[TrainingResult], FittedModel]
@@ -84,16 +84,16 @@ def fit_texts(
     parameters : mapping
         The parameters of the estimator, validated.
     seed : int
-        Of every random stream of the fit.
+        For all random streams of the fit.
     start : Start or None
-        A fitted model to go on from; None takes the checkpoint.
+        A fitted model to continue from; None starts from the checkpoint.
     watch : callable
         Given `finish` (TrainingResult → FittedModel), returns the Watcher.
     open_ended : bool, default=False
-        More data will follow (`partial_fit`): the learning rate stays up, and the optimizer's state is part
-        of the result.
+        Whether more data will follow (`partial_fit`): the learning rate then does not decay, and the
+        optimizer's state is part of the result.
     folder : FitFolder, default=None
-        Keeps the state of the fit, and may hold that of the same fit, interrupted.
+        Stores the state of the fit, and may already hold that of the same fit if it was interrupted.
 
     Returns
     -------
@@ -118,13 +118,13 @@ def fit_texts(
         choose_trained(model, parameters, lora, generators)
         ranks.broadcast(list(model.parameters()))
         rows = start_above(model, parameters["freeze"], lora, training, frozen, start)
-        training = replace(training, held_out=None)  # the trainer has them in its own way
+        training = replace(training, held_out=None)  # the trainer has its own form of them
         truncated = float(training.encodings.truncated.mean())
         finish = partial(assemble, start, head_init, settings.learning_rate, truncated)
         smoothing = parameters.get("label_smoothing", 0.0)
         loss = make_loss(data.target.target_type, smoothing, data.class_weights)
         state_writer = _state_writer(folder, found, seed, head_init)
-        found = None  # its arrays are several times the model
+        found = None  # its arrays are several times as large as the model
         with Watchers([*own_watchers(model, parameters), watch(finish)]) as watcher:
             trainer = Trainer(
                 model,
@@ -151,7 +151,7 @@ def fit_texts(
 def _agree(
     ranks: Ranks, data: FitData, parameters: Mapping[str, Any], seed: int, runtime: Runtime
 ) -> tuple[Mapping[str, Any], int]:
-    """Hold what the ranks were given against that of rank 0; the parameters of this rank, the seed of all."""
+    """Check that all ranks were given what rank 0 was; returns this rank's parameters and the common seed."""
     ranks.compare(
         lambda: (
             identity.describe_given(data, parameters, seed)
@@ -172,10 +172,10 @@ def _init_new_head(
     frozen: FrozenLayers,
     generators: Generators,
 ) -> str:
-    """Give a head without weights its first ones; returns how it was started, on all ranks alike."""
+    """Initialize a head that has no weights yet; returns how, which is the same on all ranks."""
     if start.head_init is not None:
         return start.head_init
-    # The weights that an interrupted fit had come to are put back; a head must only be there until then.
+    # The weights of an interrupted fit are restored later; until then, any head will do.
     wanted = parameters["head_init"] if found is None else "random"
     how = init_head(model, training, wanted, frozen, generators)
     return current().broadcast_object(how if found is None else found.head_init)
@@ -198,7 +198,7 @@ def assemble(
     result: TrainingResult,
     moments: Moments | None = None,
 ) -> FittedModel:
-    """A fitted model from where a training ended: its weights in a fresh copy of what it started from."""
+    """A fitted model from a training's result: its weights in a fresh copy of the model it started from."""
     model = start.new_model(shared=True)
     model.load_state_dict(result.weights, assign=True)
     return FittedModel(

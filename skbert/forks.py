@@ -1,8 +1,8 @@
-"""Forked processes: locks that threads may have held which are not in them, and torch's threads.
+"""Forked processes: locks held by threads that a fork does not copy, and torch's threads.
 
-A server that forks workers while a thread of it predicts would leave them with a lock that nobody lets go. So
-a forked process makes them anew (`renew`), or there are none (`lazy`). Nor has it torch's threads
-(`torch_was_forked`).
+A server that forks workers while one of its threads predicts would leave them with a lock that is never
+released. So a forked process creates its locks anew (`renew`), or none are used (`lazy`). Torch's threads
+are missing there, too (`torch_was_forked`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FORKED = 0x40  # PF_FORKNOEXEC of Linux: forked, and no program started since
 
 
 def renew(namespace: dict[str, Any], **makers: Callable[[], Any]) -> None:
-    """Give names of a module or an object new values in every process that is forked from this one.
+    """Give names of a module or an object new values in every process forked from this one.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def renew(namespace: dict[str, Any], **makers: Callable[[], Any]) -> None:
 
 
 def _was_forked() -> bool:
-    """Whether this process was forked, and by whomever; False where the system does not say."""
+    """Whether this process was forked, by any code; False where the system does not say."""
     try:
         with open("/proc/self/stat", "rb") as file:
             flags = int(file.read().rpartition(b")")[2].split()[6])
@@ -44,16 +44,16 @@ def _was_forked() -> bool:
     return bool(flags & _FORKED)
 
 
-# Whether torch was forked with this process: of the threads that it may have had, none is here. This module
-# is imported with the package; what was loaded before that may have been loaded before a fork, too.
+# Whether torch was loaded when this process was forked: any threads it had are then missing here. This module
+# is imported with the package; a module loaded before that may have been loaded before the fork, too.
 torch_was_forked = _was_forked() and "torch" in sys.modules
 renew(globals(), torch_was_forked=lambda: "torch" in sys.modules)
 
 
-class lazy(Generic[T]):  # noqa: N801  # it is written as a decorator, as `property` is
-    """`functools.cached_property` without a lock: up to Python 3.11 all instances and threads share one.
+class lazy(Generic[T]):  # noqa: N801  # it is used as a decorator, as `property` is
+    """`functools.cached_property` without its lock, which up to Python 3.11 all instances and threads share.
 
-    Two threads that ask an instance at once may both compute the value, and get the same one of the two.
+    Two threads that access it on one instance at once may both compute the value, but get the same object.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class lazy(Generic[T]):  # noqa: N801  # it is written as a decorator, as `prope
     def __get__(self, instance: object, owner: type) -> T: ...
 
     def __get__(self, instance: object | None, owner: type) -> Self | T:
-        """The value, which the instance keeps under the name of the method."""
+        """The value, which is stored on the instance under the method's name."""
         if instance is None:
             return self
         return vars(instance).setdefault(self.name, self.compute(instance))

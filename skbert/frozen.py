@@ -1,12 +1,12 @@
-"""What frozen layers make of texts, computed once for all epochs, folds and grid points.
+"""Outputs of frozen layers, computed once for all epochs, folds and grid points.
 
 1. `FrozenLayers.vectors` gives the pooled vectors of a frozen encoder, `FrozenLayers.states` the states above
-   its lowest layers: from the cache, or computed without dropout, and then kept.
+   its lowest layers: from the cache, or computed without dropout and then cached.
 2. The key of a row is a digest of its token ids and segments, special tokens included: all that an encoder
    sees of the text, the tokenizer, `max_length`, `long_text` and the sides of a pair.
-3. The space is everything else that counts: the weights themselves (`network/fingerprints.py`), config,
-   pooling, precision, kind of device and versions.
-4. `run_with_cached_vectors` predicts with what is known of them, where a fit has left the encoder as it was.
+3. The space is everything else that the outputs depend on: the weights themselves
+   (`network/fingerprints.py`), config, pooling, precision, kind of device and versions.
+4. `run_with_cached_vectors` predicts with cached vectors, if a fit left the encoder unchanged.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class FrozenLayers:
     runtime : Runtime
     cache : Cache
     verbose : int, default=0
-        1 shows on stderr how far a pass over the texts has come.
+        1 shows the progress of passes over the texts on stderr.
     """
 
     encoder: Any
@@ -74,10 +74,10 @@ class FrozenLayers:
         Parameters
         ----------
         model : SequenceClassifier
-            Tells the pooling.
+            Defines the pooling.
         encodings : Encodings
         plain : callable, default=None
-            Makes a model with the encoder's weights, if vectors must be computed; None: `model` is one.
+            Makes a model with the encoder's weights, if vectors must be computed; None if `model` is one.
         """
         with Progress("embed", len(encodings), self.verbose) as progress:
             if self.cache.helps("vectors", len(encodings)):
@@ -104,7 +104,7 @@ class FrozenLayers:
         return np.concatenate(self.cache.rows(space, row_keys(encodings), compute, like))
 
     def _embed(self, model: SequenceClassifier, encodings: Encodings, progress: Progress) -> np.ndarray:
-        every_row = encodings.take(np.arange(len(encodings)))  # as a text of its own
+        every_row = encodings.take(np.arange(len(encodings)))  # each as a text of its own
         return inference.run_model(model.eval(), every_row, self.runtime, "embeddings", progress)
 
     def states(
@@ -130,7 +130,7 @@ class FrozenLayers:
             return self.cache.rows(space, row_keys(encodings), compute, like, rows_per_block)
 
     def note_unchanged(self, fitted: SequenceClassifier, trained: SequenceClassifier) -> None:
-        """Note that what was frozen in `trained` is in `fitted` as it was: it needs no hashing again."""
+        """Note that weights frozen in `trained` are unchanged in `fitted`, and need not be hashed again."""
         fingerprints.note_unchanged(self.encoder, fitted.encoder, trained.encoder)
 
     def _space(self, kind: str, model: SequenceClassifier, names: list[str], more: list[Any]) -> str:
@@ -180,7 +180,7 @@ def _lower_states(
 
 @contextmanager
 def _lowest_layers_only(model: SequenceClassifier, n_layers: int) -> Iterator[list[torch.Tensor]]:
-    """Let the upper layers hand on what they get, and catch what they get."""
+    """Let the upper layers return their input unchanged, and capture that input."""
     layers = encoder_layers(model.encoder)
     caught: list[torch.Tensor] = []
     handle = layers[n_layers - 1].register_forward_hook(lambda *call: caught.append(call[-1]))
@@ -195,7 +195,7 @@ def _lowest_layers_only(model: SequenceClassifier, n_layers: int) -> Iterator[li
 
 
 def hand_on(*args: Any, **kwargs: Any) -> torch.Tensor:
-    """The states that a module is called with, in place of what it would make of them."""
+    """The states that a module is called with, returned in place of its output."""
     values = (*args, *kwargs.values())
     return next(v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point())
 
@@ -208,10 +208,10 @@ def run_with_cached_vectors(
     output: Literal["logits", "embeddings"],
     progress: Progress = SILENT,
 ) -> np.ndarray:
-    """What `inference.run_model` gives; vectors that a fit of the head alone has kept are not computed again.
+    """As `inference.run_model`, but vectors that a fit of the head alone has cached are not recomputed.
 
-    On a CPU only, where the texts that share its batch were not seen to change a vector's bits
-    (`network/filler.py`): it should make no difference to a prediction whether its vector was known.
+    On a CPU only, where the other texts of a batch were not observed to change a vector's bits
+    (`network/filler.py`): a prediction should not depend on whether its vector was cached.
     """
     known = LOOK_UPS.helps("vectors", len(encodings)) and fingerprints.knows_all(model.encoder)
     if runtime.device.type != "cpu" or runtime.int8 or not known:
@@ -225,8 +225,8 @@ def run_with_cached_vectors(
 def _classify(
     model: SequenceClassifier, vectors: torch.Tensor, encodings: Encodings, runtime: Runtime
 ) -> np.ndarray:
-    """Logits of vectors in the batches that the texts would be in: a row's place can decide its last bit."""
-    # The head is as wide in bfloat16 as in float32.
+    """Logits of vectors in the batches that the texts would be in: a row's place can change its last bit."""
+    # With bfloat16, the head is in float32 as well.
     same = runtime.master_dtype == model.head.weight.dtype
     working = model if same else inference.replica(model, runtime)
     logits = np.empty((len(vectors), model.head.out_features), dtype=runtime.master_dtype_in_numpy)

@@ -1,13 +1,13 @@
-"""Which fit it is: what two fits must have in common to end with the same weights.
+"""The identity of a fit: what two fits must have in common to end with the same weights.
 
 1. `describe_given` gives a short value for each thing that a fit is given: the parameters, by name;
-   checksums of texts, labels and weights; versions. Ranks of one fit must agree on it.
-2. `describe_start` does so for the model that the fit starts from, `describe_environment` for device and
+   checksums of texts, labels and weights; versions. The ranks of one fit must agree on them.
+2. `describe_start` does this for the model that the fit starts from, `describe_environment` for device and
    threads.
-   `describe` is all of it: a fit that was interrupted goes on only where nothing differs.
-3. `differences` tells what differs between two of them.
+   `describe` combines all three: an interrupted fit continues only if nothing differs.
+3. `differences` lists what differs between two such descriptions.
 
-A callable (`scoring`) is known by its name alone.
+A callable (`scoring`) is identified by its name alone.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from skbert.runtime import Runtime
     from skbert.starting import Start
 
-# What does not change the result, or is compared by what it resolves to: model and revision by the weights,
-# device and precision by `describe_environment`, random_state by the seed.
+# Parameters that do not change the result, or are compared by what they resolve to: model and revision by the
+# weights, device and precision by `describe_environment`, random_state by the seed.
 _NOT_COMPARED = {*"checkpoint device memory model precision random_state revision verbose".split()}
 LIBRARIES = ("numpy", "scikit-learn", "tokenizers", "torch", "transformers")
 _CHECKSUM = "sha256:"
@@ -41,7 +41,7 @@ _CHECKSUM = "sha256:"
 def describe(
     data: FitData, parameters: Mapping[str, Any], seed: int, start: Start, runtime: Runtime
 ) -> dict[str, str]:
-    """All that the bits of a fit's result depend on.
+    """Everything that the bits of a fit's result depend on.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def describe_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> d
 
 
 def describe_start(start: Start) -> dict[str, str]:
-    """The model that a fit starts from: a name, or a path, may be another one elsewhere."""
+    """The model that a fit starts from: elsewhere, the same name or path may mean another one."""
     return {
         "the weights of model": _checksum_of_weights(start),
         "the tokenizer of model": _checksum_of_parts(start.tokenizer.to_str()),
@@ -103,19 +103,19 @@ def describe_environment(runtime: Runtime) -> dict[str, str]:
         "torch.get_num_threads()": str(torch.get_num_threads()),
         "precision of float32 products": matmul_precision(runtime.device),
         "torch.are_deterministic_algorithms_enabled()": str(torch.are_deterministic_algorithms_enabled()),
-        # Decides whether a training starts above its frozen layers, which changes the last bits.
+        # Decides whether training starts above the frozen layers, which changes the last bits.
         "skbert.set_cache_limit": f"{STORE.limit} bytes",
     }
 
 
 def differences(first: Mapping[str, str], second: Mapping[str, str], words: str) -> list[str]:
-    """What differs, in words: with both values, unless only their checksums differ.
+    """Descriptions of what differs: with both values, unless only their checksums differ.
 
     Parameters
     ----------
     first, second : mapping
     words : str
-        A format of "first" and "second".
+        A format string with the fields "first" and "second".
     """
     found = []
     for name in [*second, *(name for name in first if name not in second)]:
@@ -136,7 +136,7 @@ def canonical(value: Any) -> str:
     if isinstance(value, Real):
         return repr(float(value))
     if isinstance(value, str):
-        return repr(str(value))  # numpy has one of its own
+        return repr(str(value))  # numpy's str has a repr of its own
     if isinstance(value, Mapping):
         items = sorted((canonical(key), canonical(item)) for key, item in value.items())
         return f"{{{', '.join(f'{key}: {item}' for key, item in items)}}}"
@@ -186,7 +186,7 @@ def _checksum_of_array(array: np.ndarray) -> str:
 
 
 def _checksum_of_weights(start: Start) -> str:
-    """Of its settings and all weights, but for a head that the fit itself gives its first weights."""
+    """Checksum of the settings and all weights, except those of a head that the fit itself initializes."""
     digest = hashlib.sha256()
     own = ("head.", "hidden.") if start.head_init is None else ()
     model = start.new_model(shared=True)

@@ -1,10 +1,10 @@
 """From encodings to logits or embeddings, in the order of the texts.
 
 1. Batches of near-equal lengths, longest first, within a token budget.
-2. Each runs packed through a replica of the model in the precision of the call, 8-bit integers among them
-   (`network/quantized.py`), in parts where memory is short.
-3. The rows go back to where their texts stood; a text of several windows gets their mean. Rows that are not
-   finite are refused: `argmax` would silently make the first class of NaN.
+2. Each runs packed through a replica of the model in the call's precision, which may be 8-bit integers
+   (`network/quantized.py`), in parts if memory is short.
+3. The rows are put back in the order of the texts; a text of several windows gets their mean. Rows that are
+   not finite are refused: `argmax` would silently turn NaN into the first class.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def run_model(
     runtime : Runtime
     output : {"logits", "embeddings"}
     progress : Progress, optional
-        Is told of each batch; one that is verbose also of batches cut because memory ran out.
+        Advances with each batch; if it is verbose, batches split because memory ran out are reported, too.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def run_model(
     ------
     NonFiniteOutputError
     CheckpointError
-        If a token id is none of the encoder's.
+        If a token id is not one of the encoder's.
     """
     return run_working_model(replica(model, runtime), encodings, runtime, output, progress, model)
 
@@ -91,7 +91,7 @@ def run_working_model(
 def run_batches(
     function: Callable[[np.ndarray, Batch], None], encodings: Encodings, runtime: Runtime, progress: Progress
 ) -> None:
-    """Give a function all rows, in batches on the device: which they are, and their tokens."""
+    """Call a function for all rows, in batches on the device, with the rows' indices and their tokens."""
     parts, texts_per_row = MicroBatches(progress.verbose), len(encodings.truncated) / len(encodings)
     with inference_mode(True):
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
@@ -100,16 +100,16 @@ def run_batches(
 
 
 def check_finite(values: np.ndarray, model: SequenceClassifier, runtime: Runtime) -> None:
-    """Refuse what a model gave if it is no number, and name the weight or the precision behind it.
+    """Refuse model outputs that are not finite, and name the weight or the precision that caused them.
 
     Parameters
     ----------
     values : ndarray
-        Embeddings, or the largest logit of each row: minus infinity switches a class off beside others.
+        Embeddings, or the largest logit of each row: others may be minus infinity, which turns a class off.
     model : SequenceClassifier
-        Best in its own precision: in a narrow one large weights are infinite.
+        Preferably in its own precision: in a narrow one, large weights are infinite.
     runtime : Runtime
-        In which it was run.
+        With which it was run.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def check_finite(values: np.ndarray, model: SequenceClassifier, runtime: Runtime
     if np.isfinite(values).all():
         return
     for name, weight in model.state_dict().items():
-        # What is infinite in float16 may be no more than large.
+        # A weight that is infinite in float16 may only be large.
         if torch.isnan(weight).any() or (weight.dtype != torch.float16 and torch.isinf(weight).any()):
             raise NonFiniteOutputError(
                 f"The model gives no numbers: its weight {name} holds NaN or infinity. Take another "
@@ -136,8 +136,8 @@ def check_finite(values: np.ndarray, model: SequenceClassifier, runtime: Runtime
 def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
     """The model on the device and in the precision of `runtime`, in eval mode.
 
-    On the CPU in the model's own dtype that is the model itself. Of other replicas each model's latest is
-    kept, while the model lives and is not changed, and while such models take no more than `_KEPT_BYTES`.
+    On the CPU in the model's own dtype, this is the model itself. Otherwise each model's latest replica is
+    kept, as long as the model exists unchanged and such models take no more than `_KEPT_BYTES`.
     """
     if runtime.device.type == "cpu" and runtime.dtype == model.head.weight.dtype and not runtime.int8:
         return model
@@ -149,7 +149,7 @@ def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
 
 
 def _found(model: SequenceClassifier, key: Any) -> SequenceClassifier | None:
-    """The replica that is kept, if it is the one; it is the last to go now."""
+    """The replica that is kept, if it matches; it becomes the last to be dropped."""
     with _lock:
         kept = _kept.pop(model, None)
         if kept is None or kept[0] != key:
@@ -167,7 +167,7 @@ def _made(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
 
 
 def _keep(model: SequenceClassifier, key: Any, working: SequenceClassifier) -> SequenceClassifier:
-    """Keep a replica; others go, those that were not used for longest first, if there is no room for all."""
+    """Keep a replica; if there is no room for all, drop others, the least recently used first."""
     with _lock:
         _kept[model] = (key, working)
         while len(_kept) > 1 and sum(map(_n_bytes, _kept.keys())) > _KEPT_BYTES:
@@ -185,7 +185,7 @@ def release(model: SequenceClassifier) -> None:
         _kept.pop(model, None)
 
 
-_KEPT_BYTES = 2**32  # of the models that have one, which is half as large in bfloat16
+_KEPT_BYTES = 2**32  # of the models that have a replica, which is half as large in bfloat16
 _kept: weakref.WeakKeyDictionary[SequenceClassifier, tuple[Any, SequenceClassifier]] = (
     weakref.WeakKeyDictionary()
 )

@@ -1,4 +1,4 @@
-"""The methods that fit: check → the order of a fit (`fitting.py`) → fitted attributes, once, at the end.
+"""The methods that fit: check → the stages of a fit (`fitting.py`) → fitted attributes, once, at the end.
 
 torch and transformers take seconds to import: the stages that need them are imported where they run, so that
 constructing and cloning an estimator cost nothing.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class LearningMixin(ParametersMixin):
-    """`fit`, and what `partial_fit` does; the two methods at the end read what is to be learned."""
+    """`fit`, and what `partial_fit` does; the two abstract methods at the end are about the target."""
 
     if TYPE_CHECKING:
         feature_names_in_: np.ndarray
@@ -48,7 +48,7 @@ class LearningMixin(ParametersMixin):
     @with_callbacks
     @on_all_ranks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
-        """Fine-tune the checkpoint on texts and what is known of them.
+        """Fine-tune the checkpoint on texts and their targets.
 
         Parameters
         ----------
@@ -56,12 +56,12 @@ class LearningMixin(ParametersMixin):
             Texts (list, array, Series, one-column DataFrame, ...), or pairs of texts (two columns, or a
             list of 2-tuples).
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            For a classifier class labels: str, int, bool or categorical; or an indicator matrix of 0 and
-            1, dense or sparse, for several labels per text. For a regressor numbers, one per text or several.
+            For a classifier, class labels: str, int, bool or categorical; or an indicator matrix of 0 and 1,
+            dense or sparse, for several labels per text. For a regressor, numbers: one per text or several.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text; a weight of two counts as the text given twice.
         X_val, y_val : array-like, default=None
-            Texts and targets to validate on after each epoch. The model ends with the weights of the epoch
+            Texts and targets to validate on after each epoch. The fitted model has the weights of the epoch
             that scored best.
 
         Returns
@@ -72,23 +72,23 @@ class LearningMixin(ParametersMixin):
         Raises
         ------
         InputError, InputTypeError
-            If texts, targets or weights cannot be used, in which case the first bad row is named; or if a
-            parameter does not fit them, the checkpoint, or another parameter.
+            If texts, targets or weights cannot be used (the first bad row is named), or if a parameter is
+            incompatible with them, the checkpoint, or another parameter.
         ValueError
-            If a parameter is none of the values that it may have (scikit-learn's InvalidParameterError), or,
-            with `warm_start`, the text columns have other names.
+            If a parameter has a value that is not allowed (scikit-learn's InvalidParameterError), or, with
+            `warm_start`, the text columns have other names.
         CheckpointError
             If the checkpoint cannot be found or is incomplete.
         MissingExtraError
             If `lora` is set and peft is not installed.
         NonFiniteLossError, NonFiniteOutputError
-            If the training loss, or what the weights give for a text, becomes NaN or infinite.
+            If the training loss, or the model's output for a text, becomes NaN or infinite.
         InsufficientMemoryError
             If a single text does not fit into memory.
         PersistenceError
             If the file of an interrupted fit in `checkpoint` is damaged.
         RankError
-            On all ranks of a fit under torchrun, if one fails or was given something else.
+            On all ranks of a fit under torchrun, if one of them fails or was given different input.
         """
         self._validate_params()
         texts = check_texts(X)
@@ -100,7 +100,7 @@ class LearningMixin(ParametersMixin):
         if held_out is not None:
             check_same_names(X_val, names)
         if not going_on:
-            # A checkpoint that is not there is named now, before seconds go into importing torch.
+            # A missing checkpoint is reported now, before seconds go into importing torch.
             locate(self.model, self.revision)
         start = start_from(self, texts) if going_on else None
         from skbert.fitting import fit_texts
@@ -124,7 +124,7 @@ class LearningMixin(ParametersMixin):
     def _fit_one_epoch(
         self, X: Any, y: Any, sample_weight: Any, read: Callable[[Texts], tuple[Any, np.ndarray, np.ndarray]]
     ) -> Self:
-        """`partial_fit`; `read` gives what `_read_target` does."""
+        """`partial_fit`; `read` returns what `_read_target` does."""
         self._validate_params()
         check_partial_fit(self._settings())
         texts = check_texts(X)
@@ -144,10 +144,10 @@ class LearningMixin(ParametersMixin):
         return self
 
     def _settings(self) -> dict[str, Any]:
-        """All parameters by name, those that a subclass fixes included; numbers as Python's own.
+        """All parameters by name, including those that a subclass fixes; numbers as Python's own.
 
-        Those of numpy, as a grid of `np.arange` has them, overflow where they are narrow, and comparisons
-        with them give numpy's bools, which torch refuses.
+        numpy's numbers, as in a grid from `np.arange`, overflow if their dtype is narrow, and comparisons
+        with them give numpy bools, which torch refuses.
         """
         return {name: _plain(getattr(self, name)) for name in self._parameter_constraints}
 
@@ -196,20 +196,20 @@ class LearningMixin(ParametersMixin):
         }
 
     def _set_fitted(self, attributes: dict[str, Any]) -> None:
-        """Only now, with everything behind us that can fail, is the estimator changed; in one step."""
+        """Change the estimator, in one step, and only now that nothing can fail any more."""
         stale = ("feature_names_in_", "_moments")
         kept = {name: value for name, value in vars(self).items() if name not in stale}
         self.__dict__ = kept | attributes
 
     @abstractmethod
     def _known_target(self) -> Target:
-        """What the fit knows of its target, without any text."""
+        """What the fit knows about its target, without any text."""
 
     @abstractmethod
     def _read_target(
         self, y: Any, texts: Texts, sample_weight: Any, known: Any
     ) -> tuple[Target, np.ndarray, np.ndarray]:
-        """What is to be learned, in the terms of what is `known`; the weights of texts, and of outputs."""
+        """The target, in terms of what is `known`; the weights of texts, and the weights of outputs."""
 
 
 def _history(losses: list[float], scores: list[float] | None, first: int) -> list[dict[str, float]]:

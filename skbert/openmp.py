@@ -1,12 +1,12 @@
-"""OpenMP's pools of threads, which a call leaves behind, given back at its end.
+"""Release, at the end of a call, the OpenMP thread pools that it would leave behind.
 
-torch shares an operation on a CPU among a pool of threads. Each thread of Python has a pool of its own, from
-its first operation until it ends. With GNU's OpenMP, which torch's wheels for Linux have, the threads of a
-pool spin while they wait for the next operation; but where all pools together have more threads than the
-machine has processors, they go to sleep after every one, also if the other pools have nothing to do. So once
-a second thread has computed anything, as in a server, small operations wait to be woken, and a fit takes half
-as long again. A pool that is given back is made again by the next operation, in some ten microseconds a
-thread: too long for short calls of a program that has no other thread.
+torch splits an operation on a CPU among a pool of threads. Each Python thread has a pool of its own, from its
+first operation until it ends. With GNU's OpenMP, which torch's Linux wheels have, the threads of a pool spin
+while they wait for the next operation. But if all pools together have more threads than the machine has
+processors, the threads go to sleep after every operation, even if the other pools are idle. So once a second
+thread has computed anything, as in a server, small operations wait for threads to wake up, and a fit takes
+half as long again. The next operation recreates a released pool, in some ten microseconds per thread: too
+long for short calls of a program that has no other thread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SHORT = 0.02  # seconds
 
 @scope
 def threads_given_back() -> Iterator[None]:
-    """Let a block, or a function that is decorated so, leave no pool, unless it was short and is alone."""
+    """Let a block or a decorated function leave no pool, unless it was short and no other thread runs."""
     begin = time.monotonic()
     try:
         yield
@@ -40,10 +40,10 @@ def threads_given_back() -> Iterator[None]:
 
 
 def _give_back() -> None:
-    """End the pool of the thread that calls this, if it has one.
+    """End the pool of the calling thread, if it has one.
 
-    In a forked process the pool of the thread that has forked is one of threads that are not there, and whose
-    end would be waited for.
+    In a forked process, the pool of the thread that forked consists of threads that do not exist there;
+    ending it would wait for them.
     """
     pause = None if forks.torch_was_forked else _pause_function()
     if pause is not None:
@@ -55,7 +55,7 @@ def _pause_function() -> Any:
     """`omp_pause_resource_all` of the library that torch computes with, if that is GNU's; else None."""
     if sys.platform != "linux":
         return None
-    library = ctypes.CDLL(torch._C.__file__)  # what it depends on is searched, too
+    library = ctypes.CDLL(torch._C.__file__)  # its dependencies are searched, too
     if hasattr(library, "__kmpc_fork_call"):  # LLVM's or Intel's, whose threads do not count each other
         return None
     return getattr(library, "omp_pause_resource_all", None)

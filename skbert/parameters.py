@@ -1,4 +1,4 @@
-"""The parameters that all estimators have, and what each may be. `BertClassifier` says what they mean."""
+"""The parameters that all estimators have, and their allowed values. `BertClassifier` explains them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sklearn.utils._param_validation import HasMethods, Interval, InvalidParamet
 if TYPE_CHECKING:
     from peft import LoraConfig
 else:
-    LoraConfig = Any  # for those who resolve type hints, such as makers of command lines
+    LoraConfig = Any  # for code that resolves type hints, such as command-line generators
 
 Precision = Literal["auto", "bfloat16", "float16", "float32", "float64", "int8"]
-MIN_LENGTH = 8  # tokens of a text; what is less holds little besides special tokens
+MIN_LENGTH = 8  # tokens per text; fewer hold little besides special tokens
 
 
 def _is_lora(value: Any) -> bool:
@@ -55,7 +55,7 @@ _IN_OTHER_WORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 class ParametersMixin(BaseEstimator):
-    """Takes the parameters as they are given; `fit` checks them."""
+    """Stores the parameters as given; `fit` checks them."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "model": [str, PathLike],
@@ -156,7 +156,7 @@ class ParametersMixin(BaseEstimator):
         self.checkpoint = checkpoint
 
     def _validate_params(self) -> None:
-        """As scikit-learn does it; where its own words would be long or say little, in others."""
+        """As scikit-learn does, but with other messages where its own would be long or say little."""
         for name, (fits, expected) in _IN_OTHER_WORDS.items():
             value = getattr(self, name)
             if not fits(value):

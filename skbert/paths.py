@@ -1,4 +1,4 @@
-"""Names of files and folders, as people write them."""
+"""Names of files and folders, as users write them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def expanded(path: str | os.PathLike[str], kind: type[SkbertError]) -> str:
     Raises
     ------
     SkbertError
-        Of the given kind, if there is no such home: a folder called ~ would be made where nobody expects it.
+        Of the given kind, if there is no such home: else a folder named ~ would be created unexpectedly.
     """
     found = os.path.expanduser(os.fsdecode(path))
     if found.startswith("~"):

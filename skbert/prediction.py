@@ -1,4 +1,4 @@
-"""The order of a prediction: check → different texts → encode → model → what a method returns.
+"""The stages of a prediction: check → distinct texts → encode → model → what a method returns.
 
 torch and transformers take seconds to import: the stages that need them are imported where they run, so that
 constructing and cloning an estimator cost nothing.
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
-    """What all predictions do, and embeddings, from the fitted attributes named below."""
+    """The steps that all predictions share, and embeddings; they use the fitted attributes named below."""
 
-    if TYPE_CHECKING:  # these types are not there when somebody resolves the class's hints
+    if TYPE_CHECKING:  # these types are not imported when the class's hints are resolved
         target_type_: TargetType
         n_features_in_: int
         model_: SequenceClassifier
@@ -40,10 +40,10 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         verbose: int
 
     def transform(self, X: Any) -> np.ndarray:
-        """Embeddings: the pooled vectors of the fine-tuned encoder, which the head reads.
+        """Embeddings: the pooled vectors of the fine-tuned encoder, which are the head's input.
 
-        Embeddings of training texts leak their labels. A model that is to learn from embeddings and other
-        columns, as inside a ColumnTransformer, should be given those of ``freeze="encoder"``.
+        Embeddings of training texts leak their labels. A model that learns from embeddings and other columns,
+        as inside a ColumnTransformer, should get those of an estimator with ``freeze="encoder"``.
 
         Parameters
         ----------
@@ -63,16 +63,16 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return self._snapshot()._run(X, "embeddings")
 
     def _snapshot(self) -> Self:
-        """The estimator with the state it has now, all of it from one fit, whatever other threads do to it.
+        """A copy of the estimator in its current state, all of it from one fit, whatever other threads do.
 
-        A dict is copied in one step, and `fit` replaces it in one (`LearningMixin._set_fitted`).
+        A dict is copied in one step, and `fit` replaces it in one step (`LearningMixin._set_fitted`).
         """
         now = object.__new__(type(self))
         now.__dict__ = dict(vars(self))
         return now
 
     def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
-        """Check, encode the different texts, run the model, and give every row its result."""
+        """Check, encode the distinct texts, run the model, and give every row its result."""
         check_is_fitted(self)
         from skbert import frozen
         from skbert.caching.cache import LOOK_UPS
@@ -103,5 +103,5 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     @property
     def _n_features_out(self) -> int:
-        """Columns that `transform` gives; scikit-learn's mixin makes feature names of it."""
+        """Number of columns of `transform`; scikit-learn's mixin derives feature names from it."""
         return self.model_.hidden_size

@@ -1,8 +1,8 @@
-"""From checked texts to what a training reads: encoded texts, and those to validate on.
+"""From checked texts to the input of training: encoded texts, and those to validate on.
 
 1. Rows of weight zero are left out.
 2. Texts to validate on are given, or held out for early stopping.
-3. What is cut, and what the tokenizer does not know, is said once, before the training.
+3. Warnings about cut texts and unknown tokens are issued once, before training.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MANY_UNKNOWN = 0.1  # of all tokens
 def encode_data(
     data: FitData, parameters: Mapping[str, Any], start: Start, frozen: FrozenLayers, seed: int
 ) -> tuple[TrainingData, Validation]:
-    """Encode the texts; take those to validate on from outside, or hold some out."""
+    """Encode the texts; use the given texts to validate on, or hold some out."""
     max_length, long_text = parameters["max_length"], parameters["long_text"]
     read = partial(encode, start.tokenizer, max_length=max_length, long_text=long_text, cache=frozen.cache)
     # Texts of weight zero teach nothing.
@@ -47,12 +47,12 @@ def encode_data(
         rows, held = split_off_validation(rows, data.texts, data.target, fraction, seed)
         held_out = data.texts.take(held), data.target.values(held)
     validation = Validation()
-    if held_out is not None:  # first: a scorer that does not go with them is refused before anything is read
+    if held_out is not None:  # first: an incompatible scorer is refused before any text is encoded
         validation = make_validation(*held_out, data.target, parameters, frozen.runtime)
     encodings = read(data.texts.take(rows))
     _warn_of_truncation(float(encodings.truncated.mean()), max_length, long_text)
     _warn_of_unknown_tokens(encodings.ids, start.tokenizer)
-    # A window has the target of its text, and an equal share of its weight, which is one in the mean.
+    # A window has its text's target, and an equal share of its weight; the texts' weights have mean one.
     owners, weights = encodings.owners, data.weights[rows] / data.weights[rows].mean()
     weights = (weights[owners].T / np.bincount(owners)[owners]).T
     targets = data.target.targets[rows[owners]]
@@ -63,7 +63,7 @@ def encode_data(
 def make_validation(
     texts: Texts, y: np.ndarray, target: Target, parameters: Mapping[str, Any], runtime: Runtime
 ) -> HeldOutValidation:
-    """Scoring of what a model gives for texts whose y is known; with `early_stopping` it may end the fit."""
+    """Scoring of a model's outputs for texts whose y is known; with `early_stopping` it may end the fit."""
     patience = parameters["n_iter_no_change"] if parameters["early_stopping"] else None
     scorer = HeldOutScorer(parameters["scoring"], target, texts.rows, y)
     return HeldOutValidation(scorer, patience, runtime, parameters["verbose"])
@@ -117,5 +117,5 @@ def _warn_of_unknown_tokens(ids: np.ndarray, tokenizer: Tokenizer) -> None:
 
 
 def _about(share: float) -> str:
-    """Rounded to one digit: Python shows equal warnings once, and so once for most fits of a search."""
+    """Rounded to one digit: Python shows equal warnings once, so most searches show this one only once."""
     return f"{100 * float(f'{share:.0e}'):g}%"

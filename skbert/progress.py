@@ -1,6 +1,7 @@
-"""A bar on stderr for a pass over many texts, where `verbose` asks for it; silent where it is short.
+"""A bar on stderr for a pass over many texts, if `verbose` asks for it; short passes show none.
 
-The bars of epochs are a watcher's (`training/callbacks.py`). Whatever becomes of stderr, the pass goes on.
+The bars of epochs belong to a watcher (`training/callbacks.py`). Whatever happens to stderr, the pass
+continues.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _SECONDS = 1.0  # a pass that takes no longer shows nothing
 
 
 class Bar:
-    """A bar of tqdm, until nobody reads what it writes, as behind ``| head``.
+    """A tqdm bar that falls silent once nobody reads its output, as with ``| head``.
 
     Parameters
     ----------
@@ -31,16 +32,16 @@ class Bar:
         self._tell(lambda: setattr(self, "_bar", tqdm(**settings)))
 
     def update(self, n_texts: int) -> None:
-        """Move on by so many texts."""
+        """Advance by this many texts."""
         self.n += n_texts
         self._tell(lambda: self._bar.update(n_texts))
 
     def note(self, **shown: str) -> None:
-        """Write something behind the bar."""
+        """Write something after the bar."""
         self._tell(lambda: self._bar.set_postfix(shown))
 
     def close(self) -> None:
-        """Leave it as it is."""
+        """Close the bar, and leave it as it is."""
         self._tell(lambda: self._bar.close())
 
     def _tell(self, what: Callable[[], None]) -> None:
@@ -48,22 +49,22 @@ class Bar:
             return
         try:
             what()
-        except Exception as error:  # of any kind: the stream may be anybody's, or closed, or None
+        except Exception as error:  # of any type: the stream may be anyone's, or closed, or None
             raise_if_of_a_handler(error)
             self._is_read = False
             if self._bar is not None:
-                self._bar.disable = True  # it would try again as it is deleted
+                self._bar.disable = True  # else it would try again when it is deleted
 
 
 class Progress:
-    """How far a pass over texts has come.
+    """Progress of a pass over texts.
 
     Parameters
     ----------
     what : str, default=""
         Name of the bar.
     n_texts : int, default=0
-        That the pass is over.
+        Number of texts in the pass.
     verbose : int, default=0
         0 shows nothing.
     """
@@ -79,14 +80,14 @@ class Progress:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        """Close the bar, at its end if the pass came to its own: equal texts were counted once."""
+        """Close the bar, filling it up if the pass was completed: equal texts were counted only once."""
         if self._bar is not None:
             if kind is None:
                 self._bar.update(self._n_texts - self._bar.n)
             self._bar.close()
 
     def move(self, n_texts: float) -> None:
-        """Move on by so many texts; a window of a text counts as a part of it."""
+        """Advance by this many texts; a window of a text counts as a part of it."""
         if self._bar is not None:
             self._seen += n_texts
             self._bar.update(round(self._seen) - self._bar.n)

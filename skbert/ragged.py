@@ -8,7 +8,7 @@ import numpy as np
 
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Where each row begins, and last where they end: (n_rows + 1,) int64."""
+    """Where each row begins, and finally where the last one ends: (n_rows + 1,) int64."""
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
@@ -25,6 +25,6 @@ def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where equal neighbours begin, and how many they are; of values that are not negative."""
+    """Where runs of equal values begin, and how long they are; the values must not be negative."""
     firsts = np.flatnonzero(np.diff(values, prepend=-1))
     return firsts, np.diff(firsts, append=len(values))

@@ -1,4 +1,4 @@
-"""Random numbers: the streams of a fit, and how code of other libraries draws from them, or not at all."""
+"""Random numbers: the streams of a fit, and how code of other libraries draws from them, or draws none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Generators:
 
     @classmethod
     def from_seed(cls, seed: int, device: torch.device, rank: int = 0) -> Generators:
-        """Spawn independent streams; ranks of one fit differ in their dropout, and in nothing else."""
+        """Spawn independent streams; ranks of one fit differ only in their dropout."""
         order, *others, probe = np.random.SeedSequence(seed).spawn(5)
         weights, dropout, of_device = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in others)
         if rank > 0:
@@ -48,7 +48,7 @@ class DrawsFrom(TorchDispatchMode):
     """Let code that names no generator draw from this one, in this thread alone.
 
     Code of transformers and peft draws initial weights and some dropout masks from torch's global generator.
-    Within this scope it does not: whoever else uses that one, in whatever thread, finds it as it was.
+    Within this scope it does not: other users of the global generator, in any thread, find it unchanged.
 
     Parameters
     ----------
@@ -76,10 +76,10 @@ class DrawsFrom(TorchDispatchMode):
 
 
 class DrawsNothing(TorchDispatchMode):
-    """Give the mean, or the least, where random numbers were to be filled in; in this thread alone.
+    """Fill in the mean, or the minimum, in place of random numbers; in this thread alone.
 
-    For weights that will be overwritten: to draw those of BERT-base takes longer than to read them. Memory
-    could not be left as it is, for some draws are repeated until all numbers lie within bounds.
+    For weights that will be overwritten: drawing those of BERT-base takes longer than reading them. Memory
+    cannot be left as it is, because some draws are repeated until all numbers lie within bounds.
     """
 
     def __torch_dispatch__(
@@ -87,7 +87,7 @@ class DrawsNothing(TorchDispatchMode):
     ) -> Any:
         """Run one operation of torch, unless it draws in place."""
         if func._schema.name.endswith("_") and _drawing(func) is not None:
-            # The first parameter of the distribution; `random_(n)` draws below its own.
+            # The first parameter of the distribution; that of `random_(n)` is an upper bound.
             first = args[1] if len(args) > 1 and func._overloadname != "to" else 0
             return args[0].copy_(first) if isinstance(first, torch.Tensor) else args[0].fill_(first)
         return func(*args, **(kwargs or {}))
@@ -106,13 +106,13 @@ def _drawing(func: Any) -> Any:
 def building(generator: torch.Generator | None = None) -> Iterator[None]:
     """Let one thread at a time run code of transformers and peft that builds models.
 
-    While they build they change settings of the whole process, and put back what they found: the functions of
-    `torch.nn.init`, torch's default dtype, their verbosity. Two threads at once leave them changed.
+    While building, they change settings of the whole process and restore them afterwards: the functions of
+    `torch.nn.init`, torch's default dtype, their verbosity. Two threads at once would leave them changed.
 
     Parameters
     ----------
     generator : torch.Generator, default=None
-        Source of the initial weights; None takes any, for weights that are to be overwritten.
+        Source of the initial weights; None uses any, for weights that will be overwritten.
     """
     workers.limit_threads()
     source = generator if generator is not None else torch.Generator().manual_seed(0)
@@ -131,15 +131,16 @@ _one_builder = threading.RLock()
 
 @scope
 def isolated_cuda(seed: int, device: torch.device) -> Iterator[None]:
-    """Let a block draw from the global generator of a CUDA device, and put back its state afterwards.
+    """Let a block draw from the global generator of a CUDA device, and restore its state afterwards.
 
-    Fused attention can draw its dropout masks from nowhere else, and all dropout there does. So one fit at a
-    time trains on CUDA. On other devices this does nothing: nothing draws from their generators.
+    Fused attention can draw its dropout masks from no other generator, and all dropout on CUDA uses it. So
+    only one fit at a time trains on CUDA. On other devices this does nothing: nothing draws from their
+    generators.
 
     Parameters
     ----------
     seed : int
-        Inside the block.
+        For the generator inside the block.
     device : torch.device
     """
     if device.type != "cuda":

@@ -1,4 +1,4 @@
-"""What the parameters mean for a training: every "auto" resolved, what trains, who watches."""
+"""What the parameters mean for training: every "auto" resolved, what is trained, and the watchers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def checked_lora(parameters: Mapping[str, Any]) -> LoraConfig | None:
-    """The configuration of the adapters, if there are to be any."""
+    """The configuration of the adapters, if `lora` is set."""
     if parameters["lora"] is None:
         return None
     if parameters["freeze"] == "encoder":
@@ -70,7 +70,7 @@ def choose_trained(
     lora: LoraConfig | None,
     generators: Generators,
 ) -> None:
-    """Decide which weights require a gradient, which dropouts there are, and what the backward pass keeps."""
+    """Set which weights require a gradient, the dropouts, and what is kept for the backward pass."""
     model.requires_grad_()
     if lora is not None:
         add_adapters(model, lora, generators.weights)
@@ -81,6 +81,6 @@ def choose_trained(
 
 
 def own_watchers(model: SequenceClassifier, parameters: Mapping[str, Any]) -> list[Watcher]:
-    """Those that parameters ask for."""
+    """The watchers that the parameters ask for."""
     watchers: list[Watcher] = [ProgressBar()] if parameters["verbose"] else []
     return [*watchers, GradualUnfreezing(model)] if parameters["freeze"] == "gradual" else watchers

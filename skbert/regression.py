@@ -1,4 +1,4 @@
-"""What regressors do of their own: numbers → standardized ones, on the way in; and back, on the way out.
+"""What is specific to regressors: numbers → standardized numbers on the way in, and back on the way out.
 
 torch and transformers take seconds to import: the stages that need them are imported where they run, so that
 constructing and cloning an estimator cost nothing.
@@ -35,12 +35,13 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
     @with_callbacks
     @on_all_ranks
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train one more epoch, on these texts; an estimator that is not fitted starts from the checkpoint.
+        """Train for one more epoch, on these texts; an unfitted estimator starts from the checkpoint.
 
-        The optimizer goes on from call to call (a model that was stored and loaded starts it anew), at a
-        learning rate that rises over the first 20 steps and then stays. The mean and the scale of the numbers
-        stay those of the first call, whose numbers should be such as will come. Sample weights are relative
-        to the other texts of the call. Scores of an earlier validation stay in `history_` alone.
+        The optimizer's state carries over from call to call (it starts anew for a model that was stored and
+        loaded). The learning rate rises over the first 20 steps and then stays constant. The mean and the
+        scale of the numbers stay those of the first call, whose numbers should resemble those to come. Sample
+        weights are relative to the other texts of the call. Scores of an earlier validation stay only in
+        `history_`.
 
         Parameters
         ----------
@@ -59,9 +60,9 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         Raises
         ------
         InputError
-            If y has another form or other columns than in earlier calls, or in the first one is the same for
-            all texts; or if a parameter cannot work here: `early_stopping`, `lora`, `freeze` "gradual",
-            `checkpoint`. And all that `fit` raises.
+            If y has another form or other columns than in earlier calls, or is the same for all texts in the
+            first call; or if a parameter is set that `partial_fit` does not support: `early_stopping`,
+            `lora`, `freeze` "gradual", `checkpoint`. And everything that `fit` raises.
         """
         from skbert.data.numbers import check_spread
 
@@ -75,7 +76,7 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         return self._fit_one_epoch(X, y, sample_weight, read)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Number, or numbers, of each text.
+        """Predicted number, or numbers, of each text.
 
         Parameters
         ----------
@@ -85,14 +86,14 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
-            As y was in `fit`. Computed in the arithmetic of `precision`.
+            Shaped as y was in `fit`. Computed in the arithmetic of `precision`.
 
         Raises
         ------
         NotFittedError
             Before `fit`.
         InputError, InputTypeError
-            If texts cannot be used, in which case the first bad row is named; or the device is not there.
+            If texts cannot be used (the first bad row is named), or the device is not available.
         ValueError
             If the text columns have other names than in `fit`.
         NonFiniteOutputError
@@ -107,7 +108,7 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         return in_units(outputs, now.target_mean_, now.target_scale_, now.target_type_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """R², the share of the variance of y that is explained; of several numbers its mean.
+        """R², the fraction of the variance of y that is explained; the mean R² for several numbers per text.
 
         Parameters
         ----------
@@ -125,8 +126,8 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         Raises
         ------
         InputError
-            If y holds anything but finite numbers, or has columns of other names, or in another order, than
-            those of `fit`; if a weight is missing or below zero. And all that `predict` raises.
+            If y holds anything but finite numbers, or its columns have other names or another order than
+            those of `fit`; if a weight is missing or negative. And everything that `predict` raises.
         """
         from skbert.data.numbers import number_values
         from skbert.data.targets import check_same_columns
@@ -142,13 +143,13 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         """Mean and scale of the fit, and the names of its columns, without any text."""
         from skbert.data.numbers import known_numbers
 
-        names = getattr(self, "target_names_", None)  # not in the first files
+        names = getattr(self, "target_names_", None)  # missing from the earliest files
         return known_numbers(self.target_type_, self.target_mean_, self.target_scale_, names)
 
     def _read_target(
         self, y: Any, texts: Texts, sample_weight: Any, known: Any
     ) -> tuple[Numbers, np.ndarray, np.ndarray]:
-        """Numbers, what each text weighs, and what each of its numbers."""
+        """Numbers, the weight of each text, and the weight of each of its numbers."""
         from skbert.data.numbers import standardize
         from skbert.data.weights import check_text_weights
 

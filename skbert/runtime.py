@@ -1,4 +1,4 @@
-"""Where and how tensors live: device and precision."""
+"""Device and precision: where tensors are, and how they are computed."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Runtime:
 
     @property
     def master_dtype(self) -> torch.dtype:
-        """Of master weights, head, loss and logits."""
+        """Dtype of master weights, head, loss and logits."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     @property
     def master_dtype_in_numpy(self) -> type[np.floating[Any]]:
-        """The same, as numpy calls it."""
+        """The same dtype in numpy."""
         return np.float64 if self.dtype == torch.float64 else np.float32
 
     @property
     def predict_tokens(self) -> int:
-        """Padded tokens in one prediction batch: large products, yet a bounded memory."""
+        """Padded tokens in one prediction batch: enough for large products, within bounded memory."""
         return 65_536 if self.device.type == "cuda" else 2_048
 
 
@@ -52,11 +52,11 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
     Parameters
     ----------
     device : str
-        "auto" takes CUDA where there is one, else the CPU; of several GPUs one of its own in each worker
-        or rank (`workers.py`).
+        "auto" uses CUDA if it is available, else the CPU; with several GPUs, each worker or rank uses one of
+        its own (`workers.py`).
     precision : {"auto", "bfloat16", "float16", "float32", "float64", "int8"}
-        "auto" takes bfloat16 where the hardware multiplies it faster, else float32. "int8" is for predictions
-        on a CPU; for training it is "auto".
+        "auto" is bfloat16 where the hardware multiplies it faster, else float32. "int8" is for predictions
+        on a CPU; in training it means "auto".
     predict : bool, default=False
         Whether the call only predicts.
 
@@ -67,7 +67,7 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
     Raises
     ------
     InputError
-        If the device does not exist on this machine, or cannot work in `precision`; or if one of them is no
+        If the device does not exist on this machine, or cannot compute in `precision`; or if either is not a
         valid value, which `set_params` on a fitted model does not check.
     """
     if precision not in _PRECISIONS:
@@ -94,9 +94,9 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
 
 
 def matmul_precision(device: torch.device) -> str:
-    """How the products of float32 are computed there: "ieee", as they are unless set, "tf32" or "bf16".
+    """Precision of float32 matrix products on a device: "ieee", which is the default, "tf32" or "bf16".
 
-    `torch.get_float32_matmul_precision` raises where somebody has used the settings that are read here.
+    `torch.get_float32_matmul_precision` raises if the settings that are read here have been used.
     """
     backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
     precision = backend.matmul.fp32_precision
@@ -132,9 +132,9 @@ def _named_device(name: str | torch.device) -> torch.device:
 
 def _check_it_computes(device: torch.device, precision: str) -> None:
     try:
-        # The meta device has no numbers to give back; some devices have no float64.
+        # The meta device has no values to copy back; some devices have no float64.
         torch.empty(0, dtype=_DTYPES[precision], device=device).cpu()
-    except Exception as error:  # of a type that each backend chooses
+    except Exception as error:  # each backend raises a type of its own
         raise_if_of_a_handler(error)
         raise InputError(
             f"device={str(device)!r} was asked for, but torch {torch.__version__} cannot use it here, on "
@@ -145,7 +145,7 @@ def _check_it_computes(device: torch.device, precision: str) -> None:
 
 def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere on; emulated before
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # from Ampere on; emulated before
     if device.type == "cpu":
         # Without these instructions oneDNN emulates bfloat16, slower than float32.
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -46,28 +46,28 @@ class SavingMixin:
     def save(self, path: str | PathLike[str], *, only_changes: bool = False) -> None:
         """Write the fitted estimator to one file, which `load` reads.
 
-        The file is in the safetensors format: the weights, and as JSON the parameters, the fitted attributes,
-        the encoder's config and the tokenizer, with a SHA-256 of each weight and of the JSON. It holds no
-        code and no pickle. The same estimator gives the same bytes.
+        The file is in the safetensors format. It holds the weights and, as JSON, the parameters, the fitted
+        attributes, the encoder's config and the tokenizer, with a SHA-256 of each weight and of the JSON. It
+        holds no code and no pickle. The same estimator gives the same bytes.
 
         Parameters
         ----------
         path : str or path
-            Where to, for example ``"model.safetensors"``. A file that is there is replaced as a whole: if
+            File to write, for example ``"model.safetensors"``. An existing file is replaced as a whole: if
             saving fails or is interrupted, it stays as it was.
         only_changes : bool, default=False
-            Whether to leave out the weights that are still the checkpoint's own, and to write low-rank
-            adapters as such: a small file after a fit with `lora` or `freeze`. `load` then needs the
+            Whether to leave out weights that are unchanged from the checkpoint, and to write low-rank
+            adapters as such. The file is small after a fit with `lora` or `freeze`. `load` then needs the
             checkpoint.
 
         Raises
         ------
         PersistenceError
-            If a parameter or an attribute has no exact form in such a file, such as a callable as
-            `scoring`; or if `only_changes` and `model` is no longer the checkpoint of the fit. It is named,
+            If a parameter or an attribute, such as a callable `scoring`, has no exact form in such a file; or
+            if `only_changes` is set and `model` is no longer the checkpoint of the fit. The message names it,
             and nothing is written.
         CheckpointError
-            If `only_changes` and the checkpoint of the fit cannot be found.
+            If `only_changes` is set and the checkpoint of the fit cannot be found.
         OSError
             If no file can be written there: the folder must exist.
         """
@@ -86,25 +86,25 @@ class SavingMixin:
     ) -> Self:
         """Read an estimator that `save` wrote.
 
-        Nothing of the file is executed, and no connection is opened, unless `checkpoint` names one on the
-        hub that is not in its cache. The estimator is exactly the one that was saved, down to the bits of its
-        predictions on the same machine, versions and threads; or an error is raised. It needs no GPU if it
-        was trained on one; only `device` must name one that is there, see `set_params`.
+        Nothing in the file is executed. No connection is opened, unless `checkpoint` names one on the hub
+        that is not in the hub's cache. The estimator is exactly the one that was saved, down to the bits of
+        its predictions with the same machine, versions and threads; otherwise an error is raised. If it was
+        trained on a GPU, it needs none; only `device` must name a device that is available (`set_params`).
 
         Parameters
         ----------
         path : str or path
         checkpoint : str or path, default=None
             For a file that was saved with `only_changes`: the checkpoint that was fitted, by name or folder,
-            as the parameter `model`. It is found as it is in `fit`. What the file says about it is not
-            followed.
+            like the parameter `model`. It is located as in `fit`. What the file says about the checkpoint is
+            not followed.
         revision : str, default=None
-            Of `checkpoint`, as the parameter of that name.
+            Revision of `checkpoint`, like the parameter of that name.
 
         Returns
         -------
         estimator
-            Fitted.
+            The fitted estimator.
 
         Raises
         ------
@@ -113,49 +113,51 @@ class SavingMixin:
         CheckpointError
             If `checkpoint` cannot be found.
         OSError
-            If there is no file, or it may not be read.
+            If the file does not exist, or reading it is not permitted.
         """
         from skbert.persistence import model_file
 
         return model_file.load(cls, path, checkpoint, revision)
 
     def save_pretrained(self, folder: str | PathLike[str], label_names: Any = None) -> None:
-        """Write a folder that transformers reads as its own, with equal logits, or numbers.
+        """Write a folder that transformers reads as its own, with the same logits, or numbers.
 
-        ``pipeline("text-classification", folder)``, or `AutoModelForSequenceClassification` and
-        `AutoTokenizer`. Texts longer than `max_length` tokens must be cut there with ``truncation=True``,
-        which is what `long_text` "head" does; the other values have no equal. Where both sides of a pair are
-        that long and an odd number of tokens is left for them, the odd one may be another side's there.
+        Load it with ``pipeline("text-classification", folder)``, or `AutoModelForSequenceClassification` and
+        `AutoTokenizer`. There, texts longer than `max_length` tokens must be cut with ``truncation=True``,
+        which is what `long_text` "head" does; the other values have no equivalent. If both sides of a pair
+        are that long and an odd number of tokens is left for them, transformers may give the odd one to the
+        other side.
 
         Parameters
         ----------
         folder : str or path
-            Made if it is not there. Files of the same names are replaced, `config.json` last: until then the
-            folder is no checkpoint.
+            Created if it does not exist. Files of the same names are replaced, `config.json` last: until then
+            the folder is not a checkpoint.
         label_names : array-like of str, default=None
-            Names of the labels, in the order of `classes_`. None takes the labels themselves, or the
-            names of y's columns, or where it has none transformers' own, LABEL_0 and so on. For an indicator
-            matrix pass `MultiLabelBinarizer.classes_`; for a regressor names of its numbers.
+            Names of the labels, in the order of `classes_`. None uses the labels themselves, or the names of
+            y's columns, or, if it has none, transformers' default names, LABEL_0 and so on. For an indicator
+            matrix, pass `MultiLabelBinarizer.classes_`; for a regressor, names of its numbers.
 
         Raises
         ------
         PersistenceError
             If the family's classifier in transformers computes something else, or numbers are too large, or
-            too close together, for its head. They pool by "cls" (ModernBERT's as its config says).
-            ModernBERT's head has a norm, so that of its models only those that came from `from_pretrained`
-            can be written.
+            too close together, for its head. Those classifiers pool by "cls" (ModernBERT's as its config
+            says). ModernBERT's head has a norm, so ModernBERT models can be written only if they came from
+            `from_pretrained`.
         InputError
-            If there is not one different name for each output.
+            If there is not exactly one name for each output, all of them different.
         OSError
             If the folder cannot be written.
 
         Notes
         -----
-        Those classifiers have one more layer than this one. It is the encoder's pooler where there is one;
-        else its weights are chosen such that it does nothing. In RoBERTa's and its kin these are too small
-        for float16, in which transformers gives NaN (here that layer stays in float32); float32, float64 and
-        bfloat16 are fine. Special tokens that stand in a text are read as plain text there, too, but by
-        vocabularies that hold them as pieces (XLM-R, CamemBERT, DeBERTa-v3): transformers reads the token.
+        Those classifiers have one more layer than this one. It is the encoder's pooler if there is one;
+        otherwise its weights are chosen so that it has no effect. For RoBERTa and related families, they are
+        too small for float16, in which transformers gives NaN (here, that layer stays in float32); float32,
+        float64 and bfloat16 are fine. Special tokens that occur in a text are read as plain text there, too,
+        unless the vocabulary holds them as pieces (XLM-R, CamemBERT, DeBERTa-v3): transformers then reads
+        the token.
         """
         check_is_fitted(self)
         from skbert.pretrained import to_transformers
@@ -166,20 +168,20 @@ class SavingMixin:
         """Write the fine-tuned encoder, without the head, as a checkpoint to fine-tune on other labels.
 
         ``BertClassifier(folder)`` starts from it and pools as this estimator does. transformers reads the
-        folder by `AutoModel`, and sentence-transformers by `SentenceTransformer`, whose embeddings are then
-        those of `transform`; but not where the encoder has a pooler of its own ("cls" pooling of BERT,
-        RoBERTa and their kin), for which it has no equal.
+        folder with `AutoModel`, and sentence-transformers with `SentenceTransformer`, whose embeddings are
+        then those of `transform`; but not if the encoder has a pooler of its own ("cls" pooling of BERT,
+        RoBERTa and related families), for which sentence-transformers has no equivalent.
 
         Parameters
         ----------
         folder : str or path
-            Made if it is not there. Files of the same names are replaced, `config.json` last: until then the
-            folder is no checkpoint.
+            Created if it does not exist. Files of the same names are replaced, `config.json` last: until then
+            the folder is not a checkpoint.
 
         Raises
         ------
         PersistenceError
-            If there is a file of that name, or the model came from `from_pretrained`.
+            If a file of that name exists, or the model came from `from_pretrained`.
         OSError
             If the folder cannot be written.
         """
@@ -190,34 +192,34 @@ class SavingMixin:
 
     @classmethod
     def from_pretrained(cls, model: str | PathLike[str], *, pairs: bool = False, **parameters: Any) -> Self:
-        """Take a classifier, or a regression model, that transformers has saved, ready to predict.
+        """Load a classifier, or a regression model, saved by transformers; it is ready to predict.
 
         Parameters
         ----------
         model : str or path
-            A folder, or a name on the hub, as the parameter `model`.
+            A folder, or a name on the hub, like the parameter `model`.
         pairs : bool, default=False
-            Whether it reads pairs of texts.
+            Whether the model reads pairs of texts.
         **parameters
-            Parameters of the estimator. `max_length` is what the tokenizer states if it is not given;
+            Parameters of the estimator. If `max_length` is not given, it is what the tokenizer states;
             `pooling` and the head are the classifier's own.
 
         Returns
         -------
         estimator
-            Of the same probabilities or numbers, up to the rounding of `precision`. `classes_` are the
+            It gives the same probabilities or numbers, up to the rounding of `precision`. `classes_` are the
             labels' names, sorted; for several labels per text they are in the model's own order, which is
             that of the columns. Numbers are those of the model itself, before any function that a pipeline or
-            a CrossEncoder may put behind it; one number per text is 1-D. It has none of the attributes that
+            a CrossEncoder may apply to them; one number per text is 1-D. It has none of the attributes that
             describe a fit. Special tokens that occur in a text are plain text here, unlike in transformers.
 
         Raises
         ------
         CheckpointError
-            If it cannot be found or is incomplete, has no trained head, or is no classifier; for
-            `BertRegressor` if it is one.
+            If the model cannot be found or is incomplete, has no trained head, or is not a classifier; for
+            `BertRegressor`, if it is a classifier.
         InputError
-            If a parameter is not what the classifier has, such as `max_length` beyond its positions.
+            If a parameter does not match the classifier, such as `max_length` beyond its positions.
         """
         from skbert.pretrained import from_transformers
 

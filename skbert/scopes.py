@@ -1,16 +1,16 @@
-"""Blocks after which the process is as it was, whatever ends them: a result, an error or Ctrl-C.
+"""Blocks that leave the process as it was, however they end: with a result, an error or Ctrl-C.
 
-CPython handles signals where a function of Python begins, so also at the entry of an `__exit__` that is
-written in Python, as those of `contextlib` and torch are: it is left undone, and no one tries again. So:
+CPython handles signals where a Python function begins, and so also at the entry of an `__exit__` written in
+Python, like those of `contextlib` and torch: the exit is then left undone, and nothing tries again. So:
 
-1. `scope` makes a context manager of a generator, as `contextlib.contextmanager` does, but the `with`
-   statement alone holds the generator, and no traceback does. If its exit is cut off, the generator is closed
-   as soon as the statement is given up, and runs its own `finally` blocks, innermost first.
-2. What was before is known (`TorchModes`, `TorchFunctions`), and put back whatever lies inside has left;
-   twice, for a signal that comes in between.
+1. `scope` makes a context manager from a generator, as `contextlib.contextmanager` does, but only the `with`
+   statement holds the generator, and no traceback does. If its exit is cut off, the generator is closed as
+   soon as the statement is abandoned, and runs its own `finally` blocks, innermost first.
+2. The state before the block is recorded (`TorchModes`, `TorchFunctions`) and restored, whatever the block
+   has left; twice, in case a signal comes in between.
 
-What remains: a second Ctrl-C within the microseconds in which the first is dealt with; one between two lines
-in which torch's modes set flags that no mode's stack shows; and interpreters that do not count references,
+Not covered are a second Ctrl-C within the microseconds in which the first is handled; one between two lines
+in which torch's modes set flags that no mode stack shows; and interpreters that do not count references,
 where the generator is closed some time later.
 """
 
@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 
 class Scope(Generic[T]):
-    """What one `with` statement enters, or each call of a function that is decorated with it.
+    """What one `with` statement enters, or each call of a function decorated with it.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Scope(Generic[T]):
         Makes the generator.
     """
 
-    # Of the instance: the statement takes them as they are, functions of C that signals cannot come before.
+    # On the instance: the statement uses them as they are, C functions before which no signal is handled.
     __slots__ = ("__enter__", "__exit__", "begin")
 
     def __init__(self, begin: Callable[[], Iterator[T]]) -> None:
@@ -52,7 +52,7 @@ class Scope(Generic[T]):
         self.begin = begin
         self.__enter__: Callable[[], T] = generator.__next__
         leave: Any = partial(_close, weakref.ref(generator), sys.exc_info()[1])
-        leave.generator = generator  # here alone, and `leave` is on the stack of the statement alone
+        leave.generator = generator  # only here, and `leave` is only on the statement's stack
         self.__exit__: Callable[..., None] = leave
 
     def __call__(self, function: Callable[Q, R]) -> Callable[Q, R]:
@@ -67,13 +67,13 @@ class Scope(Generic[T]):
 
 
 def _close(generator: Any, outside: Any, _: Any, error: BaseException | None, __: Any) -> None:
-    """End what is inside, also what a signal has cut off there; then let the interrupt go on as such.
+    """End what is inside, also what a signal has cut off there; then let the interrupt propagate as such.
 
-    In the wake of a signal modes may miss each other: torch's "pop from empty mode stack" is no error of a
+    After a signal, modes may be out of step: torch's "pop from empty mode stack" is then not an error of a
     file or a model.
     """
     inside = []
-    while error is not None and error is not outside:  # what the caller was handling already is none of ours
+    while error is not None and error is not outside:  # what the caller was already handling is not ours
         inside.append(error)
         error = error.__context__
     try:
@@ -82,10 +82,10 @@ def _close(generator: Any, outside: Any, _: Any, error: BaseException | None, __
                 manager = frame.f_locals.get("self")
                 ends = frame.f_code.co_name in ("__enter__", "__exit__")
                 if ends and isinstance(manager, _GeneratorContextManager):
-                    manager.gen.close()  # it would go on when the traceback is gone, at any time
+                    manager.gen.close()  # else it would run on whenever the traceback is freed
     finally:
         generator().close()
-    # A scope around this one that is closed by an interrupt lets that go on itself.
+    # If an interrupt closes a scope around this one, that scope lets the interrupt propagate itself.
     if inside and not isinstance(inside[0], KeyboardInterrupt | GeneratorExit):
         for each in inside:
             if isinstance(each, KeyboardInterrupt):
@@ -93,7 +93,7 @@ def _close(generator: Any, outside: Any, _: Any, error: BaseException | None, __
 
 
 def scope(function: Callable[P, Iterator[T]]) -> Callable[P, Scope[T]]:
-    """As `contextlib.contextmanager`; the generator does not hear of errors inside, it is closed as ever."""
+    """As `contextlib.contextmanager`, but the generator sees no errors from inside; it is closed as usual."""
 
     @wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> Scope[T]:
@@ -103,15 +103,15 @@ def scope(function: Callable[P, Iterator[T]]) -> Callable[P, Scope[T]]:
 
 
 class SupportsPutBack(Protocol):
-    """Settings as they were when this was made."""
+    """Settings as they were when this object was created."""
 
     def put_back(self) -> None:
-        """Make them so again; what is so already may be left alone."""
+        """Restore them; what is unchanged may be left alone."""
 
 
 @scope
 def keeping(settings: SupportsPutBack) -> Iterator[None]:
-    """Put settings back as they were when these were made."""
+    """At the end of a block, restore the settings to what they were when `settings` was created."""
     try:
         yield
     finally:
@@ -133,9 +133,9 @@ _AUTOCAST = [kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_auto
 
 
 class TorchModes:
-    """Of this thread: torch's modes, its default device among them, autocast, whether gradients are kept.
+    """Modes of torch in this thread (with its default device), autocast, and whether gradients are recorded.
 
-    The stacks of modes have no public name in torch. A version that calls them otherwise is used without this
+    The stacks of modes have no public name in torch. A version with other names for them is used without this
     guard, which is for a signal at the wrong moment.
     """
 
@@ -143,14 +143,14 @@ class TorchModes:
         self.functions = _function_modes()
         self.dispatches = _dispatch_modes()
         self.device = getattr(_device, "CURRENT_DEVICE", None)
-        # What torch derives from the dispatch modes; their names differ between its versions.
+        # Flags that torch derives from the dispatch modes; their names differ between its versions.
         self.flags = {n: value for n, value in vars(_python_dispatch).items() if n.startswith("_is_in_")}
         self.autocast = {kind: torch.is_autocast_enabled(kind) for kind in _AUTOCAST}
         self.gradients = torch.is_grad_enabled()
 
     def put_back(self) -> None:
-        """Make it so again; what is so already is not touched."""
-        # The stacks last: if a signal comes in between, the second time sees that there is something to do.
+        """Restore the state; what is unchanged is not touched."""
+        # The stacks last: if a signal comes in between, the second call sees that there is something to do.
         if _function_modes() != self.functions:
             _device.CURRENT_DEVICE = self.device
             _fill(overrides, _function_modes, self.functions)
@@ -158,7 +158,7 @@ class TorchModes:
             vars(_python_dispatch).update(self.flags)
             _fill(_python_dispatch, _dispatch_modes, self.dispatches)
             with _python_dispatch.TorchDispatchMode():
-                pass  # at its end torch tells its C++ part of the flags
+                pass  # when it exits, torch passes the flags to its C++ part
         for kind, enabled in self.autocast.items():
             if torch.is_autocast_enabled(kind) != enabled:
                 torch.set_autocast_enabled(kind, enabled)
@@ -167,7 +167,7 @@ class TorchModes:
 
 
 def _fill(stack: Any, current: Callable[[], list[Any]], modes: list[Any]) -> None:
-    held = current()  # torch 2.10 gives back modes that it has freed, if nobody else holds them
+    held = current()  # torch 2.10 returns modes that it has freed, if nothing else holds them
     while current():
         stack._pop_mode()
     for mode in modes:
@@ -176,10 +176,10 @@ def _fill(stack: Any, current: Callable[[], list[Any]], modes: list[Any]) -> Non
 
 
 class TorchFunctions:
-    """What code of transformers and peft replaces in torch for a while, for the whole process.
+    """What code of transformers and peft temporarily replaces in torch, for the whole process.
 
     The default dtype, `torch.linspace`, and the functions of `torch.nn.init`, also where layers have imported
-    them. What others have replaced by then is theirs, and is not touched.
+    them. Functions that others have replaced by then are not touched.
     """
 
     def __init__(self) -> None:
@@ -196,7 +196,7 @@ class TorchFunctions:
         self.functions.append((vars(torch), {"linspace": torch.linspace}))
 
     def put_back(self) -> None:
-        """Make it so again."""
+        """Restore them."""
         for namespace, functions in self.functions:
             namespace.update(functions)
         if torch.get_default_dtype() != self.dtype:
@@ -210,17 +210,17 @@ def _is_torchs(function: Any) -> bool:
     return getattr(function, "__module__", None) == "torch.nn.init"
 
 
-# torch.inference_mode would be left in Python; and what it holds on to cannot be put back from outside.
+# torch.inference_mode would exit in Python code; and the state that it holds cannot be restored from outside.
 inference_mode: Callable[[bool], AbstractContextManager[None]] = torch._C._InferenceMode
 
 
 @scope
 def own_settings() -> Iterator[None]:
-    """Let a block, or a function that is decorated so, compute as it is written, whatever the caller has set.
+    """Let a block or a decorated function compute as it is written, whatever the caller has set.
 
-    Under the caller's autocast products would be narrower than `precision` says; with another default device,
-    tensors that are to be on the CPU would be elsewhere; what is made under `inference_mode` could not be
-    trained, nor watched for changes, and under `no_grad` nothing could. All are settings of this thread.
+    Under the caller's autocast, products would be narrower than `precision` says; with another default
+    device, tensors meant for the CPU would be elsewhere; tensors created under `inference_mode` could not be
+    trained or watched for changes, and under `no_grad` nothing could. All are settings of this thread.
     """
     place = _default.place
     on_place = torch.device(place) if torch.get_default_device().type != place else nullcontext()
@@ -232,7 +232,7 @@ def own_settings() -> Iterator[None]:
 
 @scope
 def without_memory() -> Iterator[None]:
-    """Let a block build models of shapes alone: on the meta device, which `own_settings` would leave."""
+    """Let a block build models without values: on the meta device, which `own_settings` would leave."""
     before = _default.place
     try:
         _default.place = "meta"
@@ -243,7 +243,7 @@ def without_memory() -> Iterator[None]:
 
 
 class _Default(threading.local):
-    place = "cpu"  # where tensors are that name no device
+    place = "cpu"  # of tensors created without a device
 
 
 _default = _Default()

@@ -1,4 +1,4 @@
-"""Errors that a signal's handler raised, such as a time limit, told from those of files and libraries."""
+"""Tell errors that a signal handler raised, such as a time limit, from those of files and libraries."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 
 def raise_if_of_a_handler(error: Exception) -> None:
-    """Raise again what a Python signal handler raised (a time limit, for instance): it is no error of a file.
+    """Re-raise what a Python signal handler raised (a time limit, for instance): it is no error of a file.
 
-    Libraries may have wrapped it in an error of theirs. A TimeoutError without an errno is taken for a
-    handler's, too: those of the system have one, and those of libraries are of other types.
+    Libraries may have wrapped it in an error of their own. A TimeoutError without an errno is also taken for
+    a handler's: those of the system have one, and libraries use other types.
     """
     own = type(error) is TimeoutError and error.errno is None
     found = error if own else _of_a_handler(error, sys._getframe(1))
@@ -30,7 +30,7 @@ def raise_if_of_a_handler(error: Exception) -> None:
 
 
 def _of_a_handler(error: BaseException, frame: FrameType | None) -> BaseException | None:
-    """The error, or one that it came from, if a handler raised it; `frame` is where it was caught."""
+    """The error, or one that caused it, if a handler raised it; `frame` is where it was caught."""
     running = set()
     while frame is not None:
         running.add(frame)
@@ -45,7 +45,7 @@ def _of_a_handler(error: BaseException, frame: FrameType | None) -> BaseExceptio
 
 
 def _chain(error: BaseException, running: set[FrameType]) -> Iterator[BaseException]:
-    """An error and those that it came from, but for what callers were handling already."""
+    """An error and those that caused it, except those that callers were already handling."""
     seen = [error]
     yield error
     while True:
@@ -60,7 +60,7 @@ def _chain(error: BaseException, running: set[FrameType]) -> Iterator[BaseExcept
 
 
 def _is_given_its_caller(frame: FrameType) -> bool:
-    """As a handler is, which is called between two steps of the frame that it is given."""
+    """Whether a frame got its caller's, as a handler does: it is called between two steps of that frame."""
     if frame.f_back is None:
         return False
     names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
@@ -68,7 +68,7 @@ def _is_given_its_caller(frame: FrameType) -> bool:
 
 
 def _code(handler: Any) -> Any:
-    """What runs when Python calls a handler; None if that is not Python's code."""
+    """The code that runs when a handler is called; None if it is not Python code."""
     while isinstance(handler, partial):
         handler = handler.func
     if callable(handler) and not hasattr(handler, "__code__"):

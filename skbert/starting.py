@@ -1,8 +1,8 @@
 """What a fit starts from: a pretrained checkpoint with a new head, or a model fitted before.
 
 1. `from_checkpoint` loads the checkpoint, once per process.
-2. `init_head` gives a new head its first weights.
-3. `from_fitted` goes on from a fitted model; its head has its weights already.
+2. `init_head` initializes a new head.
+3. `from_fitted` continues from a fitted model, whose head already has weights.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 class Start:
     """A model to train, and what belongs to it."""
 
-    # On the CPU; another one at every call; its parameter is `shared`.
+    # Returns a new model on the CPU at every call; its parameter is `shared`.
     new_model: Callable[..., SequenceClassifier]
     tokenizer: Tokenizer
     name: str  # of the checkpoint, for messages
     max_positions: int
     encoder: Any  # whose weights a new model has; never changed
-    head_init: str | None = None  # how the head was started, if it was
-    moments: Moments | None = None  # of an optimizer to go on with
+    head_init: str | None = None  # how the head was initialized, if it was
+    moments: Moments | None = None  # of an optimizer to continue with
 
 
 def from_checkpoint(parameters: Mapping[str, Any], n_outputs: int) -> Start:
@@ -84,7 +84,7 @@ def from_checkpoint(parameters: Mapping[str, Any], n_outputs: int) -> Start:
 def from_fitted(
     model: SequenceClassifier, tokenizer: Tokenizer, name: str, head_init: str, moments: Moments | None
 ) -> Start:
-    """Start from a fitted model, which is left as it is."""
+    """Start from a fitted model, which is not changed."""
     positions = max_positions(model.encoder.config, model.architecture)
     new_model = partial(copy_module, model)
     return Start(new_model, tokenizer, name, positions, model.encoder, head_init, moments)
@@ -97,7 +97,7 @@ def init_head(
     frozen: FrozenLayers,
     generators: Generators,
 ) -> str:
-    """Give a new head its first weights; returns how: "linear_probe" or "random"."""
+    """Initialize a new head; returns how: "linear_probe" or "random"."""
     reset_head(model, generators.weights)
     weights = combine(data.weights, data.class_weights, data.targets)
     probing.init_biases(model, data.targets, weights, data.class_weights)
@@ -119,7 +119,7 @@ def _generalizes(
     seen: tuple[np.ndarray, np.ndarray, np.ndarray],
     generators: Generators,
 ) -> bool:
-    """Ask a probe on some rows, equal ones once and with the weight of all."""
+    """Whether a probe on some rows generalizes; equal rows count once, with their summed weight."""
     embeddings, targets, weights = seen
     groups = _text_groups(encodings, rows)
     keys, of_targets = row_keys(encodings.take(rows)), (target.tobytes() for target in targets)
@@ -132,7 +132,7 @@ def _generalizes(
 
 
 def _text_groups(encodings: Encodings, rows: np.ndarray) -> np.ndarray:
-    """The number of each row's text among the different ones; a text is known by all of its windows."""
+    """For each row, the number of its text among the distinct ones; all windows of a text identify it."""
     owners, inverse = np.unique(encodings.owners[rows], return_inverse=True)
     begin, end = (np.searchsorted(encodings.owners, owners, side) for side in ("left", "right"))
     keys = row_keys(encodings.take(ragged_arange(begin, end - begin)))

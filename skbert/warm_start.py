@@ -1,4 +1,4 @@
-"""Going on with a fitted estimator: what `warm_start` and `partial_fit` start from, and what they refuse."""
+"""Continuing from a fitted estimator: what `warm_start` and `partial_fit` start from, and refuse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_partial_fit(parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters that mean nothing for one more epoch.
+    """Refuse parameters that make no sense for one more epoch.
 
     Raises
     ------
@@ -43,20 +43,20 @@ def check_partial_fit(parameters: Mapping[str, Any]) -> None:
 
 
 def start_from(estimator: Any, texts: Texts, moments: Moments | None = None) -> Start:
-    """The fitted model as the start of a training, if it is what the parameters describe.
+    """The fitted model as the start of a fit, if it is what the parameters describe.
 
     Parameters
     ----------
     estimator : estimator
     texts : Texts
-        To be trained on.
+        Texts to train on.
     moments : Moments, default=None
         Of the optimizer that trained the model.
 
     Raises
     ------
     InputError
-        If texts or parameters are not those of the model.
+        If texts or parameters do not match the model.
     """
     check_same_n_columns(texts, estimator.n_features_in_, type(estimator).__name__)
     model = estimator.model_

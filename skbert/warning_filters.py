@@ -17,18 +17,18 @@ forks.renew(globals(), _filters_lock=threading.RLock)
 
 @contextmanager
 def holding_warning_filters() -> Iterator[None]:
-    """For code that changes the filters of warnings, ours or scikit-learn's: one thread at a time.
+    """Let one thread at a time run code that changes warning filters, skbert's or scikit-learn's.
 
-    Before Python 3.14 `catch_warnings` is of the whole process: two threads that leave it in another order
-    than they entered leave filters changed. What runs in here uses joblib in this thread alone: a worker of
-    Dask that waits for tasks of its own begins another fit meanwhile, which would wait for this one.
+    Before Python 3.14, `catch_warnings` affects the whole process: two threads that leave it in another order
+    than they entered it leave filters changed. Code inside uses joblib in this thread only: a Dask worker
+    that waits for tasks of its own meanwhile begins another fit, which would wait for this one.
     """
     before = _of_joblib()
     with _filters_lock:
         try:
             with parallel_config("sequential"):
                 yield
-        finally:  # it is set before the `with` is entered, and stays where Ctrl-C hinders the exit
+        finally:  # the config is set before the `with` is entered, and stays if Ctrl-C prevents the exit
             try:
                 _put_back(before)
             finally:

@@ -1,14 +1,14 @@
-"""What a process does that is one of several on a machine: which GPU it takes, how many threads.
+"""The GPU and the number of threads of a process that is one of several on a machine.
 
-1. `choose_gpu`: "auto" is the GPU of a rank's number (torchrun), or of a worker's (joblib: loky,
-   multiprocessing), counted round and round; else torch's current one. Dask-CUDA and Ray show each worker
-   its own GPUs through CUDA_VISIBLE_DEVICES: torch then counts those alone, and no number is needed.
+1. `choose_gpu`: "auto" is the GPU with the number of a rank (torchrun), or of a worker (joblib: loky,
+   multiprocessing), wrapping around; else torch's current one. Dask-CUDA and Ray show each worker its own
+   GPUs through CUDA_VISIBLE_DEVICES: torch then counts only those, and no number is needed.
 2. `share_cores`: joblib, Dask, Ray and torchrun give each process its share of the cores through
    OMP_NUM_THREADS. torch follows it; the tokenizers' thread pool has a variable of its own.
 3. A process forked from one that has used torch (joblib's backend "multiprocessing") computes with one
    thread: with more it would hang.
 
-Only processes that others started are changed: the first process keeps its environment as it is.
+Only processes started by others are changed: the first process keeps its environment as it is.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from collections.abc import Mapping, MutableMapping
 from skbert.exceptions import InputError, warn
 
 _NUMBERED = re.compile(r"(?:Loky|ForkPool|SpawnPool|ForkServerPool)\w*-(?:\d+:)*(\d+)")
-_said = False  # that workers share a GPU
-_used_by: int | None = None  # the process that used torch first, in this one or before a fork
+_said = False  # whether the warning that workers share a GPU was issued
+_used_by: int | None = None  # id of the process that first used torch: this one, or one before a fork
 
 
 def choose_gpu(n_gpus: int, current: int, environment: Mapping[str, str], process: str) -> int:
@@ -31,11 +31,11 @@ def choose_gpu(n_gpus: int, current: int, environment: Mapping[str, str], proces
     Parameters
     ----------
     n_gpus : int
-        That torch sees; at least one.
+        GPUs that torch sees; at least one.
     current : int
-        torch's current one.
+        torch's current GPU.
     environment : mapping
-        Variables: LOCAL_RANK and WORLD_SIZE, as torchrun sets them.
+        Environment variables: LOCAL_RANK and WORLD_SIZE, as torchrun sets them.
     process : str
         Name of the process: "LokyProcess-3" is the third worker of a search.
 
@@ -66,7 +66,7 @@ def worker_number(process: str) -> int | None:
 
 
 def gpu_of_this_process(n_gpus: int, current: int) -> int:
-    """`choose_gpu` for this process; the first worker that has to share a GPU says so, once."""
+    """`choose_gpu` for this process; the first worker that has to share a GPU warns of it, once."""
     global _said
     process = multiprocessing.current_process().name
     gpu = choose_gpu(n_gpus, current, os.environ, process)
@@ -80,12 +80,12 @@ def gpu_of_this_process(n_gpus: int, current: int) -> int:
 
 
 def share_cores(environment: MutableMapping[str, str]) -> None:
-    """Hold the tokenizers' threads to what this process was given for torch's.
+    """Limit the tokenizers' threads to the number that this process was given for torch.
 
     Parameters
     ----------
     environment : mutable mapping
-        Of a worker or a rank; RAYON_NUM_THREADS is set if OMP_NUM_THREADS is, and it is not.
+        Of a worker or a rank; RAYON_NUM_THREADS is set if OMP_NUM_THREADS is set and it is not.
     """
     threads = environment.get("OMP_NUM_THREADS")
     if threads is not None:
@@ -93,7 +93,7 @@ def share_cores(environment: MutableMapping[str, str]) -> None:
 
 
 def limit_threads() -> None:
-    """Let this process, if it is one of several, compute with its share of the cores, and not hang."""
+    """Let this process, if it is one of several, compute with its share of the cores without hanging."""
     _survive_fork()
     started = {"LOCAL_RANK", "RAY_RAYLET_PID"} & os.environ.keys()  # by torchrun, by Ray
     if started or multiprocessing.parent_process() is not None:
@@ -103,7 +103,7 @@ def limit_threads() -> None:
 def _survive_fork() -> None:
     """Use one thread in a process forked from one that used torch: with more, torch would wait for ever.
 
-    The threads of OpenMP's pool are not copied by a fork, but the child's torch counts on them.
+    A fork does not copy the threads of OpenMP's pool, but torch in the child relies on them.
     """
     import torch
 

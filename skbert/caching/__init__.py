@@ -1,1 +1,1 @@
-"""What fits share: one bounded store in memory, and folders on disk where they are asked for."""
+"""What fits share: one bounded store in memory, and folders on disk if requested."""

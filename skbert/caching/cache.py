@@ -1,6 +1,6 @@
-"""The way to rows: from memory, from the folder of `memory`, or computed, once.
+"""Where rows come from: memory, the folder of `memory`, or a computation that is done once.
 
-1. A fit has a `Cache` that grows: what it computes is kept for the fits to come.
+1. A fit has a `Cache` that grows: what it computes is kept for later fits.
 2. A prediction has one that only looks up: texts that are predicted once would push out those that a search
    trains on again and again.
 """
@@ -49,7 +49,7 @@ class Cache:
     grows: bool = True
 
     def helps(self, kind: str, n_rows: int) -> bool:
-        """Whether hashing the rows can pay off: results can be kept, or half of them may be there."""
+        """Whether hashing the rows can pay off: results can be kept, or half of them may be cached."""
         if self.grows:
             return self.folder is not None or STORE.limit > 0
         return n_rows <= 2 * STORE.count(kind)
@@ -67,12 +67,12 @@ class Cache:
         Parameters
         ----------
         space : str
-            All that a row depends on besides its key.
+            Everything that a row depends on besides its key.
         keys : sequence of bytes
         compute : callable
-            Takes positions in `keys`, and gives their rows end to end and the offsets between them.
+            Takes positions in `keys`, and returns their rows end to end and the offsets between them.
         like : ndarray
-            Of the dtype and the width of the rows.
+            With the dtype and the width of the rows.
         rows_per_block : int, default=1024
             Rows that are computed, kept and dropped together.
 
@@ -102,7 +102,7 @@ class Cache:
         return [found[key] for key in keys]  # type: ignore[misc]  # none is None any more
 
     def _from_disk(self, space: str, missing: dict[bytes, int], like: np.ndarray) -> dict[bytes, np.ndarray]:
-        """Rows that the folder has; they are missing no more, and are kept in memory."""
+        """Rows that the folder has; they are removed from `missing`, and kept in memory."""
         assert self.folder is not None
         found: dict[bytes, np.ndarray] = {}
         for read in self.folder.find(space, set(missing), like):
@@ -116,7 +116,7 @@ class Cache:
     def _to_disk(
         self, space: str, in_memory: dict[bytes, np.ndarray], like: np.ndarray, rows_per_block: int
     ) -> None:
-        """Write what memory has from a fit without this folder, as the folder is for other processes too."""
+        """Write rows that memory has from a fit without this folder, since other processes use it, too."""
         assert self.folder is not None
         lacking = self.folder.lacking(space, in_memory, like)
         for start in range(0, len(lacking), rows_per_block):
@@ -125,7 +125,7 @@ class Cache:
 
 
 def rows_by_key(keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray) -> dict[bytes, np.ndarray]:
-    """Cut rows that lie end to end."""
+    """Split rows that lie end to end."""
     return {k: values[a:b] for k, a, b in zip(keys, offsets[:-1], offsets[1:], strict=True)}
 
 
@@ -143,9 +143,9 @@ def open_cache(memory: Any) -> Cache:
     Raises
     ------
     InputError
-        If it is a file, or no name that a folder can have. One without access is said when it is written to.
+        If it is a file, or not a valid folder name. Missing access is reported when the folder is written to.
     InputTypeError
-        If the location is no path.
+        If the location is not a path.
     """
     location = getattr(memory, "location", memory)
     if location is None:
@@ -166,7 +166,7 @@ def _path_of(location: str) -> Path:
     try:
         path = Path(location).expanduser().resolve()
         mode = _mode_of(path)
-    except (OSError, ValueError, RuntimeError) as error:  # such as a NUL, or a ~user who is not known
+    except (OSError, ValueError, RuntimeError) as error:  # such as a NUL, or an unknown ~user
         raise_if_of_a_handler(error)
         raise InputError(
             f"memory={location!r} cannot be a folder ({error}). Expected the name of one, which may be new."
@@ -177,7 +177,7 @@ def _path_of(location: str) -> Path:
 
 
 def _mode_of(path: Path) -> int:
-    """0 where it is not there or not ours to see: what is wrong is said when a block cannot be written."""
+    """The mode; 0 if the path is missing or not accessible, which is reported when a write fails."""
     try:
         return path.stat().st_mode
     except OSError as error:
@@ -187,5 +187,5 @@ def _mode_of(path: Path) -> int:
 
 
 def digest(content: bytes | memoryview, setting: int = 0) -> bytes:
-    """A key of 24 bytes; another one for each value of `setting`."""
+    """A key of 24 bytes, different for each value of `setting`."""
     return hashlib.blake2b(content, digest_size=24, person=setting.to_bytes(8, "little")).digest()

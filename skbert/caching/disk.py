@@ -1,10 +1,10 @@
-"""Blocks of rows as files, which processes share. No pickle: JSON, keys and numbers.
+"""Blocks of rows in files that processes share. No pickle: JSON, keys and numbers.
 
 1. A block is one file: a line of JSON (what it is, its sizes, two SHA-256), then keys and lengths of the
-   rows, then the rows. It is written next to its name and renamed: a reader finds all of it or nothing.
-2. The first look into a space reads keys and lengths alone; rows are read when one of them is wanted.
-3. Whatever is not exactly what its header says is left out, and said once. What cannot be written is not
-   written, and said once: a fit does not end because of its cache.
+   rows, then the rows. It is written beside its final name and renamed: a reader finds all of it or nothing.
+2. The first lookup in a space reads only keys and lengths; rows are read when one of them is wanted.
+3. A file that is not exactly what its header says is left out, with one warning. What cannot be written is
+   not written, with one warning: a fit does not end because of its cache.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from skbert.signal_errors import raise_if_of_a_handler
 
 _FORMAT = 1
 _SUFFIX = ".rows"
-_DTYPE = re.compile(r"[<|][biuf]\d{1,2}")  # numpy takes others, and reads some as code
+_DTYPE = re.compile(r"[<|][biuf]\d{1,2}")  # numpy accepts others, and reads some as code
 _MAX_HEADER = 4096  # bytes
 _KEY = 24  # bytes; see `cache.digest`
 
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Where a file has which rows."""
+    """Which rows a file has, and where."""
 
     digests: bytes  # all keys end to end
     offsets: np.ndarray  # (n_rows + 1,), in items of `shape`
@@ -61,24 +61,24 @@ class BlockFolder:
     Parameters
     ----------
     path : Path
-        Made when the first block is written.
+        Created when the first block is written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._files: dict[Path, _Index | None] = {}  # None: damaged, or not to be read
+        self._files: dict[Path, _Index | None] = {}  # None: damaged or unreadable
         self._said: set[str] = set()
 
     def find(self, space: str, keys: set[bytes], like: np.ndarray) -> Iterator[dict[bytes, np.ndarray]]:
-        """Rows of those keys that some whole block has, block by block, each row once.
+        """Rows of those keys that an intact block has, block by block, each row once.
 
         Parameters
         ----------
         space : str
         keys : set of bytes
         like : ndarray
-            Of the dtype and the width that rows must have.
+            With the dtype and the width that rows must have.
         """
         wanted = set(keys)
         for file in self._blocks_of(space):
@@ -103,7 +103,7 @@ class BlockFolder:
         return {key: values[a:b] for key, a, b in bounds if key in wanted}
 
     def lacking(self, space: str, keys: Iterable[bytes], like: np.ndarray) -> list[bytes]:
-        """Those of the keys that no block has, in their order; none if writing failed before."""
+        """The keys that no block has, in their order; none if writing failed before."""
         left = {} if "write" in self._said else dict.fromkeys(keys)
         for file in self._blocks_of(space) if left else ():
             with self._lock:
@@ -135,11 +135,11 @@ class BlockFolder:
         folder = self.path / space
         try:
             found = sorted(file for file in folder.iterdir() if file.suffix == _SUFFIX)
-        except OSError as error:  # not there yet, or not ours to read
+        except OSError as error:  # not there yet, or not readable
             raise_if_of_a_handler(error)
             found = []
         there = set(found)
-        with self._lock:  # of files that somebody removed nothing is kept
+        with self._lock:  # forget files that somebody removed
             for file in [f for f in self._files if f.parent == folder and f not in there]:
                 del self._files[file]
         return found

@@ -1,12 +1,12 @@
 """The store in memory: rows by content, process-wide, within a limit in bytes.
 
-1. A *space* names all that rows depend on besides their key: "tokens-…" a tokenizer, "states-…" frozen
+1. A *space* names everything that rows depend on besides their key: "tokens-…" a tokenizer, "states-…" frozen
    weights. A *key* is a digest of the content that a row was computed from.
 2. Rows that were computed together lie end to end in one array, a *block*: a row costs a key and a place, and
    no array object of its own.
-3. Whatever is found moves its block to the end of the queue; what is at its front goes when room is needed.
-4. An interrupt (Ctrl-C) may come at any moment of a change. Whoever comes next then makes places and size
-   anew from the blocks: each of them is there or not.
+3. A hit moves the row's block to the end of the queue; blocks at the front are dropped when room is needed.
+4. An interrupt (Ctrl-C) may come at any moment of a change. The next access then rebuilds places and size
+   from the blocks: each block is there or not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ROW_BITS = 20  # of a place: its row within the block; the bits above are the b
 
 
 class CacheInfo(NamedTuple):
-    """How a cache is doing; as `functools.lru_cache` tells it, with sizes in bytes."""
+    """Cache statistics, as `functools.lru_cache` reports them, with sizes in bytes."""
 
     hits: int  # rows found
     misses: int  # rows computed
@@ -67,7 +67,7 @@ class Store:
 
     @property
     def limit(self) -> int:
-        """Bytes at most; setting it drops what is over."""
+        """Maximum number of bytes; setting it drops what exceeds it."""
         return self._limit
 
     @limit.setter
@@ -80,7 +80,7 @@ class Store:
             self._is_changing = False
 
     def clear(self) -> None:
-        """Drop everything; counts start anew."""
+        """Drop everything, and reset the counts."""
         with self._lock:
             self._is_changing = True
             self._blocks: OrderedDict[int, _Block] = OrderedDict()  # next to go first
@@ -92,7 +92,7 @@ class Store:
             self._is_changing = False
 
     def _repair(self) -> None:
-        """Make places and sizes anew if an interrupt has left them half changed."""
+        """Rebuild places and sizes if an interrupt has left them half changed."""
         if not self._is_changing:
             return
         self._places = defaultdict(dict)
@@ -149,7 +149,7 @@ class Store:
                 del self._places[block.space]
 
     def count(self, kind: str) -> int:
-        """Rows held of a kind, in all its spaces."""
+        """Number of rows of a kind, in all its spaces."""
         with self._lock:
             self._repair()
             return sum(len(places) for space, places in self._places.items() if kind_of(space) == kind)
@@ -161,7 +161,7 @@ class Store:
             self._misses[kind_of(space)] += misses
 
     def info(self, kind: str | None) -> CacheInfo:
-        """Counts and sizes of a kind of rows; None: of all."""
+        """Counts and sizes of a kind of rows; None for all kinds."""
         with self._lock:
             self._repair()
             if kind is None:
@@ -180,18 +180,18 @@ forks.renew(vars(STORE), _lock=threading.RLock, _is_changing=lambda: True)
 
 
 def set_cache_limit(n_bytes: int) -> None:
-    """Set how many bytes skbert may keep in memory for the fits to come, in this process.
+    """Set how many bytes skbert may keep in memory for later fits, in this process.
 
     Parameters
     ----------
     n_bytes : int
-        Of token ids, frozen layers' outputs and their keys; 512 MiB if never set. What is over it is dropped
-        at once, what was used longest ago first. 0 turns the cache off: every fit computes everything.
+        Bytes of token ids, frozen layers' outputs and their keys; 512 MiB if never set. The excess is dropped
+        at once, least recently used first. 0 turns the cache off: every fit computes everything.
 
     Raises
     ------
     ValueError, TypeError
-        If it is negative or infinite, or no number.
+        If it is negative or infinite, or not a number.
     """
     if not isinstance(n_bytes, Real):
         raise TypeError(
@@ -203,7 +203,7 @@ def set_cache_limit(n_bytes: int) -> None:
 
 
 def clear_caches() -> None:
-    """Drop the token ids and frozen layers' outputs that this process keeps, and start the counts anew.
+    """Drop the token ids and frozen layers' outputs that this process keeps, and reset the counts.
 
     Folders that `memory` names stay as they are.
     """
@@ -211,7 +211,7 @@ def clear_caches() -> None:
 
 
 def cache_info(kind: str | None = None) -> CacheInfo:
-    """What the cache of this process holds, and how often it was of use.
+    """What the cache of this process holds, and how often it was useful.
 
     Parameters
     ----------
@@ -222,8 +222,8 @@ def cache_info(kind: str | None = None) -> CacheInfo:
     Returns
     -------
     CacheInfo
-        A tuple: `hits`, texts found (here or on disk); `misses`, texts computed; `maxsize` and `currsize`,
-        in bytes.
+        A tuple: `hits`, texts found (in memory or on disk); `misses`, texts computed; `maxsize` and
+        `currsize`, in bytes.
 
     Raises
     ------

@@ -29,17 +29,17 @@ class Batch:
     segments: torch.Tensor  # (n_tokens,) int64
     positions: torch.Tensor  # (n_tokens,) int64, from 0 in each text
     lengths: torch.Tensor  # (n_texts,) int64
-    max_length: int  # longest text in the batch; kept here so that no device is asked for it
+    max_length: int  # longest text in the batch; kept here so that no device has to be asked for it
     # (n_texts,) or (n_texts, n_labels) int64, or (n_texts, n_outputs) numbers; empty for prediction
     targets: torch.Tensor
-    weights: torch.Tensor  # of their shape, of numbers (n_texts, 1); mean one over the data set, or empty
-    frozen: torch.Tensor | None = None  # (n_tokens, width) or (n_texts, width): what frozen layers gave
+    weights: torch.Tensor  # of their shape, for numbers (n_texts, 1); mean one over the data set, or empty
+    frozen: torch.Tensor | None = None  # (n_tokens, width) or (n_texts, width): outputs of frozen layers
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on `device`; itself where it is there already.
+        """The batch on `device`; the same object if it is there already.
 
         Small tensors go in one transfer for each dtype: every call costs time, however little it moves.
         """
@@ -59,9 +59,9 @@ class Batch:
 
 
 def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on a device; on CUDA without waiting, from memory that is pinned and kept until it was read.
+    """The tensor on a device; on CUDA without waiting, from pinned memory that is kept until it was read.
 
-    Other devices may read ordinary memory when it is somebody else's by then (MPS does).
+    Other devices may read ordinary memory after it has been reused (MPS does).
     """
     pinned = device.type == "cuda"
     return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
@@ -80,7 +80,7 @@ def collate(
     encodings : Encodings
     indices : ndarray of shape (n_texts_in_batch,)
     targets, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs), optional
-        Of all texts; those at `indices` are taken. Left out for prediction.
+        Of all texts; those at `indices` are taken. Omitted for prediction.
 
     Returns
     -------
@@ -116,8 +116,8 @@ def shuffled_minibatches(n_texts: int, batch_size: int, generator: np.random.Gen
 def longest_first(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
     """Cut the texts, longest first, into groups of at most `max_tokens` padded tokens.
 
-    A group has near-equal lengths, so that what the attention pads is next to nothing; the first group
-    is the largest, so that a device that lacks memory says so at once.
+    A group has nearly equal lengths, so that attention pads next to nothing; the first group is the largest,
+    so that a device that lacks memory runs out of it at once.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0

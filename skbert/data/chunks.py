@@ -1,9 +1,9 @@
 """Large inputs, a bounded part at a time: the next part is tokenized while the model works on this one.
 
-1. The rows are cut into windows, and each different text of a window is kept once.
-2. Those are cut into chunks. A million texts never hold more than two chunks' tokens.
-3. `encode_in_chunks` encodes each chunk in a thread, one chunk ahead: tokenizers let go of Python's lock, so
-   that the model does not wait for them.
+1. The rows are cut into windows, and each distinct text of a window is kept once.
+2. These texts are cut into chunks. Even for a million texts, no more than two chunks' tokens are in memory.
+3. `encode_in_chunks` encodes each chunk in a thread, one chunk ahead: tokenizers release Python's global
+   interpreter lock, so that the model does not wait for them.
 4. `results_of_rows` runs the model over each chunk, and gives every row of a window its text's result.
 """
 
@@ -24,25 +24,25 @@ from skbert.data.inputs import Texts, unique_texts
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_TEXTS = 16_384  # in a chunk: as good as all to sort by length, and some ten megabytes of tokens
-_ROWS = 131_072  # in a window: what it takes to find equal texts is bounded as well
+_TEXTS = 16_384  # in a chunk: almost as good to sort by length as all texts; some ten megabytes of tokens
+_ROWS = 131_072  # in a window: bounds what it takes to find equal texts, too
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some different texts, encoded."""
+    """Some distinct texts, encoded."""
 
     encodings: Encodings
-    # In the last chunk of a window: of each row of the window, its text's place among those of the window.
+    # Only in the last chunk of a window: the place of each row's text among the window's distinct texts.
     places: np.ndarray | None
 
 
 def encode_in_chunks(
     tokenizer: Tokenizer, texts: Texts, max_length: int, long_text: LongText, cache: Cache | None = None
 ) -> Generator[Chunk, None, None]:
-    """Yield the different texts, encoded; parameters as in `encode`.
+    """Yield the distinct texts, encoded; parameters as in `encode`.
 
-    Close it when done: its thread lives as long as the generator, which a traceback may keep alive.
+    Close the generator when done: its thread lives as long as it does, and a traceback may keep it alive.
     """
 
     def encoded(chunk: Texts, places: np.ndarray | None) -> Chunk:
@@ -61,7 +61,7 @@ def encode_in_chunks(
 
 
 def _begin(job: Callable[[], Chunk], thread: ThreadPoolExecutor) -> Callable[[], Chunk]:
-    """What waits for the job, which the thread begins; or does it, where Python ends and begins no more."""
+    """Start a job in the thread; returns a function that waits for it, or the job itself as Python ends."""
     try:
         return thread.submit(job).result
     except RuntimeError:
@@ -83,14 +83,14 @@ def _chunks_of_window(window: Texts) -> Iterator[tuple[Texts, np.ndarray | None]
 def results_of_rows(
     chunks: Iterable[Chunk], n_rows: int, run: Callable[[Encodings], np.ndarray]
 ) -> np.ndarray:
-    """What `run` gives for the text of each row, in the order of the rows.
+    """Results of `run` for the text of each row, in the order of the rows.
 
     Parameters
     ----------
     chunks : iterable of Chunk
     n_rows : int
     run : callable
-        Encodings → one row of results a text.
+        Encodings → one row of results per text.
 
     Returns
     -------

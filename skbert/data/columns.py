@@ -1,4 +1,4 @@
-"""Names of the text columns: read off X, and the same in all data that a model goes on with."""
+"""Names of the text columns: read from X, and required to be the same in all data that follow."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from skbert.exceptions import InputError
 
 
 def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.ndarray]:
-    """`feature_names_in_` as scikit-learn reads it off X, if X has names.
+    """`feature_names_in_` as scikit-learn reads it from X, if X has names.
 
     Parameters
     ----------
     X : array-like of str
     fitted : estimator, default=None
-        One that goes on with X: its own names stay, if it has any.
+        An estimator that continues with X: its own names stay, if it has any.
 
     Returns
     -------
     dict
-        Empty, or of that attribute alone.
+        Empty, or with that attribute alone.
 
     Raises
     ------
     ValueError
-        If the names are of mixed types, or not those that `fitted` has; in scikit-learn's words.
+        If the names are of mixed types, or not those that `fitted` has; with scikit-learn's message.
     """
     holder = BaseEstimator() if fitted is None else fitted
     validate_data(holder, _as_table(X), skip_check_array=True, ensure_2d=False, reset=fitted is None)
@@ -42,7 +42,7 @@ def check_column_names(X: Any, fitted: BaseEstimator) -> None:
 
 
 def _as_table(X: Any) -> Any:
-    """What scikit-learn reads the names of X off: a table, where X is a batch of Arrow's or one of Dask's."""
+    """X, or a table with its names for scikit-learn to read, if X is an Arrow batch or a Dask table."""
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow is not None and isinstance(X, pyarrow.RecordBatch):
         return pyarrow.Table.from_batches([X])

@@ -2,7 +2,7 @@
 
 1. The raw tokenizer splits texts into ids, without special tokens and without truncation (`tokens.py`).
 2. A text of more than `max_length` tokens keeps its first ones ("head"), its first and last ones
-   ("head_tail"), or becomes several rows that overlap by half ("windows"); of a pair the longer side is
+   ("head_tail"), or becomes several rows that overlap by half ("windows"); the longer side of a pair is
    cut first.
 3. The checkpoint's special tokens are put around the ids, from a template (`template.py`).
 
@@ -39,9 +39,9 @@ class Encodings:
     ids: np.ndarray  # (n_tokens,) int32
     offsets: np.ndarray  # (n_rows + 1,) int64
     segments: np.ndarray  # (n_tokens,) int8: 0 in the first text of a pair, 1 in the second
-    owners: np.ndarray  # (n_rows,) int64, ascending: the text that each row is of
+    owners: np.ndarray  # (n_rows,) int64, ascending: the text that each row belongs to
     truncated: np.ndarray  # (n_texts,) bool: some tokens of the text are in no row
-    frozen: tuple[np.ndarray, ...] | None = None  # what frozen layers make of each row (`frozen.py`)
+    frozen: tuple[np.ndarray, ...] | None = None  # outputs of frozen layers for each row (`frozen.py`)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -52,7 +52,7 @@ class Encodings:
         return np.diff(self.offsets)
 
     def check_ids(self, n_ids: int) -> None:
-        """Refuse ids beyond an encoder's table of `n_ids` rows, which a GPU would not survive."""
+        """Refuse ids beyond an encoder's table of `n_ids` rows: on a GPU they would be fatal."""
         if len(self.ids) and int(self.ids.max()) >= n_ids:
             raise CheckpointError(
                 f"The tokenizer gives the token id {self.ids.max()}, but the encoder has embeddings for "
@@ -99,9 +99,9 @@ def encode(
     max_length : int
         Tokens per row at most, special ones included.
     long_text : {"head", "head_tail", "windows"}
-        What becomes of longer texts.
+        How longer texts are read.
     cache : Cache, default=None
-        Where ids of texts may be, or are to be kept.
+        Where ids of texts may be found, or are to be kept.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def encode(
 
     Notes
     -----
-    Of a long text "head" reads no more than `max_length` tokens. So where both sides of a pair are that long
+    Of a long text, "head" reads no more than `max_length` tokens. So if both sides of a pair are that long
     and an odd number of tokens is left for them, the odd one may go to the shorter side.
     """
     template = Template.read(tokenizer, texts.n_columns)
@@ -125,7 +125,7 @@ def encode(
     kept_of_rows = kept[:, owners]
     heads = kept_of_rows // 4 if long_text == "head_tail" else kept_of_rows
     truncated = kept < lengths
-    if long_text == "windows":  # the longer side is in the windows, all of it
+    if long_text == "windows":  # the windows hold all of the longer side
         truncated[np.argmax(lengths - kept, axis=0), np.arange(len(texts))] = False
     spans = [
         _Span(ids, offsets[owners] + start, head, kept_of_row, offsets[owners] + length[owners])
@@ -148,7 +148,7 @@ def _refuse_texts_of_nothing(texts: Texts, kept: np.ndarray) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """What each row takes of one side: `head` tokens from `start`, and the others up to `end`."""
+    """What each row takes from one side: `head` tokens from `start` on, and the others up to `end`."""
 
     ids: np.ndarray
     start: np.ndarray  # (n_rows,)
@@ -163,7 +163,7 @@ def _one_row(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _windows(lengths: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Owners and starts of windows over the side that lost most, each half a window after the last.
+    """Owners and starts of windows over the side that lost most, each half a window after the one before.
 
     The last window ends with the text. The other side of a pair is the same in every window.
     """
@@ -181,7 +181,7 @@ def _windows(lengths: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndar
 def truncate_longest_first(lengths: np.ndarray, budget: int) -> np.ndarray:
     """Tokens to keep of each side, the longer side of a pair cut first.
 
-    Gives what `tokenizers` calls "longest_first", for all rows at once.
+    Does what `tokenizers` calls "longest_first", for all rows at once.
 
     Parameters
     ----------

@@ -23,8 +23,8 @@ class FitData:
 
     texts: Texts
     target: Target
-    weights: np.ndarray  # (n_samples,) or (n_samples, n_labels); of numbers (n_samples, 1)
-    class_weights: np.ndarray  # (n_outputs,), of numbers all 1
+    weights: np.ndarray  # (n_samples,) or (n_samples, n_labels); for numbers (n_samples, 1)
+    class_weights: np.ndarray  # (n_outputs,), for numbers all 1
     held_out: tuple[Texts, np.ndarray] | None = None  # texts to validate on, and their targets
 
 
@@ -35,8 +35,8 @@ class TrainingData:
     encodings: Encodings
     # (n_rows,) int64: class codes; (n_rows, n_labels) int64: 0 and 1; (n_rows, n_outputs) float64: numbers
     targets: np.ndarray
-    weights: np.ndarray  # of their shape, of numbers (n_rows, 1), float64; of no row all zero
-    class_weights: np.ndarray  # (n_outputs,) float64, above zero; for the head's start and the loss
+    weights: np.ndarray  # of their shape, for numbers (n_rows, 1), float64; no row is all zero
+    class_weights: np.ndarray  # (n_outputs,) float64, above zero; for the head's initialization and the loss
     held_out: Encodings | None = None  # of the texts to validate on
 
     def __len__(self) -> int:
@@ -44,18 +44,18 @@ class TrainingData:
 
     @property
     def all_encodings(self) -> list[Encodings]:
-        """All that the model will be run over."""
+        """All encodings that the model will be run over."""
         return [self.encodings] if self.held_out is None else [self.encodings, self.held_out]
 
     def reencoded(self, change: Callable[[Encodings], Encodings]) -> TrainingData:
-        """The same texts, both those to train and those to validate on, read by the model in another way."""
+        """The same texts, to train on and to validate on, with their encodings changed by a function."""
         encodings = change(self.encodings)
         held_out = None if self.held_out is None else change(self.held_out)
         return replace(self, encodings=encodings, held_out=held_out)
 
 
 def check_held_out(X: Any, y: Any, texts: Texts, target: Target) -> tuple[Texts, np.ndarray] | None:
-    """Texts and targets to validate on, if there are any: of the same form as those to train on."""
+    """Check the texts and targets to validate on, if any: they must have the form of those to train on."""
     if X is None and y is None:
         return None
     if X is None:

@@ -1,8 +1,8 @@
 """From whatever a user passes as X to checked texts.
 
 1. A container becomes columns: one column of texts, or two columns of pairs.
-2. Every cell is looked at; the first one that is not a `str` is named with its row.
-3. The result is a `Texts`: plain lists of `str`, so that the stages after it check nothing.
+2. Every cell is checked; an error names the first one that is not a `str`, with its row.
+3. The result is a `Texts`: plain lists of `str`, so that later stages need no checks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Texts:
 
     @property
     def rows(self) -> list[str] | list[tuple[str, str]]:
-        """The texts row by row, each hashable: what is equal encodes to the same tokens."""
+        """The texts row by row, each hashable: equal rows encode to the same tokens."""
         return self.first if self.second is None else list(zip(self.first, self.second, strict=True))
 
     def take(self, indices: Iterable[int]) -> Texts:
@@ -58,7 +58,7 @@ def check_texts(X: Any, name: str = "X") -> Texts:
     X : array-like of str, shape (n_samples,), (n_samples, 1) or (n_samples, 2)
         Texts, or pairs of texts in two columns.
     name : str, default="X"
-        What the caller calls it.
+        The caller's name for X.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def check_same_n_columns(texts: Texts, n_features_in: int, estimator: str) -> No
 
 
 def unique_texts(texts: Texts) -> tuple[Texts, np.ndarray]:
-    """Each different text once, and for every row where its text stands among them.
+    """Each distinct text once, and for every row the place of its text among them.
 
     Parameters
     ----------
@@ -118,18 +118,18 @@ def unique_texts(texts: Texts) -> tuple[Texts, np.ndarray]:
 
 
 def factorize(rows: Iterable[Any]) -> tuple[dict[Any, int], np.ndarray]:
-    """The different rows, numbered in the order in which they come, and the number of each row."""
+    """The distinct rows, numbered in order of first occurrence, and the number of each row."""
     places: dict[Any, int] = {}
     return places, np.array([places.setdefault(row, len(places)) for row in rows], dtype=np.int64)
 
 
 def names_in(table: Any) -> list[Any]:
-    """Names of the columns of a table, if it is one; Arrow's have them where those of others have columns."""
+    """Column names of a table, if it is one; in Arrow's tables, `columns` holds the columns themselves."""
     return list(getattr(table, "column_names", getattr(table, "columns", ())))
 
 
 def _choose_columns(X: Any, name: str) -> str:
-    """How too many columns become one or two."""
+    """Advice on how to get one or two columns from too many."""
     if names_in(X):
         return f"of its columns, {shown(names_in(X))}, pass the one with the texts, as {name}['text'], or two"
     if isinstance(X, list | tuple) and len(X) == 2:
@@ -174,7 +174,7 @@ def _columns(X: Any, name: str) -> list[list[Any]]:
 
 
 def _as_a_container(X: Any) -> str:
-    """How what has no rows yet, or too many kinds of them, becomes something that has."""
+    """Advice on how to get rows from a table, query, stream or iterator."""
     # Spark, polars, Arrow, DuckDB.
     kinds = {"toPandas": "Spark table", "collect": "lazy table", "read_all": "stream", "df": "query"}
     for method, kind in kinds.items():
@@ -186,7 +186,7 @@ def _as_a_container(X: Any) -> str:
 
 
 def rows_of(sequence: Sequence[Any]) -> list[Any]:
-    """A sequence as a list; in one slice, if that is one: some read each row from a file."""
+    """A sequence as a list; in one slice, if that gives a list: some sequences read each row from a file."""
     with suppress(TypeError):  # a deque has no slices
         rows = sequence[:]
         if isinstance(rows, list) and len(rows) == len(sequence):
@@ -219,7 +219,7 @@ def _columns_of_rows(rows: Sequence[Any], name: str) -> list[list[Any]]:
 
 
 def is_row(value: Any) -> bool:
-    """Whether it is several cells, not one."""
+    """Whether a value is several cells, not one."""
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
@@ -239,7 +239,7 @@ def _check_cells(column: list[Any], number: int | None, name: str, filled: str) 
 def _describe(cell: Any) -> str:
     try:
         shown = repr(cell)
-    except Exception:  # of any kind: it is somebody else's code, and the row is to be named
+    except Exception:  # of any type: it is foreign code, and the row must be named
         shown = object.__repr__(cell)
     if len(shown) > 60:
         shown = shown[:57] + "..."

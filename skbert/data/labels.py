@@ -3,9 +3,9 @@
 1. y is one label per text ("binary", "multiclass"), or an indicator matrix ("multilabel-indicator"), in the
    words of scikit-learn's `type_of_target`.
 2. Labels become codes into the sorted classes; an indicator matrix is its own code.
-3. A model that goes on training knows its classes: `encode_known_labels` takes no others.
+3. A model that continues training knows its classes: `encode_known_labels` accepts no others.
 
-What each text weighs is in `weights.py`; the way back, from logits to labels, in `outputs.py`.
+Weights are in `weights.py`; the way back, from logits to labels, is in `outputs.py`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from skbert.exceptions import InputError, shown, warn
 
 LabelsType = Literal["binary", "multiclass", "multilabel-indicator"]
 
-_ENOUGH_TO_TELL = 4  # texts: of fewer, one side may be the labels by chance
-# By the name of the labels: what knows the classes, and what to do about others.
+_ENOUGH_TO_TELL = 4  # texts: with fewer, one side may equal the labels by chance
+# By the name of the labels: what knows the classes, and what to do about unknown ones.
 _KNOWN_TO = {
     "y": ("the model", "With warm_start and partial_fit the classes stay; fit a new model for others."),
     "y_val": ("y", "Validation texts must be of classes that training sees."),
@@ -43,7 +43,7 @@ class Labels:
     """Codes of every text, and the classes they stand for."""
 
     codes: np.ndarray  # (n_samples,) int64: places in `classes`; or (n_samples, n_labels) int64: 0 and 1
-    classes: np.ndarray  # (n_classes,), sorted; of an indicator matrix its columns' names, or numbers
+    classes: np.ndarray  # (n_classes,), sorted; for an indicator matrix its columns' names, or numbers
     target_type: LabelsType
 
     @property
@@ -98,7 +98,7 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     Warns
     -----
     SkbertWarning
-        If a label of an indicator matrix never occurs, as a rare one does not in every fold.
+        If a label of an indicator matrix never occurs, as may happen to a rare label in some folds.
     """
     values = _checked_values(y, n_texts, "y")
     if values.ndim == 2:
@@ -116,7 +116,7 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
 
 
 def _columns(y: Any, indicator: np.ndarray) -> np.ndarray:
-    """What the labels of an indicator matrix are called: as its columns are, or by their numbers."""
+    """Names of the labels of an indicator matrix: those of its columns, or else their numbers."""
     names = names_of_columns(y)
     return np.arange(indicator.shape[1]) if names is None else names
 
@@ -141,7 +141,7 @@ def known_labels(classes: Any, y: Any) -> Labels:
     Parameters
     ----------
     classes : array-like of shape (n_classes,) or None
-        None is enough where y is an indicator matrix.
+        May be None if y is an indicator matrix.
     y : array-like
         Labels of the first texts.
     """
@@ -164,7 +164,7 @@ def known_labels(classes: Any, y: Any) -> Labels:
 
 
 def check_same_classes(classes: Any, known: Labels) -> None:
-    """Refuse other classes than the first call of `partial_fit` named; None names none."""
+    """Refuse classes other than those that the first call of `partial_fit` named; None names none."""
     if classes is None:
         return
     with as_input_error():
@@ -183,7 +183,7 @@ def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
     Raises
     ------
     InputError
-        If y holds another class, or has another form.
+        If y holds an unknown class, or has another form.
     """
     _, codes = _known_values(y, n_texts, known, "y")
     return Labels(codes, known.classes, known.target_type)
@@ -201,7 +201,7 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
 
 
 def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels that must be of known classes, and their codes; of an indicator matrix both are the matrix."""
+    """Labels that must be of known classes, and their codes; for an indicator matrix both are the matrix."""
     values = _checked_values(y, n_texts, name, known=True)
     if values.shape[1:] != known.codes.shape[1:]:
         raise InputError(
@@ -235,11 +235,11 @@ def _checked_values(y: Any, n_texts: int, name: str, *, known: bool = False) -> 
 
 
 def codes_in(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Places of labels among the classes; -1 for one that is none of them.
+    """Places of labels among the classes; -1 for a label that is not one of them.
 
-    Looked up as Python's values, which are equal only if they are. numpy would give both one dtype before:
-    str of 1 and "1", among which 10 is before 2; floats of int64 and uint64, which run together; nanoseconds
-    of days, which overflow.
+    They are compared as Python values, which are equal only if they really are. numpy would first convert
+    both to one dtype: 1 and "1" to str, in which 10 sorts before 2; int64 and uint64 to float, which merges
+    different values; days to nanoseconds, which overflow.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def codes_in(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def check_no_label(texts: Texts, labels: Labels) -> None:
-    """Refuse pairs of which one side is the label: a table was passed, and not its text column."""
+    """Refuse pairs in which one side is the label: a table was passed instead of its text column."""
     if texts.second is None or labels.codes.ndim == 2 or len(texts) < _ENOUGH_TO_TELL:
         return
     y = labels.classes[labels.codes].tolist()

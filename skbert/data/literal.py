@@ -1,11 +1,11 @@
-"""Special tokens that stand in a text are text: "</s>" is four characters.
+"""Special tokens that occur in a text are read as plain text: "</s>" is four characters.
 
-`encode_special_tokens` keeps tokenizers from looking for special tokens in a text. But where the vocabulary
+`encode_special_tokens` keeps tokenizers from looking for special tokens in a text. But if the vocabulary
 holds them as pieces, as that of XLM-R does (a Unigram model that took over SentencePiece's control symbols),
-they are found as any other piece. SentencePiece itself never does that, and "<s>" is a tag of HTML, too.
+they are found like any other piece. SentencePiece itself never does that, and "<s>" is also an HTML tag.
 
-1. `special_ids` are those that the ids of a text may not have.
-2. `without_special` gives the ids of a text that has some all the same, by a twin of the tokenizer whose
+1. `special_ids` gives the ids that must not occur in a text.
+2. `without_special` gives the ids of a text in which some would occur, from a twin of the tokenizer whose
    vocabulary lacks these pieces.
 """
 
@@ -20,31 +20,31 @@ import numpy as np
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_UNKNOWN = ("[UNK]", "<unk>")  # as tokenizers call what they do not know
+_UNKNOWN = ("[UNK]", "<unk>")  # tokenizers' names for what they do not know
 
 
 def unknown_tokens(tokenizer: Tokenizer) -> set[str]:
-    """What stands for all that the tokenizer does not know."""
+    """The tokens that stand for everything that the tokenizer does not know."""
     own = getattr(tokenizer.model, "unk_token", None)
     return {*_UNKNOWN} if own is None else {*_UNKNOWN, own}
 
 
 def special_ids(tokenizer: Tokenizer) -> np.ndarray:
-    """Ids that no text may have: of all special tokens but the one for what is unknown."""
+    """Ids that no text may have: those of all special tokens except the unknown token."""
     unknown = unknown_tokens(tokenizer)
     added = tokenizer.get_added_tokens_decoder().items()
     return np.array([i for i, token in added if token.special and token.content not in unknown], np.int32)
 
 
 def without_special(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a text in which special tokens stand, as of any other characters."""
+    """Ids of a text in which special tokens occur, reading them like any other characters."""
     twin, ids = _twin(tokenizer.to_str(), tuple(special_ids(tokenizer).tolist()))
     return [ids[found] for found in twin.encode(text, add_special_tokens=False).ids]
 
 
 @lru_cache(maxsize=4)  # a large vocabulary takes a second
 def _twin(content: str, special: tuple[int, ...]) -> tuple[Tokenizer, dict[int, int]]:
-    """A tokenizer whose vocabulary lacks special tokens, and by its ids the ids of the whole vocabulary."""
+    """A tokenizer whose vocabulary lacks special tokens, and a dict from its ids to those of the original."""
     from tokenizers import Tokenizer
 
     whole = Tokenizer.from_str(content)
@@ -54,10 +54,10 @@ def _twin(content: str, special: tuple[int, ...]) -> tuple[Tokenizer, dict[int, 
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in names]
     model: dict[str, Any] = state["model"]
     if isinstance(model["vocab"], dict):
-        # Numbered anew, without gaps: added tokens get the numbers from the size of the vocabulary on.
+        # Renumbered without gaps: added tokens get the numbers from the size of the vocabulary on.
         kept = (name for name in model["vocab"] if name not in names)
         model["vocab"] = {name: number for number, name in enumerate(kept)}
-    else:  # Unigram: an id is a place
+    else:  # Unigram: an id is a position
         unknown = None if model["unk_id"] is None else model["vocab"][model["unk_id"]]
         model["vocab"] = [piece for piece in model["vocab"] if piece[0] not in names]
         model["unk_id"] = None if unknown is None else model["vocab"].index(unknown)

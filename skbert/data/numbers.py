@@ -2,9 +2,9 @@
 
 1. y is one number per text ("continuous"), or several ("continuous-multioutput"), in the words of
    scikit-learn's `type_of_target`.
-2. They are standardized: so that one learning rate is right in whatever unit they are, and the head need not
-   travel to where they lie.
-3. A model that goes on training keeps the mean and the scale that it has.
+2. They are standardized, so that one learning rate suits any unit, and the head need not first move to
+   their range.
+3. A model that continues training keeps its mean and scale.
 
 The way back is in `outputs.py`.
 """
@@ -33,12 +33,12 @@ class Numbers:
     given: np.ndarray  # (n_samples,) or (n_samples, n_outputs) float64
     targets: np.ndarray  # (n_samples, n_outputs) float64: standardized
     means: np.ndarray  # (n_outputs,) float64
-    scales: np.ndarray  # (n_outputs,) float64: standard deviations; 1 of numbers that are all the same
+    scales: np.ndarray  # (n_outputs,) float64: standard deviations; 1 for numbers that are all the same
     names: np.ndarray | None = None  # of the columns, if y was a table
 
     @property
     def target_type(self) -> NumbersType:
-        """In the words of scikit-learn."""
+        """The type of target, as scikit-learn names it."""
         return "continuous" if self.given.ndim == 1 else "continuous-multioutput"
 
     @property
@@ -68,14 +68,14 @@ class Numbers:
 
 
 def are_numbers(targets: np.ndarray) -> bool:
-    """Whether targets are those of a regression, and no codes."""
+    """Whether targets are those of a regression, and not codes."""
     return targets.dtype.kind == "f"
 
 
 def known_numbers(
     target_type: NumbersType, means: np.ndarray, scales: np.ndarray, names: np.ndarray | None = None
 ) -> Numbers:
-    """What a fitted estimator knows of its target, without any text."""
+    """What a fitted estimator knows about its target, without any text."""
     none = np.empty((0, len(means)))
     return Numbers(none[:, 0] if target_type == "continuous" else none, none, means, scales, names)
 
@@ -88,9 +88,9 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Numbers.
     weights : ndarray of shape (n_samples,)
-        Texts count as much as they weigh.
+        Weight of each text in mean and scale.
     known : Numbers, default=None
-        Of a model that goes on training: its mean and scale are taken, and its columns expected.
+        Of a model that continues training: its mean and scale are used, and its columns are expected.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
     ------
     InputError
         If y is missing, of another length or form, has other columns, or holds anything but finite numbers;
-        or such as lie too far from the mean to compute with.
+        or if some lie too far from the mean to compute with.
     """
     given = number_values(y, len(weights), "y")
     columns, names = given.reshape(len(given), -1), names_of_columns(y)
@@ -123,7 +123,7 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
 
 
 def check_spread(numbers: Numbers) -> None:
-    """Refuse numbers that are all the same where they fix the scale of all that will come."""
+    """Refuse numbers that are all the same where they set the scale for all numbers to come."""
     same = np.flatnonzero((numbers.targets == numbers.targets[0]).all(axis=0))
     if len(same):
         where = "" if numbers.given.ndim == 1 else f"in column {same[0]} "
@@ -135,21 +135,21 @@ def check_spread(numbers: Numbers) -> None:
 
 
 def _moments(columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted means and standard deviations, also of numbers whose squares would overflow."""
+    """Weighted means and standard deviations, even of numbers whose squares would overflow."""
     peaks = np.abs(columns).max(axis=0)
     peaks[peaks == 0] = 1.0
     shares, relative = weights / weights.sum(), columns / peaks
     means = shares @ relative
     scales = np.sqrt(shares @ (relative - means) ** 2) * peaks
-    # Up to rounding, as 0.3 and 0.1 + 0.2 are.
+    # Equal up to rounding, as 0.3 and 0.1 + 0.2 are.
     same = (columns == columns[0]).all(axis=0) | (scales <= 10 * np.finfo(float).eps * np.abs(means * peaks))
     return np.where(same, columns[0], means * peaks), np.where(same, 1.0, scales)
 
 
 def number_values(y: Any, n_texts: int | None, name: str) -> np.ndarray:
-    """The numbers in y, (n_samples,) or (n_samples, n_outputs) float64, or what is wrong with them.
+    """The numbers in y, (n_samples,) or (n_samples, n_outputs) float64, or an error that says what is wrong.
 
-    `n_texts` is None where somebody else compares the lengths.
+    `n_texts` is None if other code compares the lengths.
     """
     if y is None or isinstance(y, str | bytes):
         raise InputError(
@@ -157,7 +157,7 @@ def number_values(y: Any, n_texts: int | None, name: str) -> np.ndarray:
             "text."
         )
     if hasattr(type(y), "__dask_graph__"):
-        y = y.compute()  # each look at it would do that anew
+        y = y.compute()  # else every access would compute it again
     if hasattr(y, "toarray"):
         raise InputError(f"Sparse data was passed for {name}, but dense data is required. Use .toarray().")
     if isinstance(y, np.ma.MaskedArray):
@@ -180,7 +180,7 @@ def number_values(y: Any, n_texts: int | None, name: str) -> np.ndarray:
             f"numbers in {name})."
         )
     if values.dtype.kind not in "biuf":
-        # A list with one str in it has become str as a whole.
+        # numpy has converted a list with one str in it to str as a whole.
         _check_cells(np.array(y, dtype=object) if isinstance(y, list | tuple) else values, name)
     with np.errstate(over="ignore"):
         numbers = values.astype(np.float64)
@@ -189,7 +189,7 @@ def number_values(y: Any, n_texts: int | None, name: str) -> np.ndarray:
 
 
 def _check_cells(values: np.ndarray, name: str) -> None:
-    """Refuse what is no number, though it might be read as one: dates, and str of digits."""
+    """Refuse what is not a number but might be read as one: dates, and str of digits."""
     for row, cells in enumerate(values.reshape(len(values), -1)):
         for cell in cells:
             if not isinstance(cell, Real | Decimal | np.bool_) or isinstance(cell, np.timedelta64):

@@ -1,6 +1,6 @@
-"""From what a model gives, to what is minimised and to what users see.
+"""From a model's outputs to the loss that is minimised, and to what users see.
 
-A type of target is one branch in each of these small functions.
+Each type of target is one branch in these small functions.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ def make_loss(
 ) -> LossFunction:
     """Mean weighted loss of one batch; the weights have a mean of one over the data set.
 
-    With weights of classes it is that of the logits less the logarithms of these: logit adjustment. The
-    logits come to be those of texts in which classes are as frequent as the weights make them, which is where
-    a weighted loss has its minimum (Menon et al., 2021, arXiv:2007.07314).
+    With class weights, the logarithms of the weights are first subtracted from the logits: logit adjustment.
+    The logits then become those for texts in which classes are as frequent as the weights make them, which is
+    where a weighted loss has its minimum (Menon et al., 2021, arXiv:2007.07314).
 
     Parameters
     ----------
     target_type : str
-        Softmax cross-entropy over the classes, binary cross-entropy of each label, or the squared error of
-        numbers.
+        Decides on softmax cross-entropy over the classes, binary cross-entropy of each label, or the squared
+        error of numbers.
     label_smoothing : float
-        Probability that the targets share over all classes (Szegedy et al., 2016, arXiv:1512.00567).
+        Probability mass that targets spread over all classes (Szegedy et al., 2016, arXiv:1512.00567).
     class_weights : ndarray of shape (n_classes,) or (n_labels,), default=None
 
     Returns
     -------
     callable
         (logits (n, k), targets, weights) → loss, a scalar tensor. Targets and weights have the shape (n,), or
-        (n, k) for an indicator matrix; those of numbers (n, k) and (n, 1).
+        (n, k) for an indicator matrix; for numbers, (n, k) and (n, 1).
     """
     import torch
     import torch.nn.functional as F
@@ -85,7 +85,7 @@ def in_units(
     Raises
     ------
     NonFiniteOutputError
-        If one is too large for float64, or mean or scale are no numbers.
+        If one is too large for float64, or the mean or the scale is not finite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = outputs * scales + means
@@ -113,7 +113,7 @@ def decision_values(logits: np.ndarray, target_type: TargetType) -> np.ndarray:
 
 
 def decode(values: np.ndarray, classes: np.ndarray, target_type: TargetType) -> np.ndarray:
-    """Labels from probabilities: the likeliest class, or 1 for each label likelier than not."""
+    """Labels from probabilities: the most likely class, or 1 for each label more likely than not."""
     if target_type == "multilabel-indicator":
         return (values > 0.5).astype(np.int64)
     return classes[values.argmax(axis=1)]

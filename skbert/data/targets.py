@@ -22,9 +22,9 @@ from skbert.warning_filters import holding_warning_filters
 
 @contextmanager
 def as_input_error() -> Iterator[None]:
-    """Keep scikit-learn's words about labels and weights, but make them skbert's error."""
+    """Keep scikit-learn's messages about labels and weights, but raise them as skbert's error."""
     try:
-        # Up to scikit-learn 1.8, dispatching functions refuse lists.
+        # Up to scikit-learn 1.8, functions refuse lists if array API dispatch is on.
         with holding_warning_filters(), config_context(array_api_dispatch=False):
             yield
     except (TypeError, ValueError) as error:
@@ -40,7 +40,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     ----------
     y : array-like of shape (n_samples,) or (n_samples, n_labels)
     name : str, default="y"
-        What the caller calls it.
+        The caller's name for y.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     Raises
     ------
     InputError
-        Or a ValueError in scikit-learn's words; see `as_input_error`.
+        Or a ValueError with scikit-learn's message; see `as_input_error`.
     """
     if y is None or isinstance(y, str | bytes):
         raise InputError(
@@ -80,7 +80,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
         y = np.asarray(y.astype(object))
     column = _as_column(y, name)
     if column is not None and all(type(label) is str for label in column.tolist()):
-        return column  # without asking whether many different ones are numbers to regress on
+        return column  # without checking whether many distinct labels mean a regression
     with np.errstate(invalid="ignore"):  # it casts numbers to int, however large
         target = type_of_target(y, input_name=name)
     if target == "unknown":
@@ -122,12 +122,12 @@ def _odd_cell(table: np.ndarray, columns: list[Any]) -> str:
 
 
 def are_numbered(names: list[Any]) -> bool:
-    """Whether columns are called 0, 1, 2 and so on, as they are where nobody has named them."""
+    """Whether columns are named 0, 1, 2 and so on, as they are if nobody has named them."""
     return names == list(range(len(names)))
 
 
 def names_of_columns(y: Any) -> np.ndarray | None:
-    """What a DataFrame calls its columns, if it has another str, or another whole number, for each."""
+    """Names of a DataFrame's columns, if they are all str, or all whole numbers, and all different."""
     names = names_in(y)
     if len(set(names)) < len(names) or are_numbered(names):
         return None
@@ -140,13 +140,13 @@ def names_of_columns(y: Any) -> np.ndarray | None:
 
 
 def check_same_columns(y: Any, known: np.ndarray | None, name: str = "y") -> None:
-    """Refuse a table whose columns are called otherwise, or stand in another order, than they are known."""
+    """Refuse a table whose columns have other names, or another order, than the known ones."""
     found = names_in(y)
     expected = list(range(len(found))) if known is None else known.tolist()
     # As str: a table from a file has "1" where this one may have 1.
     one, other = [*map(str, found)], [*map(str, expected)]
     named = known is not None and names_of_columns(y) is not None
-    # Where one side is only numbered, other names say nothing, but another order does.
+    # If one side is only numbered, different names mean nothing, but a different order does.
     numbered = len({isinstance(name, str) for name in found}) == 1 and sorted(one) == sorted(other)
     if one != other and (named or numbered):
         place = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
@@ -165,16 +165,16 @@ def class_values(classes: Any) -> np.ndarray:
 
 @contextmanager
 def knowing_classes() -> Iterator[None]:
-    """Many different labels among few are no sign of a regression where the classes are known, or named."""
+    """Do not take many distinct labels in few rows for a regression: the classes are known, or named."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*unique classes is greater")
         yield
 
 
 def _unwrapped(y: Any, name: str) -> Any:
-    """Other sequences as lists, rows of one label as labels, and what is masked as missing."""
+    """Turn other sequences into lists, rows of one label into labels, and masked cells into missing ones."""
     if hasattr(type(y), "__dask_graph__"):
-        y = y.compute()  # each look at it would do that anew
+        y = y.compute()  # else every access would compute it again
     if isinstance(y, np.ma.MaskedArray):
         if not np.ma.is_masked(y):
             return y.data
@@ -237,7 +237,7 @@ def _with_a_dtype(y: Any) -> Any:
 
 
 def _checked_indicator(matrix: np.ndarray, name: str) -> np.ndarray:
-    """The matrix, if it is one of 0 and 1: scikit-learn calls any matrix of two values an indicator."""
+    """The matrix, if it holds only 0 and 1: scikit-learn calls any matrix of two values an indicator."""
     found = np.unique(matrix)
     if not np.isin(found, (0, 1)).all():
         raise InputError(
@@ -256,11 +256,11 @@ def check_finite(values: np.ndarray, name: str, what: str) -> None:
 
 
 def _check_no_tag_lists(y: Any, name: str) -> None:
-    """Refuse a list of the labels of each text, which numpy would only call inhomogeneous."""
+    """Refuse lists of labels per text, which numpy would only call inhomogeneous."""
     rows = _loose_labels(y)
     lists = [is_row(row) for row in rows]
     lengths = {len(row) if is_list else -1 for row, is_list in zip(rows, lists, strict=True)}
-    # A list of equally long rows may be an indicator; in a column of objects nothing is.
+    # A list of equally long rows may be an indicator; in a column of objects, no row is.
     loose = any(lists) and (len(lengths) > 1 or not isinstance(y, list | tuple))
     if loose or any(isinstance(row, set | frozenset) for row in rows):
         raise InputError(
@@ -272,7 +272,7 @@ def _check_no_tag_lists(y: Any, name: str) -> None:
 
 
 def _loose_labels(y: Any) -> list[Any]:
-    """Labels that no dtype holds together: those of a list, or of one column of objects."""
+    """Labels without a common dtype: those of a list, or of one column of objects."""
     if isinstance(y, list | tuple):
         return list(y)
     # Series of polars and arrays of Arrow have no ndim.

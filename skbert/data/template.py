@@ -1,9 +1,9 @@
-"""The special tokens that a checkpoint puts around texts, read off its tokenizer.
+"""The special tokens that a checkpoint puts around texts, read from its tokenizer.
 
-The tokenizer's post-processor frames texts one at a time. `Template.read` asks it once, with short texts, and
-knows from then on what stands before, between and after texts; `encoding.py` frames whole batches with that.
-A post-processor that does anything else, such as turning a pair around, is refused: `Template.read` frames
-the short texts itself, and the result must be the tokenizer's own.
+The tokenizer's post-processor frames texts one at a time. `Template.read` calls it once, with short texts, to
+learn what comes before, between and after texts; `encoding.py` frames whole batches with that.
+A post-processor that does anything else, such as swapping the sides of a pair, is refused: `Template.read`
+frames the short texts itself, and the result must equal the tokenizer's.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Template:
 
     @classmethod
     def read(cls, tokenizer: Tokenizer, n_texts: int) -> Template:
-        """Read the template for single texts (1) or pairs (2) off the tokenizer's post-processor.
+        """Read the template for single texts (1) or pairs (2) from the tokenizer's post-processor.
 
         Raises
         ------
         CheckpointError
-            If the post-processor does more than to put special tokens around texts.
+            If the post-processor does more than put special tokens around texts.
         """
         word = _word(tokenizer)
         texts = [word, f"{word} {word} {word}"][:n_texts]
@@ -72,7 +72,7 @@ class Template:
 
 
 def _word(tokenizer: Tokenizer) -> str:
-    """A text that has a token."""
+    """A text that has at least one token."""
 
     def has_a_token(text: str) -> bool:
         return bool(tokenizer.encode(text, add_special_tokens=False).ids)

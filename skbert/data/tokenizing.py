@@ -2,10 +2,10 @@
 
 1. Texts go to the raw `tokenizers.Tokenizer` in chunks of bounded size. It holds no state that a call
    changes, so many threads may share it. A lone surrogate, which has no UTF-8 form, is read as U+FFFD.
-2. A very long text goes in pieces, cut where a word begins, if there is such a place. Where only the first
-   tokens are needed, no more pieces are read than give these.
-3. The seam between two pieces gets the tokens that its surroundings have as a whole: so the ids are those of
-   the whole text, also where a word is longer than a piece.
+2. A very long text goes in pieces, cut where a word begins, if there is such a place. If only the first
+   tokens are needed, only as many pieces are read as these take.
+3. The seam between two pieces gets the tokens that its surroundings have when tokenized as a whole, so that
+   the ids are those of the whole text, even if a word is longer than a piece.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from skbert.ragged import offsets_of
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_TEXTS = 1024  # texts a call to the tokenizer: enough to feed its threads
-_PIECE = 1 << 18  # characters a call to the tokenizer, which needs some hundred bytes for each
+_TEXTS = 1024  # texts per call to the tokenizer: enough to feed its threads
+_PIECE = 1 << 18  # characters per call to the tokenizer, which needs some hundred bytes for each
 _CHARACTERS_PER_TOKEN = 16  # a first piece has this many times the tokens that are needed
 _CONTEXT = 256  # characters on each side of a seam that decide on its tokens
 
@@ -37,7 +37,7 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], needed: int | None) -> tupl
     tokenizer : tokenizers.Tokenizer
     texts : list of str
     needed : int or None
-        Ids of each text that are given at least; None: all.
+        Least number of leading ids to return for each text; None for all.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], needed: int | None) -> tupl
 
 
 def _calls(texts: list[str], longest: int) -> Iterator[list[str]]:
-    """Cut the texts into calls to the tokenizer; one that is longer than `longest` is a call of its own."""
+    """Cut the texts into calls to the tokenizer; a text longer than `longest` is a call of its own."""
     for start in range(0, len(texts), _TEXTS):
         chunk = texts[start : start + _TEXTS]
         sizes = list(map(len, chunk))
@@ -93,7 +93,7 @@ def _ids(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, list[int]]
         raise
     rows = [encoding.ids for encoding in encodings]
     ids, lengths = _end_to_end(rows)
-    if not tokenizer.encode_special_tokens:  # somebody has set it so: they are to be found in texts
+    if not tokenizer.encode_special_tokens:  # somebody has set this: special tokens in texts are to be found
         return ids, lengths
     special = literal.special_ids(tokenizer)
     if not np.isin(ids, special).any():
@@ -105,7 +105,7 @@ def _ids(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, list[int]]
 
 
 def _end_to_end(rows: list[list[int]]) -> tuple[np.ndarray, list[int]]:
-    """One array for all: one a text would take longer than the ids in it."""
+    """One array for all texts: one per text would take longer than the ids in it."""
     lengths = list(map(len, rows))
     return np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=sum(lengths)), lengths
 
@@ -141,7 +141,7 @@ def _ids_of_long(tokenizer: Tokenizer, text: str, needed: int | None, size: int)
 def _end_of_piece(text: str, start: int, size: int) -> int:
     """Where a piece ends: before the spaces between two words in its second half, or after `size` characters.
 
-    All of the spaces: some tokenizers have tokens for several, or read them as one.
+    Before all of the spaces: some tokenizers have tokens for several, or read them as one.
     """
     if start + size >= len(text):
         return len(text)
@@ -154,9 +154,9 @@ def _end_of_piece(text: str, start: int, size: int) -> int:
 def _seam(
     tokenizer: Tokenizer, rows: tuple[np.ndarray, np.ndarray], text: str, place: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ids left and right of a seam, as they are in the text as a whole; seen from ever further away.
+    """The ids left and right of a seam, as they are in the text as a whole; tried with ever more context.
 
-    Where long runs of spaces or very long words are one thing for the tokenizer, what is near does not tell.
+    If the tokenizer takes long runs of spaces or very long words as one thing, a short context is not enough.
     """
     for context in (_CONTEXT, 4 * _CONTEXT, 16 * _CONTEXT):
         before, after = text[max(place - context, 0) : place], text[place : place + context]
@@ -169,7 +169,7 @@ def _seam(
 def _mended(
     tokenizer: Tokenizer, rows: tuple[np.ndarray, np.ndarray], before: str, after: str
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The ids left and right of a seam; None if `before` and `after` alone have other ids there than rows."""
+    """The ids left and right of a seam; None if `before` and `after` alone do not have the ids of `rows`."""
     left, right = rows
     ends, begins, whole = (_ids_of_one(tokenizer, part) for part in (before, after, before + after))
     head = _n_equal(ends, whole)  # ids of `before` that do not change when `after` follows

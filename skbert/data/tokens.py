@@ -19,7 +19,7 @@ from skbert.ragged import end_to_end
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_RULES = 2  # by which `tokenizing` makes ids; another number when they give others, for folders on disk
+_RULES = 2  # version of the rules in `tokenizing`; changes when they give other ids, for folders on disk
 _FEW = 100  # texts that are split in the time it takes to hash the tokenizer
 
 
@@ -33,7 +33,7 @@ def token_ids(
     tokenizer : tokenizers.Tokenizer
     texts : list of str
     needed : int or None
-        Ids of each text that are given at least; None: all.
+        Least number of leading ids to return for each text; None for all.
     cache : Cache or None
 
     Returns
@@ -48,7 +48,7 @@ def token_ids(
     def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return tokenize(tokenizer, [texts[place] for place in places], needed)
 
-    # Hashed each time: whoever has changed a tokenizer gets the ids of the changed one.
+    # Hashed each time: if somebody has changed a tokenizer, the ids are those of the changed one.
     made_by = f"{_RULES} {_version()} {tokenizer.encode_special_tokens} {tokenizer.to_str()}"
     space = f"tokens-{digest(made_by.encode()).hex()}"
     keys = [_text_key(text, needed) for text in texts]
@@ -61,7 +61,7 @@ def _version() -> str:
 
 
 def _text_key(text: str, needed: int | None) -> bytes:
-    """A digest of the text; of a very long one, and of how much of it is needed."""
+    """A digest of the text and, if it is very long, of how much of it is needed."""
     if needed is None or len(text) <= longest_whole(needed):
         needed = 0
     return digest(text.encode("utf-8", "surrogatepass"), needed)

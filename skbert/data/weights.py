@@ -1,7 +1,7 @@
-"""What each text weighs, and what each class.
+"""The weights of texts and of classes.
 
-Weights of texts multiply their losses. Those of classes adjust the logits that the loss is taken of
-(`outputs.make_loss`): a network that comes to fit its training texts forgets what they weighed (Byrd and
+Weights of texts multiply their losses. Weights of classes adjust the logits from which the loss is computed
+(`outputs.make_loss`): loss weights lose their effect on a network that fits its training texts (Byrd and
 Lipton, 2019, arXiv:1812.03372).
 """
 
@@ -31,16 +31,16 @@ def check_weights(
     sample_weight : array-like of shape (n_samples,) or None
     class_weight : dict, "balanced" or None
         For an indicator matrix: the weight of a label where it is 1, by column; "balanced" is the ratio of
-        its zeros to its ones, and 1 where it has only one of them.
+        its zeros to its ones, and 1 if it has only zeros or only ones.
     min_classes : int, default=2
         Classes that must keep a weight above zero.
     goes_on : bool, default=False
-        Whether a fitted model is trained on: a class that weighs nothing has no texts then, and no more.
+        Whether a fitted model continues training: a class of weight zero then only loses its texts.
 
     Returns
     -------
     of_rows : ndarray of shape (n_samples,) or (n_samples, n_labels), float64
-        Sample weights; zero where the class weighs nothing.
+        Sample weights; zero where the class has weight zero.
     of_classes : ndarray of shape (n_classes,) or (n_labels,), float64
         All above zero.
     """
@@ -58,8 +58,8 @@ def check_weights(
                 f"{labels.classes[kept].tolist()} have rows of a weight above zero. Give weight to at least "
                 "two classes."
             )
-    # A class of weight zero becomes one that next to no text has: its bias starts there, and only that of a
-    # new head. A label's ones of weight zero have no rows left, which leaves nothing to weigh.
+    # A class of weight zero is treated as one that next to no text has: this sets its starting bias, in a new
+    # head only. If a label's ones have weight zero, they have no rows left, so there is nothing to weight.
     if labels.codes.ndim == 2:
         least = 1.0
     else:
@@ -90,7 +90,7 @@ def _check_total(total: float) -> None:
 
 
 def _check_each(n_texts: int, sample_weight: Any) -> None:
-    """Refuse what scikit-learn refuses too, but name the row; and masks, which it does not look at."""
+    """Refuse what scikit-learn refuses, too, but name the row; and masks, which scikit-learn ignores."""
     weights = np.asarray(sample_weight)
     if weights.ndim == 1 and len(weights) != n_texts:
         found = f"sample_weight has {len(weights)} weights for {n_texts} texts"
@@ -124,9 +124,9 @@ def _number(weight: Any, found: str) -> float:
 
 
 def combine(of_rows: np.ndarray, of_classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Weights of texts times those of their classes; of an indicator matrix, where a label is 1.
+    """Weights of texts times those of their classes; for an indicator matrix, where a label is 1.
 
-    Numbers have no classes: their weights come out as they are, for each of a text's numbers.
+    Numbers have no classes: their weights are returned unchanged, for each of a text's numbers.
     """
     return of_rows * (of_classes[codes] if codes.ndim == 1 else np.where(codes == 1, of_classes, 1.0))
 
@@ -151,10 +151,10 @@ def _weight_of_classes(labels: Labels, weights: np.ndarray, class_weight: Any) -
 
 
 def _weights_of_names(class_weight: dict[Any, float], labels: Labels) -> np.ndarray:
-    """Weights that a dict gives, one for classes that it does not name.
+    """Weights from a dict, 1 for classes that it does not name.
 
-    scikit-learn looks for the number 1 where a class is "1", and finds no date. As there, names that mean no
-    class are refused where there are classes without a name.
+    scikit-learn looks for the number 1 if a class is "1", and finds no dates. As in scikit-learn, names that
+    match no class are refused if there are classes that are not named.
     """
     per_class, unknown = np.ones(len(labels.classes)), []
     places = {label: code for code, label in enumerate(labels.classes.tolist())}
@@ -177,7 +177,7 @@ def _code_of_date(name: Any, classes: np.ndarray) -> int | None:
     """Place of a class that is a date, in any of the forms that numpy reads; None if there is none."""
     try:
         code = int(codes_in(np.array([name], dtype="M8[us]"), classes)[0])
-    except (TypeError, ValueError):  # it is no date
+    except (TypeError, ValueError):  # it is not a date
         return None
     return None if code < 0 else code
 
@@ -187,7 +187,7 @@ def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np
     ones = np.ones(len(labels.classes))
     if class_weight == "balanced":
         positive, negative = weights @ labels.codes, weights @ (1 - labels.codes)
-        both = (positive > 0) & (negative > 0)  # of a label that is the same for all texts there is no ratio
+        both = (positive > 0) & (negative > 0)  # a label that is the same for all texts has no ratio
         ones[both] = negative[both] / positive[both]
     elif class_weight is not None:
         unknown = set(class_weight) - set(labels.classes.tolist())
