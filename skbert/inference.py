@@ -121,14 +121,14 @@ def check_finite(values: np.ndarray, model: SequenceClassifier, runtime: Runtime
         # A weight that is infinite in float16 may only be large.
         if torch.isnan(weight).any() or (weight.dtype != torch.float16 and torch.isinf(weight).any()):
             raise NonFiniteOutputError(
-                f"The model gives no numbers: its weight {name} holds NaN or infinity. Take another "
-                "checkpoint, or fit the model anew."
+                f"The model gives no finite numbers: its weight {name} holds NaN or infinity. Use another "
+                "checkpoint, or fit the model again."
             )
     wider = {torch.float32: "float64", torch.float64: None}.get(runtime.dtype, "float32")
     raise NonFiniteOutputError(
-        "The model gives NaN or infinity for a text, though its weights are finite: what its layers compute "
-        f"grows too large for {str(runtime.dtype).removeprefix('torch.')}. "
-        + ("Take another checkpoint." if wider is None else f"Set precision='{wider}'.")
+        "The model gives NaN or infinity for a text, although its weights are finite: the values that its "
+        f"layers compute become too large for {str(runtime.dtype).removeprefix('torch.')}. "
+        + ("Use another checkpoint." if wider is None else f"Set precision='{wider}'.")
     )
 
 

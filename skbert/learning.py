@@ -110,8 +110,8 @@ class LearningMixin(ParametersMixin):
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
         if self.checkpoint is not None and current().size > 1:
             raise InputError(
-                f"checkpoint={self.checkpoint!r}, but the fit runs on {current().size} ranks, whose state no "
-                "one file holds. Set it to None, or fit in one process."
+                f"checkpoint={self.checkpoint!r}, but the fit runs on {current().size} ranks, and no single "
+                "file holds their state. Set checkpoint to None, or fit in one process."
             )
         with unfinished.opened(self.checkpoint) as folder:
             fitted = fit_texts(data, self._settings(), seed, start, watch, folder=folder)

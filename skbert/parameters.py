@@ -42,8 +42,8 @@ def _closest_scorer(value: Any) -> str:
 _IN_OTHER_WORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": (
         lambda value: isinstance(value, str | PathLike),
-        "a name on the hub or a folder, as str or path (a fitted estimator goes on with warm_start=True, and "
-        "others from its encoder, which save_encoder writes)",
+        "a name on the hub or a folder, as str or path (to continue from a fitted estimator, set "
+        "its warm_start=True, or start others from its encoder, which save_encoder writes)",
     ),
     "freeze": (
         lambda value: value is not True,  # which scikit-learn takes for the number 1

@@ -18,7 +18,7 @@ def expanded(path: str | os.PathLike[str], kind: type[SkbertError]) -> str:
     found = os.path.expanduser(os.fsdecode(path))
     if found.startswith("~"):
         raise kind(
-            f"{found!r} begins with ~, but there is no such home folder here. Write the path in full; or, if "
-            f"a name is meant that begins so, {'./' + found!r}."
+            f"{found!r} begins with ~, but there is no such home folder here. Write the path in full, or, "
+            f"if the name itself begins with ~, write {'./' + found!r}."
         )
     return found

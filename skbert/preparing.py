@@ -77,13 +77,13 @@ def split_off_validation(
     split = hold_out(target.targets[rows], groups, fraction, seed)
     if not split.complete:
         warn(
-            f"The texts held out for early stopping ({len(split.validation)}) do not hold every class. Raise "
-            "validation_fraction, or pass X_val and y_val to fit."
+            f"The texts held out for early stopping ({len(split.validation)}) do not include every class. "
+            "Raise validation_fraction, or pass X_val and y_val to fit."
         )
     if not split.unseen:
         warn(
-            "There are so few different texts that those held out for early stopping are also trained on: "
-            "the validation scores say nothing of texts that are new. Pass X_val and y_val to fit."
+            "There are so few different texts that those held out for early stopping are also used for "
+            "training: the validation scores say nothing about new texts. Pass X_val and y_val to fit."
         )
     return rows[split.training], rows[split.validation]
 
@@ -93,8 +93,9 @@ def _warn_of_truncation(share: float, max_length: int, long_text: LongText) -> N
         return
     if long_text == "windows":
         told = (
-            f"Of about {_about(share)} of the training pairs both sides take more than half of max_length="
-            f"{max_length} tokens; the shorter one, which is in all windows, is cut to that. Raise max_length"
+            f"In about {_about(share)} of the training pairs both sides take more than half of "
+            f"max_length={max_length} tokens; the shorter side, which is in all windows, is cut to that. "
+            "Raise max_length"
         )
     else:
         told = (
@@ -109,9 +110,9 @@ def _warn_of_unknown_tokens(ids: np.ndarray, tokenizer: Tokenizer) -> None:
     share = sum(np.count_nonzero(ids == token) for token in known) / len(ids)
     if share >= _MANY_UNKNOWN:
         warn(
-            f"About {_about(share)} of the tokens of the training texts are unknown to the tokenizer, to "
-            "which they all look alike. For texts of another script, or many symbols, take a checkpoint that "
-            "knows them, such as 'xlm-roberta-base', which reads a hundred languages.",
+            f"About {_about(share)} of the tokens of the training texts are unknown to the tokenizer, which "
+            "cannot tell them apart. For texts in another script, or with many symbols, use a checkpoint "
+            "that knows them, such as 'xlm-roberta-base', which covers a hundred languages.",
             UnknownTokensWarning,
         )
 

@@ -78,7 +78,7 @@ def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool
         if device != "auto" and _parsed(device).type != "cpu":
             raise InputError(
                 f"precision='int8' predicts on a CPU, but device={str(device)!r}. Set device='auto' (fit "
-                "then takes a GPU where there is one) or 'cpu'; or precision='auto'."
+                "then uses a GPU where there is one) or 'cpu'; or set precision='auto'."
             )
         if predict:
             return Runtime(torch.device("cpu"), torch.float32, int8=True)

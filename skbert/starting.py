@@ -56,8 +56,8 @@ def from_checkpoint(parameters: Mapping[str, Any], n_outputs: int) -> Start:
     pooling = checkpoint.pooling if parameters["pooling"] == "auto" else parameters["pooling"]
     if pooling == "cls" and checkpoint.reads_forward:
         raise InputError(
-            f"{checkpoint.name} reads from left to right: its first token sees nothing of a text, so that "
-            "pooling='cls' could learn nothing. Set pooling='mean', or take an encoder, such as BERT, "
+            f"{checkpoint.name} reads from left to right: its first token sees nothing of a text, so "
+            "pooling='cls' could learn nothing. Set pooling='mean', or use an encoder such as BERT, "
             "RoBERTa or ModernBERT."
         )
 

@@ -27,7 +27,7 @@ def check_partial_fit(parameters: Mapping[str, Any]) -> None:
         (
             "freeze",
             "gradual",
-            "under which layers join from epoch to epoch of one fit. Set a number of layers",
+            "which unfreezes layers from epoch to epoch of one fit. Set a number of layers",
         ),
     ):
         if parameters.get(name) == bad:
@@ -68,8 +68,8 @@ def start_from(estimator: Any, texts: Texts, moments: Moments | None = None) -> 
     ):
         if found not in (wanted, None):
             raise InputError(
-                f"{name} is {wanted!r}, but the model to go on from was fitted with {found!r}. Set it back, "
-                "or fit a new estimator."
+                f"{name} is {wanted!r}, but the model to continue from was fitted with {found!r}. Set it "
+                "back, or fit a new estimator."
             )
     from skbert.starting import from_fitted
 

@@ -52,8 +52,8 @@ def choose_gpu(n_gpus: int, current: int, environment: Mapping[str, str], proces
     rank = int(environment["LOCAL_RANK"])
     if rank >= n_gpus:
         raise InputError(
-            f"device='auto' in the process of LOCAL_RANK={rank}, but torch finds {n_gpus} CUDA devices here. "
-            "Start as many processes a machine as it has GPUs (torchrun --nproc_per_node), or set "
+            f"device='auto' in the process with LOCAL_RANK={rank}, but torch finds {n_gpus} CUDA devices "
+            "here. Start as many processes per machine as it has GPUs (torchrun --nproc_per_node), or set "
             "device='cpu'."
         )
     return rank
@@ -73,8 +73,8 @@ def gpu_of_this_process(n_gpus: int, current: int) -> int:
     if worker_number(process) == n_gpus and not _said:
         _said = True
         warn(
-            f"There are more workers than GPUs here ({n_gpus}): worker {n_gpus + 1} shares cuda:{gpu} with "
-            f"worker {gpu + 1}, its memory and its time. n_jobs={n_gpus} gives each worker a GPU of its own."
+            f"There are more workers than GPUs here ({n_gpus}): worker {n_gpus + 1} shares the memory and "
+            f"time of cuda:{gpu} with worker {gpu + 1}. n_jobs={n_gpus} gives each worker a GPU of its own."
         )
     return gpu
 

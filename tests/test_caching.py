@@ -454,7 +454,7 @@ def test_foreign_headers_are_refused(tmp_path, header):
 
 def test_rows_of_another_kind_are_refused(tmp_path):
     BlockFolder(tmp_path).add("tokens-a", *block(3))
-    with pytest.warns(skbert.CacheWarning, match="of another kind"):
+    with pytest.warns(skbert.CacheWarning, match="its rows have another dtype or shape"):
         assert find(BlockFolder(tmp_path), "tokens-a", {key(3)}, np.empty((0, 8), np.float32)) == {}
 
 
@@ -503,7 +503,7 @@ def test_entries_that_cannot_be_read_are_not_called_damaged(
 def test_an_empty_name_is_no_folder(make_classifier, reviews):
     """It would be the working directory."""
     with pytest.raises(
-        skbert.InputError, match=r"memory='' is no folder\. Expected the name of one, or None"
+        skbert.InputError, match=r"memory='' does not name a folder\. Expected the name of a folder, or None"
     ):
         make_classifier(memory="").fit(*reviews)
 
@@ -625,10 +625,10 @@ def test_memory_that_cannot_be_a_name(tmp_path):
     (tmp_path / "other").symlink_to(tmp_path / "one")
     for name in (tmp_path / ("x" * 300), f"{tmp_path}/a\0b", "~nobody-of-this-name/cache", tmp_path / "one"):
         with pytest.raises(
-            skbert.InputError, match=r"memory='.*' cannot be a folder \(.+\)\. Expected the name"
+            skbert.InputError, match=r"memory='.*' cannot name a folder \(.+\)\. Expected the name"
         ):
             open_cache(name)
-    with pytest.raises(skbert.InputTypeError, match=r"memory keeps its things at .*\(PathOfBytes\)"):
+    with pytest.raises(skbert.InputTypeError, match=r"memory has the location .*\(PathOfBytes\)"):
         open_cache(PathOfBytes())
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -639,7 +639,7 @@ def test_memory_that_is_no_folder(tmp_path):
         open_cache(tmp_path / "file")
     broken = joblib.Memory(None, verbose=0)
     broken.location = 3
-    with pytest.raises(skbert.InputTypeError, match=r"memory keeps its things at 3 \(int\)"):
+    with pytest.raises(skbert.InputTypeError, match=r"memory has the location 3 \(int\)"):
         open_cache(broken)
 
 

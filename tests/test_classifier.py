@@ -341,12 +341,12 @@ def test_a_fit_that_fails_at_the_column_names_changes_nothing(make_classifier, r
         (
             {"learning_rate": 1e18, "epochs": 1, "batch_size": 24},
             NonFiniteLossError,
-            "gives no numbers.*1e.18",
+            "gives no finite outputs.*1e.18",
         ),
         (
             {"learning_rate": 1e18, "epochs": 1, "batch_size": 24, "early_stopping": True},
             NonFiniteLossError,
-            "gives no numbers.*1e.18",
+            "gives no finite outputs.*1e.18",
         ),
     ],
 )

@@ -68,7 +68,7 @@ def test_the_caller_names_the_checkpoint(folder, make_classifier, reviews, tmp_p
     texts, labels = map(list, reviews)
     model = make_classifier(model=folder, freeze="encoder").fit(texts, labels)
     model.save(tmp_path / "small", only_changes=True)
-    with pytest.raises(PersistenceError, match=rf"changed of '{model.checkpoint_}'.*checkpoint=") as caught:
+    with pytest.raises(PersistenceError, match=rf"changed in '{model.checkpoint_}'.*checkpoint=") as caught:
         BertClassifier.load(tmp_path / "small")
     assert str(tmp_path) in str(caught.value)
 
@@ -90,7 +90,7 @@ def test_another_checkpoint_is_refused(folder, tiny_bert, make_classifier, revie
     make_classifier(model=folder, freeze="encoder").fit(texts, labels).save(
         tmp_path / "small", only_changes=True
     )
-    with pytest.raises(PersistenceError, match="neither in it nor in the checkpoint"):
+    with pytest.raises(PersistenceError, match="neither in the file nor in the checkpoint"):
         BertClassifier.load(tmp_path / "small", checkpoint=tiny_bert)
 
 
@@ -98,7 +98,7 @@ def test_a_checkpoint_of_another_width_is_refused():
     base = {"w": np.zeros((4, 3), np.float32)}
     stored = {"adapters.w.b": np.zeros((5, 2), np.float32), "adapters.w.a": np.zeros((2, 3), np.float32)}
     with pytest.raises(
-        PersistenceError, match=r"'w' has the shape \(4, 3\), and the adapter for it \(5, 3\)"
+        PersistenceError, match=r"'w' has the shape \(4, 3\), but the adapter for it has \(5, 3\)"
     ):
         delta.whole(stored, base, {"w": np.float32})
 
@@ -160,6 +160,6 @@ def test_a_revision_is_named_beside_the_checkpoint(tiny_bert, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     unnamed, unpinned = done.stdout.splitlines()
-    assert "changed of 'someone/tiny@v1'" in unnamed
+    assert "changed in 'someone/tiny@v1'" in unnamed
     assert "revision=..." in unnamed
     assert "pass the checkpoint that it was fitted from" in unpinned

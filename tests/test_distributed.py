@@ -174,7 +174,7 @@ def test_a_process_group_of_the_users_is_used_and_kept(together):
 def test_a_rank_that_hangs_runs_into_the_timeout(together):
     first, second = (found["hangs"] for found in together)
     assert first["type"] == "RankError"
-    assert "Rank 0 of 2 lost the others" in first["text"]
+    assert "Rank 0 of 2 lost contact with the others" in first["text"]
     assert 5.5 < first["seconds"] < 30  # the group's timeout is 6 seconds
     assert second["type"] == "RankError"
     assert first["unchanged"]
@@ -186,7 +186,7 @@ def test_a_rank_that_dies_ends_the_others_at_once(torchrun):
     assert re.search(r"exitcode\s*: 7", said), said
     assert "dies" not in second
     assert first["dies"]["type"] == "RankError"
-    assert "lost the others" in first["dies"]["text"]
+    assert "lost contact with the others" in first["dies"]["text"]
     assert first["dies"]["seconds"] < 30
     assert first["dies"]["unchanged"]
 

@@ -107,7 +107,7 @@ def test_what_others_left_there_is_not_read_with_it(write, fitted, tmp_path):
     before = sorted(file.name for file in tmp_path.iterdir())
     with pytest.raises(PersistenceError, match="holds an adapter"):
         getattr(classifier, write)(tmp_path)
-    with pytest.raises(PersistenceError, match="'' names no folder"):
+    with pytest.raises(PersistenceError, match="'' does not name a folder"):
         getattr(classifier, write)("")
     assert sorted(file.name for file in tmp_path.iterdir()) == before
 
@@ -183,7 +183,7 @@ def test_a_drive_without_modes_is_written_to(make_classifier, reviews, tmp_path,
 def test_a_name_that_safetensors_cannot_write_is_said(write, make_classifier, reviews, tmp_path):
     classifier = make_classifier(pooling="cls", epochs=1).fit(*reviews)
     name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
-    with pytest.raises(PersistenceError, match=r"\\udcff' is no valid Unicode"):
+    with pytest.raises(PersistenceError, match=r"\\udcff' is not valid Unicode"):
         getattr(classifier, write)(name)
     assert not list(tmp_path.iterdir())
     classifier.save(name)

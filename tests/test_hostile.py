@@ -109,10 +109,10 @@ FORGED = {
     "an initializer_range below zero": {
         "weights drawn for ever": setting("config", initializer_range=-1.5),
     },
-    "has 3000 layers, it says": {
+    "should have 3000 layers": {
         "layers of nothing": all_layers_of_nothing,
     },
-    "the settings of its model are not those of one": {
+    "the settings of its model are not valid": {
         "many layers in the head": setting("settings", head_layers=10**6),
         "less than no layer": setting("settings", head_layers=-1),
         "layers as bool": setting("settings", head_layers=False),
@@ -121,19 +121,19 @@ FORGED = {
         "attention by a number": changed("model", "arguments", value=[1]),
         "positions by bool": architecture(position_offset=True),
     },
-    "its encoder does not read what its settings say": {
+    "its settings do not match the inputs that its encoder reads": {
         "positions beyond the table": architecture(position_offset=10**6),
         "segments beyond the table": architecture(n_segments=100),
     },
     "is missing, or not of the shape": {
         "hidden layers for which no memory is there": wide_hidden_layers,
     },
-    "at a place that it does not have": {
+    "RandomState has an invalid position": {
         "a place before the key": random_state(-5),
         "a place behind the key": random_state(625),
         "a place far away": random_state(2**31 - 1),
     },
-    "puts 40 tokens around texts of 24": {
+    "adds 40 special tokens, but max_length_ is 24": {
         "a frame without room for texts": changed(
             "tokenizer",
             "post_processor",
@@ -155,7 +155,7 @@ FORGED = {
             value={"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0], ["b" * 200_000, -1.0]]},
         ),
     },
-    "keys that cannot be told apart": {
+    "keys, too many of which have the same hash": {
         "some keys of one hash": changed(
             "parameters",
             "class_weight",
@@ -168,7 +168,7 @@ FORGED = {
     "more than 64 dimensions": {
         "a long shape": array(shape=[9] * 10**5),
     },
-    "which no model file has": {
+    "which model files do not use": {
         "a dtype that is read as code": array(dtype="i4,,"),
         "a dtype of old": array(dtype="a5"),
     },
@@ -179,7 +179,7 @@ FORGED = {
     "has positions for 128 tokens": {
         "texts longer than positions": changed("attributes", "max_length_", value=10**6),
     },
-    "the weights of its model are of": {
+    "its model has weights of the dtype .*, but weights must be floats": {
         "weights of integers": of_arrays(lambda array: array.astype(np.int32)),
     },
     "the tokenizer truncates or pads": {
@@ -220,7 +220,7 @@ def test_forged_files_are_refused(words, name, forge):
 
 
 def test_hidden_layers_that_are_not_there(forge):
-    with pytest.raises(PersistenceError, match="the settings of its model are not those of one"):
+    with pytest.raises(PersistenceError, match="the settings of its model are not valid"):
         BertRegressor.load(forge(setting("settings", head_layers=2), SAVED_NUMBERS))
 
 
@@ -295,7 +295,7 @@ def test_lists_that_are_written_otherwise(tmp_path):
 def test_adapters_of_other_dimensions_take_no_memory():
     """Their product would be as large as their sizes multiplied."""
     factors = {"adapters.x.a": np.ones((1, 4000, 1, 3), np.int8), "adapters.x.b": np.ones((5, 1), np.int8)}
-    with pytest.raises(PersistenceError, match="and the adapter for it"):
+    with pytest.raises(PersistenceError, match="but the adapter for it has"):
         delta.whole(factors, {"x": np.ones((5, 3), np.float32)}, {"x": np.dtype(np.float32)})
 
 

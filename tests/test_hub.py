@@ -135,7 +135,10 @@ def test_a_download_that_breaks_off_is_gone_on_with(run, hub, folder, file):
     (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n")  # which would do for a tokenizer
     hub.broken.add(file)
     assert "CheckpointError: model='someone/tiny' is not in the hub cache" in (said := run(POOLING))
-    assert "its download failed. Try again: what has come is kept. The answer was: peer closed" in said
+    assert (
+        "its download failed. Try again: what was downloaded so far is kept. The answer was: peer closed"
+        in said
+    )
     hub.broken.clear()
     assert run(POOLING) == "True"
     assert any(file in path for path in hub.asked)
@@ -145,8 +148,8 @@ def test_a_download_that_breaks_off_is_gone_on_with(run, hub, folder, file):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (repr("someone/else"), "the hub has no model of that name, or a private one. Check its spelling"),
-        (repr("someone/gated"), "the hub gives it only to those who have accepted its conditions"),
+        (repr("someone/else"), "the hub has no model of that name, or it is private. Check the spelling"),
+        (repr("someone/gated"), "the hub gives it only to users who have accepted its conditions"),
         (f"{NAME!r}, 'v2'", "with revision='v2' is not in the hub cache"),
         (f"{NAME!r}, 'v2'", "the hub has no such revision of it"),
     ],

@@ -113,7 +113,7 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         (pd.Series([True, False], dtype=object), r"such as True at row 0.* y\.astype\(bool\)"),
         (np.array([1.5, 2], dtype=object), r"such as 1\.5 at row 0.* y\.astype\(float\)"),
         (pd.Series(["a", pd.NA], dtype="string"), "row 1"),
-        (["a", 1], "mixes str .*from 1 at row 1 on"),
+        (["a", 1], "mixes str .*first 1 at row 1"),
         (np.array(["a", 1], dtype=object), "mixes str"),
         (pd.Series(["a", 1], dtype=object), "mixes str"),
         ([0.0, 1.7], "continuous.* 1.7 at row 1"),
@@ -208,7 +208,7 @@ def test_columns_of_a_dataframe_name_the_labels():
     assert encode_known_labels(INDICATOR, 4, labels).classes.tolist() == labels.classes.tolist()
     assert check_validation_labels(y, 4, labels).tolist() == INDICATOR.tolist()
     assert known_labels(["card", "hello", "refund"], y).classes.tolist() == labels.classes.tolist()
-    with pytest.raises(InputError, match=r"of the columns \['refund', .* Leave classes out"):
+    with pytest.raises(InputError, match=r"with the columns \['refund', .* Leave classes out"):
         known_labels(["card", "hello"], y)
 
 

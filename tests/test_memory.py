@@ -67,9 +67,9 @@ def test_predictions_short_of_memory_are_the_same(make_classifier, reviews, caps
         model.set_params(verbose=1).predict(texts)
     said = capsys.readouterr().err.replace("\r", "\n").splitlines()
     assert [line for line in said if line.startswith("skbert")] == [
-        "skbert: out of memory with 24 texts, going on with 12",
-        "skbert: out of memory with 12 texts, going on with 6",
-        "skbert: out of memory with 6 texts, going on with 3",
+        "skbert: out of memory with 24 texts, continuing with 12",
+        "skbert: out of memory with 12 texts, continuing with 6",
+        "skbert: out of memory with 6 texts, continuing with 3",
     ]
 
 

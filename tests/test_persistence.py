@@ -495,7 +495,7 @@ def test_a_name_may_be_of_bytes(file, tmp_path):
 
 
 def test_an_empty_name_is_no_file(file):
-    with pytest.raises(PersistenceError, match="'' names no file"):
+    with pytest.raises(PersistenceError, match="'' does not name a file"):
         BertClassifier.load(file).save("")
 
 
@@ -914,7 +914,7 @@ def test_weights_that_are_none_any_more(fitted, tmp_path):
         changed = deepcopy(fitted)
         change(changed.model_.head)
         for keep in (pickle.dumps, lambda c: c.save(tmp_path / "model")):
-            with pytest.raises(PersistenceError, match=r"head\.weight of model_ is no plain weight any more"):
+            with pytest.raises(PersistenceError, match=r"head\.weight of model_ is no longer a plain weight"):
                 keep(changed)
         assert not (tmp_path / "model").exists()
         back(changed.model_.head)

@@ -442,7 +442,7 @@ def test_other_surroundings_are_refused_by_name(left, monkeypatch):
     monkeypatch.undo()
     torch.set_num_threads(2)
     try:
-        with pytest.raises(InputError, match=r"torch\.get_num_threads\(\) was 1 and is 2\. To go on"):
+        with pytest.raises(InputError, match=r"torch\.get_num_threads\(\) was 1 and is 2\. To continue it"):
             fit(watched(parameters), **keywords)
     finally:
         torch.set_num_threads(1)
@@ -521,7 +521,7 @@ def test_a_damaged_file_is_refused(left):
         damaged = bytearray(content)
         damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
         (folder / FILE).write_bytes(damaged if number else content[: len(content) // 2])
-        with pytest.raises(PersistenceError, match=r"cannot be read: .* Delete '.*' to begin anew") as caught:
+        with pytest.raises(PersistenceError, match=r"cannot be read: .* Delete '.*' to start over") as caught:
             fit(watched(parameters), **keywords)
         assert FILE in str(caught.value)
     (folder / FILE).write_bytes(content)
@@ -577,7 +577,7 @@ def test_a_file_with_checksums_of_its_own_is_refused(change, left):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (PermissionError(13, "Permission denied"), "The file may be whole"),
+        (PermissionError(13, "Permission denied"), "The file may be intact"),
         (TimeoutError("my limit"), "my limit"),
     ],
 )
@@ -661,7 +661,7 @@ def test_no_space_is_named_before_the_first_step(a_case, tmp_path, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
-    with pytest.raises(InputError, match=r"on a disk with 0 MB left.*twice while it is replaced"):
+    with pytest.raises(InputError, match=r"on a disk with 0 MB left.*twice that while it is replaced"):
         fit(model, **keywords)
     assert model.counter.steps == 0
     assert not (tmp_path / "fit").exists()
@@ -674,7 +674,7 @@ def test_a_disk_that_fills_up_later_does_not_end_the_fit(a_case, tmp_path, monke
     expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
     fill = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # noqa: E731
     try:
-        with pytest.warns(SkbertWarning, match=r"could not be written to its checkpoint .*goes on"):
+        with pytest.warns(SkbertWarning, match=r"could not be written to its checkpoint .*continues"):
             model = fit(watched(parameters, StepCounter(3, fill)), **keywords)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -756,7 +756,7 @@ def test_a_state_that_became_a_folder_does_not_end_the_fit(a_case, tmp_path, mon
         model = fit(watched(parameters, StepCounter(3, put_a_folder_there)), **keywords)
     said = [str(warning.message) for warning in caught if "checkpoint" in str(warning.message)]
     assert len(said) > 2
-    assert all("is there and is not a file. Give" in message for message in said[:-1])
+    assert all("exists and is not a file. Give" in message for message in said[:-1])
     assert "could not be removed" in said[-1]
     assert_same(model, fit(watched(parameters | {"checkpoint": None}), **keywords))
 

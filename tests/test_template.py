@@ -68,7 +68,7 @@ def test_template_of_bert_pairs():
     ],
 )
 def test_other_orders_are_refused(single, pair, n_texts):
-    with pytest.raises(CheckpointError, match="Expected each text once, in their order"):
+    with pytest.raises(CheckpointError, match="Expected each text once, in order"):
         Template.read(with_template(single, pair), n_texts)
 
 

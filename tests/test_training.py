@@ -149,7 +149,7 @@ def test_weights_that_give_no_numbers_are_named_before_a_rate_is_blamed(tiny_ber
 
 
 @pytest.mark.parametrize(
-    ("dtype", "remedy"), [(torch.float32, r"others\.$"), (torch.bfloat16, "or use prec")]
+    ("dtype", "remedy"), [(torch.float32, r"other weights\.$"), (torch.bfloat16, "or use prec")]
 )
 def test_a_loss_that_is_none_before_any_update_is_no_matter_of_the_rate(dtype, remedy, tiny_bert):
     model, data = make(tiny_bert)

@@ -146,7 +146,7 @@ def test_a_callable_scorer_chooses_among_the_texts(pairs, make_classifier, revie
 
 def test_a_callable_scorer_has_no_other_predictions(make_classifier, reviews):
     classifier = make_classifier(scoring=lambda estimator, X, y: estimator.predict(["another"])[0])
-    with pytest.raises(InputError, match=r"scoring=.*knows the validation texts alone"):
+    with pytest.raises(InputError, match=r"scoring=.*knows only the validation texts"):
         classifier.fit(*reviews, X_val=reviews[0], y_val=reviews[1])
 
 
@@ -203,7 +203,7 @@ BAD = {
         "failed .* a name or a callable",
     ),
     "metric": (["a", "b"], ["pos", "neg"], {"scoring": accuracy_score}, r"make_scorer\(accuracy_score\)\."),
-    "scorer by name": (["a", "b"], ["pos", "neg"], {"scoring": "r2"}, "failed .*Take another scorer.$"),
+    "scorer by name": (["a", "b"], ["pos", "neg"], {"scoring": "r2"}, "failed .*Use another scorer.$"),
     "scorer of NaN": (["a"], ["pos"], {"scoring": lambda e, X, y: float("nan")}, "NaN"),
 }
 
@@ -216,7 +216,7 @@ BAD = {
         ("roc_auc", "'roc_auc_ovr'"),
         (
             "roc_auc_ovr",
-            r"no text of 'c', which it may need: raise validation_fraction, or pass X_val and y_val",
+            r"no text of 'c', which the scorer may need: raise validation_fraction, or pass X_val and y_val",
         ),
         ("neg_log_loss", "no text of 'c'"),
     ],

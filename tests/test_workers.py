@@ -70,8 +70,8 @@ with warnings.catch_warnings(record=True) as caught:
         (2, "[1, 1, 1]"),
         (
             3,
-            "[0, 0, 0]|There are more workers than GPUs here (2): worker 3 shares cuda:0 with worker 1, its "
-            "memory and its time. n_jobs=2 gives each worker a GPU of its own.",
+            "[0, 0, 0]|There are more workers than GPUs here (2): worker 3 shares the memory and "
+            "time of cuda:0 with worker 1. n_jobs=2 gives each worker a GPU of its own.",
         ),
         (4, "[1, 1, 1]"),  # the third has said it
     ],

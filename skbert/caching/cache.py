@@ -152,11 +152,11 @@ def open_cache(memory: Any) -> Cache:
         return Cache()
     if not isinstance(location, str | os.PathLike) or not isinstance(os.fspath(location), str):
         raise InputTypeError(
-            f"memory keeps its things at {location!r} ({type(location).__name__}). Expected a folder (str or "
+            f"memory has the location {location!r} ({type(location).__name__}). Expected a folder (str or "
             "path), a joblib.Memory with one, or None."
         )
     if not os.fspath(location):
-        raise InputError("memory='' is no folder. Expected the name of one, or None.")
+        raise InputError("memory='' does not name a folder. Expected the name of a folder, or None.")
     path = _path_of(os.fspath(location)) / "skbert"
     with _lock:
         return Cache(_folders.setdefault(path, BlockFolder(path)))
@@ -169,10 +169,11 @@ def _path_of(location: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # such as a NUL, or an unknown ~user
         raise_if_of_a_handler(error)
         raise InputError(
-            f"memory={location!r} cannot be a folder ({error}). Expected the name of one, which may be new."
+            f"memory={location!r} cannot name a folder ({error}). Expected the name of a folder, which need "
+            "not exist yet."
         ) from error
     if mode and not stat.S_ISDIR(mode):
-        raise InputError(f"memory={location!r} is a file. Expected a folder, which may be a new one.")
+        raise InputError(f"memory={location!r} is a file. Expected a folder, which need not exist yet.")
     return path
 
 

@@ -124,8 +124,9 @@ class BlockFolder:
             raise_if_of_a_handler(error)
             self._say(
                 "write",
-                f"The cache in {str(self.path)!r} cannot be written ({error}). This process goes on without "
-                "writing to it. Make room or give access there, or set memory to another folder or None.",
+                f"The cache in {str(self.path)!r} cannot be written ({error}). This process continues "
+                "without writing to it. Free disk space or grant access there, or set memory to another "
+                "folder or None.",
             )
             return
         with self._lock:
@@ -149,7 +150,7 @@ class BlockFolder:
             try:
                 index = _read_index(file, space)
                 if (index.dtype, index.shape) != (like.dtype, like.shape[1:]):
-                    raise _DamagedError("its rows are of another kind")
+                    raise _DamagedError("its rows have another dtype or shape")
                 self._files[file] = index
             except FileNotFoundError:  # somebody cleared the folder just now
                 return None
@@ -161,12 +162,12 @@ class BlockFolder:
         raise_if_of_a_handler(error)
         self._files[file] = None
         if isinstance(error, OSError):
-            self._say("read", f"{str(file)!r} cannot be read ({error}). What it holds is computed again.")
+            self._say("read", f"{str(file)!r} cannot be read ({error}). Its contents are computed again.")
             return
         self._say(
             "damaged",
-            f"{str(file)!r} is not an intact cache file ({error}). What it should hold is computed again; "
-            "you can delete it.",
+            f"{str(file)!r} is not an intact cache file ({error}). Its contents are computed again; you "
+            "can delete the file.",
         )
 
     def _say(self, what: str, message: str) -> None:
@@ -224,11 +225,11 @@ def _read_index(path: Path, space: str) -> _Index:
             raise _DamagedError(f"its header does not match its size, {size} bytes")
         index = file.read(begin - len(line))
     if hashlib.sha256(index).hexdigest() != sums[0]:
-        raise _DamagedError("its keys do not have their checksum")
+        raise _DamagedError("its keys do not match their checksum")
     lengths = np.frombuffer(index, dtype="<i8", offset=n_rows * _KEY)
     offsets = offsets_of(lengths)
     if (lengths < 0).any() or offsets[-1] != shape[0]:
-        raise _DamagedError("its rows are not where they should be")
+        raise _DamagedError("its rows do not match its index")
     digests = index[: n_rows * _KEY]
     return _Index(digests, offsets, dtype.newbyteorder("="), shape[1:], begin, sums[1])
 
@@ -238,6 +239,6 @@ def _read_values(path: Path, index: _Index) -> np.ndarray:
         file.seek(index.begin)
         content = file.read()
     if hashlib.sha256(content).hexdigest() != index.sha256:
-        raise _DamagedError("its rows do not have their checksum")
+        raise _DamagedError("its rows do not match their checksum")
     values = np.frombuffer(content, dtype=index.dtype.newbyteorder("<"))
     return values.reshape(-1, *index.shape).astype(index.dtype, copy=False)

@@ -198,7 +198,7 @@ def set_cache_limit(n_bytes: int) -> None:
             f"n_bytes={n_bytes!r}. Expected a number of bytes, such as 2**30; 0 turns the cache off."
         )
     if not 0 <= n_bytes < math.inf:
-        raise ValueError(f"n_bytes is {n_bytes}. Expected 0 (no cache) or more, and finite.")
+        raise ValueError(f"n_bytes is {n_bytes}. Expected 0 (no cache) or a positive, finite number.")
     STORE.limit = int(n_bytes)
 
 

@@ -56,8 +56,8 @@ class Encodings:
         if len(self.ids) and int(self.ids.max()) >= n_ids:
             raise CheckpointError(
                 f"The tokenizer gives the token id {self.ids.max()}, but the encoder has embeddings for "
-                f"{n_ids} ids: tokens were added to the tokenizer and not to the model. In transformers, "
-                "model.resize_token_embeddings(len(tokenizer)) gives it them; save both again."
+                f"{n_ids} ids: tokens were added to the tokenizer but not to the model. In transformers, "
+                "call model.resize_token_embeddings(len(tokenizer)), then save both again."
             )
 
     def take(self, rows: np.ndarray) -> Encodings:
@@ -141,8 +141,8 @@ def _refuse_texts_of_nothing(texts: Texts, kept: np.ndarray) -> None:
     empty = np.flatnonzero(kept.sum(axis=0) == 0)
     if len(empty):
         raise InputError(
-            f"The text {str(texts.rows[empty[0]])[:60]!r} has no tokens, and the checkpoint's tokenizer puts "
-            "no special ones around it: there is nothing to read. Leave such texts out."
+            f"The text {str(texts.rows[empty[0]])[:60]!r} has no tokens, and the checkpoint's tokenizer adds "
+            "no special tokens, so there is nothing to read. Leave such texts out."
         )
 
 

@@ -131,10 +131,12 @@ def names_in(table: Any) -> list[Any]:
 def _choose_columns(X: Any, name: str) -> str:
     """Advice on how to get one or two columns from too many."""
     if names_in(X):
-        return f"of its columns, {shown(names_in(X))}, pass the one with the texts, as {name}['text'], or two"
+        return (
+            f"of its columns, {shown(names_in(X))}, pass the text column, as {name}['text'], or two columns"
+        )
     if isinstance(X, list | tuple) and len(X) == 2:
         labels = "; labels are passed as y_val" if name == "X_val" else ""
-        return f"if these are two lists, whose pairs are the rows, pass list(zip(*{name})){labels}"
+        return f"to combine two lists into rows of pairs, pass list(zip(*{name})){labels}"
     return "select or join columns first"
 
 
@@ -213,7 +215,7 @@ def _columns_of_rows(rows: Sequence[Any], name: str) -> list[list[Any]]:
         if not is_row(row) or len(row) != width:
             raise InputTypeError(
                 f"Row {number} of {name} is {_describe(row)}, but row 0 is a {type(rows[0]).__name__} of "
-                f"{width}. {_EXPECTED}; all rows must have the same form."
+                f"length {width}. {_EXPECTED}; all rows must have the same form."
             )
     return [[row[i] for row in rows] for i in range(width)]
 
@@ -255,11 +257,11 @@ def _remedy(cell: Any, column: int | None, filled: str) -> str:
     if cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType"):  # pandas' own
         return f"Missing texts must be dropped or replaced first{filled}."
     if isinstance(cell, dict):
-        return "Take the text out of each, for example with [row['text'] for row in X]."
+        return "Extract the text from each row, for example with [row['text'] for row in X]."
     if column is not None:
         return (
             "Two columns are read as pairs of texts: for single texts pass the text column alone, for "
-            "example X['text'], and other columns through scikit-learn's ColumnTransformer "
+            "example X['text']; use scikit-learn's ColumnTransformer for other columns "
             "(docs/recipes.md). Convert numbers that are meant as text with str() (the argument must be a "
             "string, not a number)."
         )

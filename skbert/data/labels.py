@@ -33,8 +33,11 @@ LabelsType = Literal["binary", "multiclass", "multilabel-indicator"]
 _ENOUGH_TO_TELL = 4  # texts: with fewer, one side may equal the labels by chance
 # By the name of the labels: what knows the classes, and what to do about unknown ones.
 _KNOWN_TO = {
-    "y": ("the model", "With warm_start and partial_fit the classes stay; fit a new model for others."),
-    "y_val": ("y", "Validation texts must be of classes that training sees."),
+    "y": (
+        "the model",
+        "With warm_start and partial_fit the classes cannot change; fit a new model for others.",
+    ),
+    "y_val": ("y", "Validation labels must be classes that occur in y."),
 }
 
 
@@ -126,12 +129,12 @@ def _check_there_is_something_to_learn(indicator: np.ndarray, columns: np.ndarra
     if len(absent) + indicator.all(axis=0).sum() == indicator.shape[1]:
         raise InputError(
             f"Each of the {indicator.shape[1]} labels in y is the same for all {len(indicator)} texts, so "
-            "there is nothing to tell apart. Pass texts with the labels and without them."
+            "there is nothing to learn. Pass both texts that have a label and texts that do not."
         )
     if len(absent):
         warn(
-            f"The labels in columns {shown(columns[absent].tolist(), 5)} of y never occur: all that can be "
-            "learned about them is to predict 0. Leave these columns out, or add texts of theirs."
+            f"The labels in columns {shown(columns[absent].tolist(), 5)} of y never occur: the model can "
+            "only learn to predict 0 for them. Leave these columns out, or add texts with these labels."
         )
 
 
@@ -151,12 +154,14 @@ def known_labels(classes: Any, y: Any) -> Labels:
             found = _columns(y, values)
             if classes is not None and {*np.asarray(classes).tolist()} != {*found.tolist()}:
                 raise InputError(
-                    f"classes={np.asarray(classes).tolist()}, but y is an indicator matrix of the columns "
+                    f"classes={np.asarray(classes).tolist()}, but y is an indicator matrix with the columns "
                     f"{shown(found.tolist())}. Leave classes out."
                 )
             return Labels(values[:0], found, "multilabel-indicator")
         if classes is None:
-            raise InputError("classes must be passed on the first call to partial_fit: all labels to come.")
+            raise InputError(
+                "classes must be passed on the first call to partial_fit: all labels that any call will have."
+            )
         found = class_values(classes)
     if len(found) < 2:
         raise InputError(f"classes={found.tolist()}; expected at least two classes.")
@@ -173,7 +178,7 @@ def check_same_classes(classes: Any, known: Labels) -> None:
     if not same:
         raise InputError(
             f"classes={named.tolist()} are not those of the first call to partial_fit, "
-            f"{known.classes.tolist()}. Pass the same ones, or none."
+            f"{known.classes.tolist()}. Pass the same classes, or leave classes out."
         )
 
 

@@ -115,9 +115,9 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
     far = np.flatnonzero(~(np.abs(targets) < _FARTHEST).all(axis=1))
     if len(far):
         raise InputError(
-            f"y is {given[far[0]].tolist()!r} at row {far[0]}, too far from the mean to compute with "
-            f"({means.tolist()}; the standard deviation is {scales.tolist()}). Leave such rows out, or learn "
-            "logarithms; a model that goes on training keeps its mean and scale."
+            f"y is {given[far[0]].tolist()!r} at row {far[0]}, too far from the mean to compute with (mean "
+            f"{means.tolist()}, standard deviation {scales.tolist()}). Leave such rows out, or train on "
+            "logarithms of y; a model that continues training keeps its mean and scale."
         )
     return Numbers(given, targets, means, scales, names)
 
@@ -129,8 +129,8 @@ def check_spread(numbers: Numbers) -> None:
         where = "" if numbers.given.ndim == 1 else f"in column {same[0]} "
         raise InputError(
             f"y is {numbers.means[same[0]]:g} {where}for all {len(numbers.given)} texts of the first call to "
-            "partial_fit, which fixes the mean and the scale. Begin with texts whose numbers differ as much "
-            "as those to come."
+            "partial_fit, which fixes the mean and the scale. Start with texts whose numbers vary as much "
+            "as those of later calls."
         )
 
 
@@ -172,7 +172,8 @@ def number_values(y: Any, n_texts: int | None, name: str) -> np.ndarray:
         )
     if values.ndim not in (1, 2) or values.shape[1:] == (0,):
         raise InputError(
-            f"{name} has the shape {values.shape}. Expected one number per text, or rows of them."
+            f"{name} has the shape {values.shape}. Expected one number per text, or one row of numbers per "
+            "text."
         )
     if n_texts is not None and len(values) != n_texts:
         raise InputError(
@@ -195,7 +196,7 @@ def _check_cells(values: np.ndarray, name: str) -> None:
             if not isinstance(cell, Real | Decimal | np.bool_) or isinstance(cell, np.timedelta64):
                 remedy = "Convert it, for example with pd.to_numeric; to learn classes, use BertClassifier."
                 if isinstance(cell, list | tuple | np.ndarray):
-                    remedy = f"Several numbers per text are a matrix: pass np.stack({name})."
+                    remedy = f"Several numbers per text must form a matrix: pass np.stack({name})."
                 raise InputError(
                     f"{name} has {str(cell)[:60]!r} (type {type(cell).__name__}) at row {row}, where a "
                     f"number is expected. {remedy}"

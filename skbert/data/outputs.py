@@ -92,7 +92,7 @@ def in_units(
     if not np.isfinite(numbers).all():
         raise NonFiniteOutputError(
             f"A predicted number is not finite in the units of y: their mean is {means.tolist()}, their "
-            f"scale {scales.tolist()}. Fit the model anew, on numbers in a smaller unit."
+            f"scale {scales.tolist()}. Fit the model again, with y in a unit that makes its numbers smaller."
         )
     return numbers[:, 0] if target_type == "continuous" else numbers
 

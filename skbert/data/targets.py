@@ -71,8 +71,8 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     if len(set(is_str)) == 2:
         row = is_str.index(not is_str[0])
         raise InputError(
-            f"{name} mixes str labels with labels of other types (from {_loose_labels(y)[row]!r} at row "
-            f"{row} on), so their order is undefined. Convert all of them with str()."
+            f"{name} mixes str labels with labels of other types (first {_loose_labels(y)[row]!r} at row "
+            f"{row}), so their order is undefined. Convert all of them with str()."
         )
     y = _with_a_dtype(y)
     check_finite(np.asarray(y), name, "Labels")
@@ -97,8 +97,8 @@ def _refuse_other_targets(target: str, y: np.ndarray, name: str, columns: list[A
     """Refuse what is neither one label per text nor an indicator matrix."""
     if target in ("multiclass-multioutput", "continuous-multioutput"):
         raise InputError(
-            f"{name} is a 2-D target ({target}{_odd_cell(y, columns)}). Expected one label per text, "
-            "a 1-D array; or, for several labels per text, an indicator matrix of 0 and 1 (see "
+            f"{name} is a 2-D target ({target}{_odd_cell(y, columns)}). Expected a 1-D array with "
+            "one label per text or, for several labels per text, an indicator matrix of 0 and 1 (see "
             "scikit-learn's MultiLabelBinarizer)."
         )
     if target == "continuous":
@@ -107,7 +107,7 @@ def _refuse_other_targets(target: str, y: np.ndarray, name: str, columns: list[A
             row = np.flatnonzero(numbers != numbers.astype(np.int64))[0]
         raise InputError(
             f"Unknown label type: {target}. {name} holds numbers that are not whole, or too large for an "
-            f"int: {numbers[row]:g} at row {row}. Expected classes; BertRegressor learns numbers."
+            f"int: {numbers[row]:g} at row {row}. Expected classes; to learn numbers, use BertRegressor."
         )
 
 
@@ -265,9 +265,9 @@ def _check_no_tag_lists(y: Any, name: str) -> None:
     if loose or any(isinstance(row, set | frozenset) for row in rows):
         raise InputError(
             f"{name} holds the labels of each text as a {type(rows[0]).__name__}, for example "
-            f"{str(rows[0])[:60]} at row 0. Expected an indicator matrix of 0 and 1, as scikit-learn's "
-            "MultiLabelBinarizer makes it, the same one for all of your data. If these are rows of one, pass "
-            f"np.stack({name})."
+            f"{str(rows[0])[:60]} at row 0. Expected an indicator matrix of 0 and 1, as made by "
+            "scikit-learn's MultiLabelBinarizer (use the same one for all of your data). If these are "
+            f"already rows of such a matrix, pass np.stack({name})."
         )
 
 

@@ -83,7 +83,7 @@ def _word(tokenizer: Tokenizer) -> str:
     if word is None:
         raise CheckpointError(
             "The checkpoint's tokenizer gives no token for any text: its vocabulary or its post_processor is "
-            "not whole. Get the checkpoint again."
+            "incomplete. Get the checkpoint again."
         )
     return word
 
@@ -91,7 +91,7 @@ def _word(tokenizer: Tokenizer) -> str:
 def _unknown(tokens: list[str], n_texts: int) -> CheckpointError:
     what = "a text" if n_texts == 1 else "a pair of texts"
     return CheckpointError(
-        f"Of {what} the checkpoint's tokenizer makes {tokens[:12]}. Expected each text once, in their "
-        "order, with special tokens before, between and after. Change its post_processor, or take another "
+        f"The checkpoint's tokenizer turns {what} into {tokens[:12]}. Expected each text once, in order, "
+        "with special tokens before, between and after them. Change its post_processor, or use another "
         "checkpoint."
     )

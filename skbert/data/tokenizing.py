@@ -89,7 +89,7 @@ def _ids(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, list[int]]
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     except BaseException as error:
         if is_panic(error):
-            raise CheckpointError(f"The checkpoint's tokenizer has given up on a text ({error}).") from error
+            raise CheckpointError(f"The checkpoint's tokenizer failed on a text ({error}).") from error
         raise
     rows = [encoding.ids for encoding in encodings]
     ids, lengths = _end_to_end(rows)

@@ -54,9 +54,9 @@ def check_weights(
         kept = np.unique(labels.codes[of_rows > 0])
         if len(kept) < min_classes:
             raise InputError(
-                "The number of classes has to be greater than one; after sample_weight and class_weight only "
-                f"{labels.classes[kept].tolist()} have rows of a weight above zero. Give weight to at least "
-                "two classes."
+                "The number of classes has to be greater than one; with sample_weight and class_weight, only "
+                f"{labels.classes[kept].tolist()} have rows with a weight above zero. Give at least two "
+                "classes such a weight."
             )
     # A class of weight zero is treated as one that next to no text has: this sets its starting bias, in a new
     # head only. If a label's ones have weight zero, they have no rows left, so there is nothing to weight.
@@ -84,8 +84,8 @@ def check_text_weights(n_texts: int, sample_weight: Any) -> np.ndarray:
 def _check_total(total: float) -> None:
     if not np.finfo(np.float32).tiny < total < np.finfo(np.float32).max:
         raise InputError(
-            f"The weights add up to {total:g}, too large or too small to compute with. Scale them to a "
-            "mean near one."
+            f"The weights add up to {total:g}, which is too large or too small to compute with. Scale them "
+            "so that their mean is near one."
         )
 
 
@@ -94,7 +94,7 @@ def _check_each(n_texts: int, sample_weight: Any) -> None:
     weights = np.asarray(sample_weight)
     if weights.ndim == 1 and len(weights) != n_texts:
         found = f"sample_weight has {len(weights)} weights for {n_texts} texts"
-        raise InputError(f"{found}. Expected one for each.")
+        raise InputError(f"{found}. Expected one weight per text.")
     if weights.ndim == 1 and weights.dtype.kind in "OU":
         try:
             weights = weights.astype(np.float64)
@@ -113,7 +113,7 @@ def _check_each(n_texts: int, sample_weight: Any) -> None:
             f"sample_weight is {found} at row {bad[0]}. Expected finite weights of zero or more."
         )
     if not weights.any():
-        raise InputError("All sample weights are zero. Give weight to at least one text.")
+        raise InputError("All sample weights are zero. Give at least one text a weight above zero.")
 
 
 def _number(weight: Any, found: str) -> float:
@@ -194,8 +194,8 @@ def _label_weights(labels: Labels, weights: np.ndarray, class_weight: Any) -> np
         if unknown:
             raise InputError(
                 f"class_weight names {shown(sorted(unknown, key=str), 5)}, but the labels are "
-                f"{shown(labels.classes.tolist())}. Use these names: those of the columns of y, if it is a "
-                "DataFrame, or else their numbers."
+                f"{shown(labels.classes.tolist())}. Use these names: the names of the columns of y if "
+                "it is a DataFrame, otherwise their numbers."
             )
         given = {label: class_weight.get(label, 1.0) for label in labels.classes.tolist()}
         ones = np.array([_number(w, f"class_weight gives {w!r} to {label!r}") for label, w in given.items()])

@@ -31,8 +31,8 @@ def encoder_layers(encoder: Any) -> nn.ModuleList:
     layers = _list_of_layers(encoder)
     if layers is None:
         raise InputError(
-            f"{type(encoder).__name__} has no list of its layers (ALBERT's are one, run again and again; "
-            "those of XLM are in several lists), as a number of layers for freeze, freeze='gradual', "
+            f"{type(encoder).__name__} has no list of its layers (ALBERT runs a single layer repeatedly; "
+            "XLM keeps its layers in several lists), but a number of layers for freeze, freeze='gradual', "
             "layer_decay below 1 and gradient_checkpointing need it. Leave these at their defaults; freeze "
             "may be 'embeddings' or 'encoder'."
         )

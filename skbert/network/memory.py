@@ -84,13 +84,13 @@ class MicroBatches:
     def _shrink(self, size: int, error: BaseException) -> None:
         if size == 1:
             raise InsufficientMemoryError(
-                f"Memory ran out on a single text ({str(error).splitlines()[0]}). Take a smaller model or "
-                "another device; a fit needs less with a lower max_length, gradient_checkpointing=True or "
-                "freeze."
+                f"Memory ran out on a single text ({str(error).splitlines()[0]}). Use a smaller model or "
+                "another device; a fit needs less memory with a lower max_length, "
+                "gradient_checkpointing=True or freeze."
             ) from error
         self.size = size // 2
         if self.verbose:
-            _say(f"skbert: out of memory with {size} texts, going on with {self.size}")
+            _say(f"skbert: out of memory with {size} texts, continuing with {self.size}")
 
 
 def _say(message: str) -> None:

@@ -228,7 +228,7 @@ def _naming_dtype(encoder: Any) -> Iterator[None]:
         ):
             raise
         raise InputError(
-            f"{type(encoder).__name__} does not compute in {str(encoder.dtype).removeprefix('torch.')} "
+            f"{type(encoder).__name__} cannot compute in {str(encoder.dtype).removeprefix('torch.')} "
             f"({error}). Set precision='float32'."
         ) from error
 

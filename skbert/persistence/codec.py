@@ -90,9 +90,9 @@ def _unsupported(value: Any, name: str) -> str:
     if isinstance(value, np.ndarray):
         kind += f" of dtype {value.dtype}"
     return (
-        f"{name} is or holds {shown} (type {kind}), which a model file cannot hold exactly. It holds None, "
-        "bool, int, float, str, list, tuple, dict, path, RandomState, and numpy scalars and arrays of bool, "
-        "numbers, str, times or object."
+        f"{name} is or holds {shown} (type {kind}), which a model file cannot hold exactly. It can hold "
+        "None, bool, int, float, str, list, tuple, dict, path, RandomState, and numpy scalars and arrays of "
+        "bool, numbers, str, times or object."
     )
 
 
@@ -123,7 +123,7 @@ class Decoder:
             return [self.decode(item) for item in encoded]
         (tag, content), *others = encoded.items()
         if others:
-            raise PersistenceError(f"An object with the keys {list(encoded)[:5]} stands for no value.")
+            raise PersistenceError(f"An object with the keys {list(encoded)[:5]} does not encode a value.")
         return self._tagged(tag, content)
 
     def _tagged(self, tag: str, content: Any) -> Any:
@@ -148,7 +148,7 @@ class Decoder:
     def _array(self, content: dict[str, Any]) -> np.ndarray:
         if not _DTYPE.fullmatch(content["dtype"]):
             raise PersistenceError(
-                f"An array has the dtype {content['dtype'][:80]!r}, which no model file has."
+                f"An array has the dtype {content['dtype'][:80]!r}, which model files do not use."
             )
         dtype = np.dtype(content["dtype"])
         shape = [int(size) for size in content["shape"][: _MAX_DIMENSIONS + 1]]
@@ -169,7 +169,7 @@ class Decoder:
 
 def _random_state(state: dict[str, Any]) -> np.random.RandomState:
     if not 0 <= state["state"]["pos"] <= 624:  # numpy does not check this, and would read beyond the key
-        raise PersistenceError("A RandomState is at a place that it does not have.")
+        raise PersistenceError("A RandomState has an invalid position.")
     generator = np.random.RandomState(0)
     generator.set_state(state)
     return generator
@@ -178,10 +178,10 @@ def _random_state(state: dict[str, Any]) -> np.random.RandomState:
 def _refuse_collisions(keys: list[Any]) -> None:
     """Refuse keys that were chosen to have the same hash: building a dict of them takes quadratic time."""
     if len(keys) - len(set(map(hash, keys))) > _COLLISIONS:
-        raise PersistenceError(f"A dict has {len(keys)} keys that cannot be told apart.")
+        raise PersistenceError(f"A dict has {len(keys)} keys, too many of which have the same hash.")
 
 
 def _a_list(content: Any) -> list[Any]:
     if type(content) is not list:
-        raise PersistenceError(f"A {type(content).__name__} stands where a list is expected.")
+        raise PersistenceError(f"Found a {type(content).__name__} where a list is expected.")
     return content

@@ -49,7 +49,7 @@ def whole(stored: Arrays, base: Arrays, dtypes: dict[str, Any]) -> Arrays:
         if array is None:
             array = _make(name, dtype, stored, base)
         if array is None:
-            raise PersistenceError(f"the array {name!r} is neither in it nor in the checkpoint.")
+            raise PersistenceError(f"the array {name!r} is neither in the file nor in the checkpoint.")
         found[name] = array
     return found
 
@@ -91,7 +91,7 @@ def _make(name: str, dtype: Any, arrays: Arrays, base: Arrays) -> np.ndarray | N
         return weight.numpy()
     if (a.ndim, b.ndim) != (2, 2) or weight.shape != (len(b), a.shape[-1]):
         raise PersistenceError(
-            f"the checkpoint's {name!r} has the shape {tuple(weight.shape)}, and the adapter for it "
-            f"{(len(b), a.shape[-1])}. Pass the checkpoint that the model was fitted from."
+            f"the checkpoint's {name!r} has the shape {tuple(weight.shape)}, but the adapter for it "
+            f"has {(len(b), a.shape[-1])}. Pass the checkpoint that the model was fitted from."
         )
     return Adapter(*(torch.from_numpy(np.ascontiguousarray(f)) for f in (a, b))).added_to(weight).numpy()

@@ -45,9 +45,9 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
     if not isinstance(content, dict) or any(
         type(content.get(name)) is not kind for name, kind in _TYPES.items()
     ):
-        raise PersistenceError("it does not hold what a fit keeps")
+        raise PersistenceError("it does not hold the state of a fit")
     if content["format"] != FORMAT:
-        raise PersistenceError(f"it has the format {content['format']!r}, of another version of skbert")
+        raise PersistenceError(f"it has the format {content['format']!r} of another version of skbert")
     if {name: tensorfile.describe(array) for name, array in arrays.items()} != content["arrays"]:
         raise PersistenceError("an array does not match its checksum")
     return content, arrays

@@ -66,8 +66,8 @@ def load(
     path = expanded(path, PersistenceError)
     if os.path.isdir(path):
         raise PersistenceError(
-            f"{os.fspath(path)!r} is a folder. Expected a file that save() wrote; a folder as transformers "
-            "writes it is read by from_pretrained()."
+            f"{os.fspath(path)!r} is a folder. Expected a file written by save(); to read a folder written "
+            "by transformers, use from_pretrained()."
         )
     if checkpoint is not None:
         os.fspath(checkpoint)  # a TypeError here is the caller's fault, not the file's
@@ -126,7 +126,7 @@ def _checkpoint_of(estimator: Any) -> checkpoints.Checkpoint:
     if named != fitted:
         raise PersistenceError(
             f"only_changes leaves out what is in the checkpoint of the fit, {fitted!r}, but model is now "
-            f"{named!r}. Set it back, or save everything."
+            f"{named!r}. Set model back, or save everything."
         )
     return checkpoints.load(estimator.model, estimator.revision)
 
@@ -156,8 +156,8 @@ def _encode_parameter(value: Any, name: str) -> Any:
         return encode(value, f"The parameter {name}")
     except PersistenceError as error:
         raise PersistenceError(
-            f"{error} If it only matters in fit, set it to something else first, with "
-            f"set_params({name}=...); or keep this estimator with joblib.dump, whose files can run code when "
+            f"{error} If this parameter matters only in fit, change it first with "
+            f"set_params({name}=...); or save this estimator with joblib.dump, whose files can run code when "
             "they are loaded."
         ) from error
 
@@ -175,13 +175,15 @@ def _checked_json(metadata: dict[str, str]) -> dict[str, Any]:
     """The JSON, once it is known to be what was written, in a known format."""
     if "skbert" not in metadata:
         raise PersistenceError(
-            f"save() did not write it: its metadata have no 'skbert', only {shown(sorted(metadata), 5)}. A "
-            "folder as transformers writes it is read by from_pretrained()."
+            f"save() did not write it (its metadata have no 'skbert', only {shown(sorted(metadata), 5)}). To "
+            "read a folder written by transformers, use from_pretrained()."
         )
     try:
         content = tensorfile.unsealed("skbert", metadata)
     except PersistenceError as error:
-        raise PersistenceError(f"{error}. It is damaged: get it again from where it was saved.") from error
+        raise PersistenceError(
+            f"{error}. The file is damaged: get it again from where it was saved."
+        ) from error
     if type(content["format"]) is not int or content["format"] != FORMAT:
         writer = str(content.get("versions", {}).get("skbert", "a newer version"))
         raise PersistenceError(
@@ -200,8 +202,8 @@ def _with_checkpoint(
     """All arrays of a file without the checkpoint's; the caller names the checkpoint, never the file."""
     if checkpoint is None:
         raise PersistenceError(
-            f"it holds only what training changed of {str(content['base'])[:200]!r}. Pass that checkpoint, "
-            "by name or folder, as load(path, checkpoint=...), and what stands behind an @ as revision=..."
+            f"it holds only what training changed in {str(content['base'])[:200]!r}. Pass that checkpoint, "
+            "by name or folder, as load(path, checkpoint=...), and the part after an @ as revision=..."
         )
     try:
         encoder = checkpoints.load(checkpoint, revision).encoder
@@ -216,7 +218,9 @@ def _check_arrays(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Non
     described = content["arrays"]
     if set(described) != set(arrays):
         odd = sorted(set(described) ^ set(arrays))
-        raise PersistenceError(f"the arrays {odd[:3]} are either missing or not its own. Get the file again.")
+        raise PersistenceError(
+            f"the arrays {odd[:3]} are missing, or do not belong to it. Get the file again."
+        )
     for name, array in arrays.items():
         if tensorfile.describe(array) != described[name]:
             raise PersistenceError(
@@ -267,7 +271,7 @@ def _decode(decoder: Decoder, encoded: Any) -> Any:
     value = decoder.decode(encoded)
     again = encode(value, "A value")
     if json.dumps(again) != json.dumps(encoded):
-        raise PersistenceError(f"{str(encoded)[:80]} is not the form of any value.")
+        raise PersistenceError(f"{str(encoded)[:80]} is not the encoding of any value.")
     return value
 
 

@@ -83,8 +83,8 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
     build, (config, *arguments) = model.rebuild
     if not is_describable(model):
         raise PersistenceError(
-            f"The encoder is of the family {config['model_type']!r}, which a model file does not hold; it "
-            f"holds {', '.join(FAMILIES)}. Keep this estimator with joblib.dump, whose files can run code "
+            f"The encoder is of the family {config['model_type']!r}, which a model file cannot hold; it can "
+            f"hold {', '.join(FAMILIES)}. Save this estimator with joblib.dump, whose files can run code "
             "when they are loaded."
         )
     _check_weights_are_plain(model)
@@ -108,8 +108,8 @@ def _check_weights_are_plain(model: SequenceClassifier) -> None:
             now, stored = getattr(module, name, None), {**module._parameters, **module._buffers}
             if name not in stored and (torch.is_tensor(now) or callable(now)):
                 raise PersistenceError(
-                    f"{place}.{name} of model_ is no plain weight any more: it was pruned, parametrized or "
-                    "quantized. Make it one first, for example with torch.nn.utils.prune.remove or "
+                    f"{place}.{name} of model_ is no longer a plain weight: it was pruned, parametrized or "
+                    "quantized. Turn it back into one first, for example with torch.nn.utils.prune.remove or "
                     "torch.nn.utils.parametrize.remove_parametrizations."
                 )
 
@@ -171,7 +171,7 @@ def _check_config(config: dict[str, Any], arrays: Arrays) -> None:
     if config["model_type"] not in FAMILIES:
         raise PersistenceError(
             f"its encoder is of the family {str(config['model_type'])[:80]!r}; only {', '.join(FAMILIES)} "
-            "are built from a file."
+            "can be loaded from a file."
         )
     odd = [name for name in config if name in _NOT_OF_AN_ENCODER or name.startswith("_")]
     odd += _no_settings(config)
@@ -180,7 +180,9 @@ def _check_config(config: dict[str, Any], arrays: Arrays) -> None:
     layers = config[_config_class(config).attribute_map.get("num_hidden_layers", "num_hidden_layers")]
     found = {match[1] for name in arrays if (match := re.search(r"\.layers?\.(\d+)\.", name))}
     if not 1 <= layers <= min(len(found), _MAX_LAYERS):
-        raise PersistenceError(f"its encoder has {layers} layers, it says, and arrays of {len(found)}.")
+        raise PersistenceError(
+            f"its encoder should have {layers} layers, but there are arrays of {len(found)}."
+        )
     if not config.get("initializer_range", 0.0) >= 0:  # transformers would draw until all lies within it
         raise PersistenceError("its encoder's config has an initializer_range below zero.")
 
@@ -207,7 +209,9 @@ def _check_settings(settings: dict[str, Any], arguments: list[Any], arrays: Arra
     """Check that the settings are those of a model, before anything is built from them."""
     head = arrays["head.weight"]
     if not settings["n_outputs"] == n_outputs == len(head):
-        raise PersistenceError(f"it has {n_outputs} classes or numbers, but its head gives {len(head)}.")
+        raise PersistenceError(
+            f"it has {n_outputs} classes or numbers, but its head has {len(head)} outputs."
+        )
     architecture = settings["architecture"]
     head_layers = settings.get("head_layers", 0)  # not in the first files
     hidden = {name.split(".")[1] for name in arrays if name.startswith("hidden.")}
@@ -221,7 +225,7 @@ def _check_settings(settings: dict[str, Any], arguments: list[Any], arrays: Arra
         and 0 <= settings["head_dropout"] <= 1
     )
     if not sound:
-        raise PersistenceError("the settings of its model are not those of one.")
+        raise PersistenceError("the settings of its model are not valid.")
 
 
 def _check_architecture(model: SequenceClassifier) -> None:
@@ -236,7 +240,7 @@ def _check_architecture(model: SequenceClassifier) -> None:
         and 0 <= stated.pad_id < model.encoder.get_input_embeddings().num_embeddings
     )
     if not sound:
-        raise PersistenceError("its encoder does not read what its settings say.")
+        raise PersistenceError("its settings do not match the inputs that its encoder reads.")
 
 
 def _check_shapes(model: SequenceClassifier, arrays: Arrays) -> None:
@@ -248,6 +252,6 @@ def _check_shapes(model: SequenceClassifier, arrays: Arrays) -> None:
             raise PersistenceError(f"the array {name!r} is missing, or not of the shape {shape}.")
     odd = sorted({str(array.dtype) for array in arrays.values() if array.dtype.kind != "f"})
     if odd:
-        raise PersistenceError(f"the weights of its model are of {odd[0]}.")
+        raise PersistenceError(f"its model has weights of the dtype {odd[0]}, but weights must be floats.")
     if sum(buffer.nbytes for buffer in model.buffers()) > _MAX_BUFFERS:
-        raise PersistenceError("its encoder asks for more memory than its arrays explain.")
+        raise PersistenceError("its encoder would take more memory than its arrays account for.")

@@ -42,13 +42,13 @@ def replace_file(
         If `path` is a link, whether to replace the file that it points to, and not the link.
     """
     if not os.fspath(path):  # which would be the working directory
-        raise PersistenceError(f"{os.fspath(path)!r} names no file. Give the name of a file.")
+        raise PersistenceError(f"{os.fspath(path)!r} does not name a file. Give the name of a file.")
     if os.path.basename(os.fsdecode(path)) in ("", os.curdir, os.pardir):
         raise PersistenceError(f"{os.fspath(path)!r} names a folder. Give the name of a file.")
     target = Path(expanded(path, PersistenceError))
     target = Path(os.path.realpath(target) if follow else os.path.abspath(target))
     if target.exists() and not target.is_file():
-        raise PersistenceError(f"{os.fspath(path)!r} is there and is not a file. Give the name of a file.")
+        raise PersistenceError(f"{os.fspath(path)!r} exists and is not a file. Give the name of a file.")
     temporary = temporary or target.with_name(f".skbert-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:  # its mode is what the umask leaves

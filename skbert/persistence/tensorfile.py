@@ -80,7 +80,7 @@ def sealed(name: str, content: dict[str, Any]) -> dict[str, str]:
 def unsealed(name: str, metadata: dict[str, str], *, infinite: bool = False) -> Any:
     """The content that `sealed` was given, or a PersistenceError; `infinite` is as in `parsed`."""
     if set(metadata) != {name, "sha256"}:
-        raise PersistenceError(f"its metadata are {sorted(metadata)[:5]}, not those of such a file")
+        raise PersistenceError(f"its metadata are {sorted(metadata)[:5]}, not those that were expected")
     if checksum(metadata[name]) != metadata["sha256"]:
         raise PersistenceError("its metadata do not match their checksum")
     try:
@@ -125,13 +125,13 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
         raise PersistenceError(
-            f"The header would be {len(text)} bytes long, and no reader takes more than {MAX_HEADER}. Is "
-            "there something very large in a parameter?"
+            f"The header would be {len(text)} bytes long, but readers accept at most {MAX_HEADER}. "
+            "Does a parameter hold something very large?"
         )
     if _n_nested(content) > _MAX_NESTED:
         raise PersistenceError(
-            f"The file would hold more than {_MAX_NESTED} lists and objects beside its arrays, and load() "
-            "takes no more. Are there very many labels, or lists in a parameter?"
+            f"The file would hold more than {_MAX_NESTED} lists and objects besides its arrays, but load() "
+            "accepts no more. Are there very many labels, or very many lists in a parameter?"
         )
     file.write(len(text).to_bytes(8, "little"))
     file.write(text)
@@ -160,7 +160,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         If it is not a whole safetensors file.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: a pipe would wait for its writer
-        raise PersistenceError(f"{os.fspath(path)!r} is not a file. Expected one that save() wrote.")
+        raise PersistenceError(f"{os.fspath(path)!r} is not a file. Expected a file that save() wrote.")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:
@@ -172,11 +172,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
                         f"{os.fspath(path)!r} is not a safetensors file: it begins like a pickle or a joblib "
                         "file. If you trust where it comes from, joblib.load reads it."
                     )
-                raise _RefusedError(f"its header is said to be {length} bytes long, the file has {size}")
+                raise _RefusedError(f"its header is said to be {length} bytes long, but the file has {size}")
             entries = _parse(_take(file, length))
             metadata = entries.pop(_METADATA, {})
             if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-                raise _RefusedError("its metadata are not str")
+                raise _RefusedError("its metadata are not a dict of str to str")
             places = _places(entries, size - 8 - length)
             arrays = {name: _read_array(file, dtype, shape) for name, dtype, shape in places}
         except _RefusedError as error:
@@ -209,7 +209,7 @@ def _parse(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _RefusedError(f"its header is not JSON ({str(error)[:100]})") from error
     if not isinstance(header, dict):
-        raise _RefusedError("its header is not an object")
+        raise _RefusedError("its header is not a JSON object")
     return header
 
 
@@ -249,12 +249,12 @@ def _places(entries: dict[str, Any], size: int) -> list[tuple[str, np.dtype[Any]
     found = []
     for name, entry in entries.items():
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-            raise _RefusedError(f"the entry of {name[:80]!r} is not one of an array")
+            raise _RefusedError(f"the entry of {name[:80]!r} does not describe an array")
         shape, offsets = entry["shape"], entry["data_offsets"]
         if not (_are_sizes(shape) and len(shape) <= _MAX_DIMENSIONS):
             raise _RefusedError(f"the shape of {name[:80]!r} is not valid")
         if not (_are_sizes(offsets) and len(offsets) == 2):
-            raise _RefusedError(f"the place of {name[:80]!r} is not valid")
+            raise _RefusedError(f"the position of {name[:80]!r} is not valid")
         if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
             raise _RefusedError(f"the dtype of {name[:80]!r} is unknown")
         found.append((offsets, name, np.dtype(_DTYPES[entry["dtype"]]), shape))
@@ -265,7 +265,7 @@ def _places(entries: dict[str, Any], size: int) -> list[tuple[str, np.dtype[Any]
             raise _RefusedError(f"the bytes of {name[:80]!r} are not where they should be")
         end = stop
     if end != size:
-        raise _RefusedError(f"its arrays take {end} bytes, there are {size}")
+        raise _RefusedError(f"its arrays take {end} bytes, but there are {size}")
     return [(name, dtype, shape) for _, name, dtype, shape in found]
 
 
@@ -284,7 +284,7 @@ def _read_array(file: BinaryIO, dtype: np.dtype[Any], shape: list[int]) -> np.nd
     try:
         array = content.view(dtype).reshape(shape)
     except ValueError as error:  # no bytes, and sizes that are nevertheless too large
-        raise _RefusedError(f"there is no array of shape {shape}") from error
+        raise _RefusedError(f"an array cannot have the shape {shape}") from error
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
@@ -292,7 +292,7 @@ def _stored(array: np.ndarray) -> np.ndarray:
     """The array as its bytes go to the file: in C order, little-endian."""
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _NAMES:
-        raise PersistenceError(f"A weight has the dtype {array.dtype}, which no model file holds.")
+        raise PersistenceError(f"A weight has the dtype {array.dtype}, which a model file cannot hold.")
     return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
 
 

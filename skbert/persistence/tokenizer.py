@@ -36,7 +36,9 @@ def build_tokenizer(content: Any, n_texts: int, max_length: int) -> Tokenizer:
             raise_if_of_a_handler(error)
         raise PersistenceError(f"its tokenizer cannot be read ({str(error)[:200]}).") from error
     if n_special >= max_length:
-        raise PersistenceError(f"its tokenizer puts {n_special} tokens around texts of {max_length}.")
+        raise PersistenceError(
+            f"its tokenizer adds {n_special} special tokens, but max_length_ is {max_length}."
+        )
     return tokenizer
 
 
@@ -44,7 +46,7 @@ def check_tokenizer(content: Any) -> None:
     """Refuse what makes the tokenizers package do more than read texts, or end the process."""
     if content.get("truncation") is not None or content.get("padding") is not None:
         raise PersistenceError(
-            "the tokenizer truncates or pads, which skbert does itself: there are no_truncation() and "
+            "the tokenizer truncates or pads, which skbert does itself: call its no_truncation() and "
             "no_padding()."
         )
     wrong = fatal(content)

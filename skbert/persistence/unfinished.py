@@ -110,7 +110,7 @@ class FitFolder:
         if found:
             raise InputError(
                 f"checkpoint={os.fspath(self.path)!r} holds an unfinished fit that is not this one: "
-                f"{', '.join(found)}. To go on with it, fit as it was fitted; to give it up, delete "
+                f"{', '.join(found)}. To continue it, fit exactly as before; to discard it, delete "
                 f"{os.fspath(self.file)!r}; to keep both, use another folder."
             )
         self._made, self._is_written = content["made_folder"], True
@@ -158,8 +158,8 @@ class FitFolder:
             self.file.unlink()
             raise InputError(
                 f"checkpoint={os.fspath(self.path)!r} is on a disk with {free / 1e6:.0f} MB left. The state "
-                f"of this fit takes {needed / 1e6:.0f} MB, twice while it is replaced. Free some, or use "
-                "another folder."
+                f"of this fit takes {needed / 1e6:.0f} MB, twice that while it is replaced. Free some space, "
+                "or use another folder."
             )
 
     def clear(self) -> None:
@@ -174,7 +174,8 @@ class FitFolder:
             raise_if_of_a_handler(error)
             warn(
                 f"The fit has ended, but its state could not be removed from its checkpoint ({error}). "
-                f"Delete {os.fspath(self.file)!r}: the same fit would go on from it, another be refused."
+                f"Delete {os.fspath(self.file)!r}: otherwise the same fit would continue from it, and "
+                "another fit would be refused."
             )
 
     def close_with(self, stack: contextlib.ExitStack) -> None:
@@ -206,10 +207,10 @@ class FitFolder:
         except FileNotFoundError:
             raise
         except (PersistenceError, OSError) as error:
-            remedy = f"Delete {os.fspath(self.file)!r} to begin anew."
+            remedy = f"Delete {os.fspath(self.file)!r} to start over."
             if isinstance(error, OSError):
                 raise_if_of_a_handler(error)
-                remedy = "The file may be whole: see that it can be read, and fit again."
+                remedy = "The file may be intact: make it readable, and fit again."
             raise PersistenceError(
                 f"The unfinished fit in checkpoint={os.fspath(self.path)!r} cannot be read: "
                 f"{str(error).removesuffix('.')}. {remedy}"
@@ -240,21 +241,21 @@ def opened(checkpoint: str | os.PathLike[str] | None) -> Iterator[FitFolder | No
 
 def _open_or_explain(checkpoint: str | os.PathLike[str], stack: contextlib.ExitStack) -> FitFolder:
     if not os.fspath(checkpoint):
-        raise InputError("checkpoint='' is no folder. Expected the name of one, or None.")
+        raise InputError("checkpoint='' does not name a folder. Expected the name of a folder, or None.")
     try:
         folder = FitFolder(Path(checkpoint).expanduser().absolute())  # a callback may change directory
         folder.close_with(stack)
         folder.open()
     except filelock.Timeout as error:
         raise InputError(
-            f"checkpoint={os.fspath(checkpoint)!r} is in use by another fit. Wait until that ends, or use "
-            "another folder for each."
+            f"checkpoint={os.fspath(checkpoint)!r} is in use by another fit. Wait until it ends, or use "
+            "a separate folder for each fit."
         ) from error
     # No access, no locks there; a NUL; a ~user who is not known; a path of bytes.
     except (OSError, NotImplementedError, ValueError, RuntimeError, TypeError) as error:
         raise_if_of_a_handler(error)
         raise InputError(
             f"checkpoint={os.fspath(checkpoint)!r} is not a folder that can be written to ({error}). "
-            "Expected the name of a folder, which is made if it is not there."
+            "Expected the name of a folder, which is created if it does not exist."
         ) from error
     return folder

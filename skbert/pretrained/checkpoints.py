@@ -154,7 +154,7 @@ def _read_encoder(folder: Path) -> Any:
 
 def _check_it_runs(encoder: Any, folder: Path) -> None:
     """Refuse what is not an encoder of token ids, or cannot run without a pooler."""
-    trouble, cause, without = "no table of embeddings, or states of another shape", None, ""
+    trouble, cause, without = "no embedding table, or states of another shape", None, ""
     try:
         with quiet(), torch.no_grad():
             probe = copy_module(encoder, shared=True)
@@ -168,8 +168,8 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
         raise_if_of_a_handler(error)
         trouble, cause = f"{type(error).__name__}: {error}", error
     raise CheckpointError(
-        f"The encoder in {folder}, of the family {encoder.config.model_type!r}, does not make a state of "
-        f"each token id{without} ({trouble}). Take a checkpoint of a family such as BERT, RoBERTa or "
+        f"The encoder in {folder}, of the family {encoder.config.model_type!r}, does not give a state for "
+        f"each token id{without} ({trouble}). Use a checkpoint of a family such as BERT, RoBERTa or "
         "ModernBERT, with all of its weights."
     ) from cause
 
@@ -194,8 +194,8 @@ def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
     # transformers would make up an empty tokenizer, in which every word is unknown.
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise CheckpointError(
-            f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)}. Get the checkpoint again, or "
-            "save its tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
+            f"{folder} has no tokenizer: it has none of {', '.join(VOCABULARIES)}. Get the checkpoint again, "
+            "or save its tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )
     with quiet() as transformers:
         tokenizer_class = transformers.AutoTokenizer
@@ -217,7 +217,9 @@ def _refuse_fatal(file: Path) -> None:
     content = read_settings(file)
     wrong = fatal(content) if content else None
     if wrong is not None:
-        raise CheckpointError(f"{file} {wrong}: tokenizers would end the process. Get the checkpoint again.")
+        raise CheckpointError(
+            f"{file} {wrong}: the tokenizers library would end the process. Get the checkpoint again."
+        )
 
 
 def new_tokenizer(tokenizer_json: str) -> Tokenizer:

@@ -44,8 +44,8 @@ def _as_transformers(model: SequenceClassifier) -> Any:
     pooler: Any = model.pooler
     if isinstance(pooler, FamilyPooler):
         raise PersistenceError(
-            "The model came from from_pretrained, with the layers of a classifier of transformers, for which "
-            "an encoder has no place. save_pretrained() writes them, and a fit with model=folder then starts "
+            "The model was read by from_pretrained, with the layers of a transformers classifier, which an "
+            "encoder cannot hold. save_pretrained() writes them, and a fit with model=folder then starts "
             "from that folder's encoder."
         )
     with quiet() as transformers, DrawsNothing():

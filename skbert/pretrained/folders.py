@@ -37,9 +37,11 @@ def folder_to_write(folder: str | os.PathLike[str]) -> Path:
     """The folder, if it is one or can be made, and nothing would be read there beyond what is written."""
     target = Path(expanded(folder, PersistenceError))
     if not os.fspath(folder):  # which would be the working directory
-        raise PersistenceError(f"{os.fspath(folder)!r} names no folder. Give a folder's name.")
+        raise PersistenceError(f"{os.fspath(folder)!r} does not name a folder. Give the name of a folder.")
     if target.exists() and not target.is_dir():
-        raise PersistenceError(f"{os.fspath(folder)!r} is there and is not a folder. Give a folder's name.")
+        raise PersistenceError(
+            f"{os.fspath(folder)!r} exists and is not a folder. Give the name of a folder."
+        )
     if (target / ADAPTER).exists():
         raise PersistenceError(
             f"{os.fspath(folder)!r} holds an adapter ({ADAPTER}), which transformers would add to the "
@@ -49,8 +51,8 @@ def folder_to_write(folder: str | os.PathLike[str]) -> Path:
         os.fspath(target).encode()
     except UnicodeEncodeError as error:  # bytes that are not UTF-8, as os.fsdecode returns them
         raise PersistenceError(
-            f"{os.fspath(folder)!r} is no valid Unicode, and safetensors writes files under no such name. "
-            "Give another folder, or save(path), which does."
+            f"{os.fspath(folder)!r} is not valid Unicode, and safetensors cannot write under such a name. "
+            "Give another folder, or use save(path), which can."
         ) from error
     return target
 

@@ -65,16 +65,16 @@ def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
     layout = families.LAYOUTS.get(family)
     if layout is None or not families.is_known(layout.activation_of(classifier.config.to_dict())):
         raise CheckpointError(
-            f"{folder} is of the family {family!r}, whose classifiers are not read; those of "
-            f"{', '.join(families.LAYOUTS)} are. To fine-tune its encoder, pass it as model, and "
+            f"{folder} is of the family {family!r}, whose classifiers cannot be read; those of "
+            f"{', '.join(families.LAYOUTS)} can. To fine-tune its encoder, pass the folder as model, and "
             "call fit(X, y)."
         )
     missing = set(report["missing_keys"])
     if missing and not any(key.startswith(f"{prefix}.") and ".pooler." not in key for key in missing):
         raise CheckpointError(
             f"{folder} has no trained classification head (it lacks {sorted(missing)[:3]}). Expected a "
-            "folder as AutoModelForSequenceClassification saves it. To train a head, pass it as model, and "
-            "call fit(X, y)."
+            "folder saved by AutoModelForSequenceClassification. To train a head, pass the folder as model, "
+            "and call fit(X, y)."
         )
     refuse_other_weights(folder, missing, report["unexpected_keys"], classifier.base_model)
     return classifier.eval().requires_grad_(False)
@@ -90,7 +90,7 @@ def _check_parameters(estimator: Any, config: Any) -> None:
         if given not in ("auto", own):
             raise InputError(
                 f"{name}={given!r}, but the classifier has {own!r}. Leave {name} out; to fit a new head on "
-                "its encoder, pass it as model, and call fit(X, y)."
+                "its encoder, pass the folder as model, and call fit(X, y)."
             )
 
 

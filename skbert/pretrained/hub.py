@@ -86,7 +86,7 @@ def download(name: str, revision: str | None, hint: str) -> Path:
     if blocked is not None:
         raise CheckpointError(
             f"{hint}model={name!r} may be in the hub cache of this machine, {platform.node()}, but this user "
-            f"may not read {blocked}. Give access there, or set the environment variable HF_HOME to another "
+            f"may not read {blocked}. Grant access to it, or set the environment variable HF_HOME to another "
             "folder."
         )
     try:  # a download would retry again and again, and report it
@@ -116,13 +116,13 @@ def download(name: str, revision: str | None, hint: str) -> Path:
 
 
 _OUT_OF_REACH = (
-    "the hub could not be reached for it (or HF_HUB_OFFLINE is set). To get the weights: connect once "
-    "without HF_HUB_OFFLINE, or copy the checkpoint here and pass its folder as model='/path/to/folder'."
+    "the hub could not be reached (or HF_HUB_OFFLINE is set). To get the weights, connect once without "
+    "HF_HUB_OFFLINE, or copy the checkpoint here and pass its folder as model='/path/to/folder'."
 )
-_BROKEN_OFF = "its download failed. Try again: what has come is kept."
+_BROKEN_OFF = "its download failed. Try again: what was downloaded so far is kept."
 _NO_ACCESS = (
-    "the cache cannot be read or written. Make room or give access there, or set the environment variable "
-    "HF_HOME to another folder."
+    "the cache cannot be read or written. Free disk space or grant access there, or set the environment "
+    "variable HF_HOME to another folder."
 )
 _REFUSALS = (ENOSPC, EDQUOT, EROFS, EACCES, EPERM, ENOTDIR)
 
@@ -197,12 +197,12 @@ def _explained(name: str, revision: str | None, error: Exception, otherwise: str
     said = f"model={name!r}{at} is not in the hub cache of this machine, {platform.node()}, and "
     if isinstance(error, errors.GatedRepoError):
         said += (
-            "the hub gives it only to those who have accepted its conditions. Accept them on its page, and "
+            "the hub gives it only to users who have accepted its conditions. Accept them on its page, and "
             "log in with `hf auth login`."
         )
     elif isinstance(error, errors.RepositoryNotFoundError):
         said += (
-            "the hub has no model of that name, or a private one. Check its spelling, or log in with "
+            "the hub has no model of that name, or it is private. Check the spelling, or log in with "
             "`hf auth login`."
         )
     elif isinstance(error, errors.RevisionNotFoundError):

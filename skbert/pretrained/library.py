@@ -23,8 +23,8 @@ def quiet() -> Iterator[Any]:
     """
     if sys.flags.optimize > 1:
         raise ImportError(
-            "transformers reads docstrings as it is imported, and python -OO (PYTHONOPTIMIZE=2) leaves them "
-            "out. Start Python with -O at most."
+            "transformers reads docstrings when it is imported, but python -OO (PYTHONOPTIMIZE=2) removes "
+            "them. Start Python with -O at most."
         )
     with building():
         import transformers

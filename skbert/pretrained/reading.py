@@ -34,15 +34,15 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
     """A model of one of transformers' Auto classes, and its report of missing and unexpected weights."""
     if (folder / ADAPTER).is_file():
         raise CheckpointError(
-            f"{folder} holds an adapter ({ADAPTER}), which is not read. Merge it once, with peft's "
+            f"{folder} holds an adapter ({ADAPTER}), which skbert does not read. Merge it once with peft's "
             "AutoPeftModel.from_pretrained(folder).merge_and_unload().save_pretrained(other_folder)."
         )
     weights = sorted(file for file in folder.glob("*.safetensors") if not file.is_fifo())
     if not weights:
         raise CheckpointError(
             f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
-            "code; convert once with AutoModel.from_pretrained(...).save_pretrained(folder), and the "
-            "tokenizer with AutoTokenizer in the same way."
+            "code; convert the model once with AutoModel.from_pretrained(...).save_pretrained(folder), and "
+            "the tokenizer in the same way with AutoTokenizer."
         )
     with quiet() as transformers:
         # Its parts are imported when first accessed. If that fails, it says nothing about the folder.
@@ -87,7 +87,7 @@ def _refuse_pointer(file: Path) -> None:
     with file.open("rb") as opened:
         if opened.read(len(_POINTER)) == _POINTER:
             raise CheckpointError(
-                f"{file} is a pointer of Git LFS, not the weights. Run `git lfs pull` where it was cloned, "
+                f"{file} is a Git LFS pointer, not the weights. Run `git lfs pull` where it was cloned, "
                 "or get the checkpoint again."
             )
 
@@ -109,7 +109,7 @@ def _refuse_backbone(folder: Path) -> None:
     """Refuse a backbone: transformers would ask the hub for it, whatever it has been told."""
     if any(name.startswith("backbone") for name in _names(read_settings(folder / CONFIG))):
         raise CheckpointError(
-            f"{folder / CONFIG} has a backbone: a model of images. Expected an encoder of texts."
+            f"{folder / CONFIG} has a backbone: it is an image model. Expected a text encoder."
         )
 
 
@@ -127,8 +127,8 @@ def _refuse_other_sizes(folder: Path, found: Any) -> None:
         return
     name, there, expected = min((str(name), list(there), list(expected)) for name, there, expected in found)
     raise CheckpointError(
-        f"The checkpoint in {folder} has {len(found)} weights of other sizes than its config.json names, "
-        f"first {name!r}: {there}, by config.json {expected}. They do not belong together: get both again."
+        f"The checkpoint in {folder} has {len(found)} weights whose sizes do not match its config.json, "
+        f"first {name!r}: {there} instead of {expected}. They do not belong together: get both again."
     )
 
 

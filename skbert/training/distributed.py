@@ -125,8 +125,8 @@ def _init_process_group() -> None:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise RankError(
-            f"The ranks did not find each other ({first_line(error)}). Every rank must call fit; RANK="
+            f"The ranks did not find each other ({first_line(error)}). Every rank must call fit. RANK="
             f"{os.environ['RANK']}, WORLD_SIZE={os.environ['WORLD_SIZE']}, MASTER_ADDR="
-            f"{os.environ['MASTER_ADDR']} and MASTER_PORT={os.environ['MASTER_PORT']} are of torchrun's "
-            "making. Outside of torchrun unset them."
+            f"{os.environ['MASTER_ADDR']} and MASTER_PORT={os.environ['MASTER_PORT']} are variables that "
+            "torchrun sets. Outside of torchrun, unset them."
         ) from error

@@ -230,8 +230,9 @@ class Trainer:
             found = f"The training loss became {values[bad[0]].item()} at step {step + 1} (epoch {epoch + 1})"
             if step == 0:
                 raise NonFiniteLossError(
-                    f"{found}, before any update: the weights that the fit starts from give no numbers for "
-                    f"some texts. Nothing was kept of this fit. Start from others{self._or_float32()}."
+                    f"{found}, before any update: the weights that the fit starts from give no finite loss "
+                    "for some texts. Nothing of this fit was kept. Start from other "
+                    f"weights{self._or_float32()}."
                 )
             raise NonFiniteLossError(f"{found}; {self._remedy()}")
         return float(values.double().sum()) / len(self.data)
@@ -240,7 +241,7 @@ class Trainer:
         fixed = {name for name, p in self.model.named_parameters() if not p.requires_grad}
         # A sum of non-finite values is not finite either, and needs no copy of the weights' size.
         if not all(torch.isfinite(weight.sum()) for name, weight in weights.items() if name not in fixed):
-            raise NonFiniteLossError(f"The last update gave weights that are not finite; {self._remedy()}")
+            raise NonFiniteLossError(f"The last update gave non-finite weights; {self._remedy()}")
 
     def _some_logits(self) -> torch.Tensor:
         self.model.eval()
@@ -258,7 +259,9 @@ class Trainer:
     def _check_logits(self) -> None:
         """Check that the weights give finite logits: they may be finite, yet too large to compute with."""
         if not torch.isfinite(self._some_logits()).all():
-            raise NonFiniteLossError(f"After the last update the model gives no numbers; {self._remedy()}")
+            raise NonFiniteLossError(
+                f"After the last update the model gives no finite outputs; {self._remedy()}"
+            )
 
     def _check_steps(self) -> None:
         """Check that float16 has not skipped most of the training."""
@@ -267,15 +270,15 @@ class Trainer:
         skipped = self.steps - self.optimizer.steps_taken()
         if 2 * skipped > self.steps:
             raise NonFiniteLossError(
-                f"In {skipped} of {self.steps} steps gradients were too large for float16, and these were "
-                "left out. Nothing was kept of this fit. Use precision='bfloat16' or 'float32'."
+                f"In {skipped} of {self.steps} steps gradients were too large for float16, and these steps "
+                "were skipped. Nothing of this fit was kept. Use precision='bfloat16' or 'float32'."
             )
 
     def _remedy(self) -> str:
         norm = self.settings.max_grad_norm
         clipping = "set max_grad_norm=1.0" if norm is None else "lower max_grad_norm"
         return (
-            f"the peak learning rate was {self.settings.learning_rate:g}. Nothing was kept of this fit. "
+            f"the peak learning rate was {self.settings.learning_rate:g}. Nothing of this fit was kept. "
             f"Lower learning_rate, or {clipping}{self._or_float32()}."
         )
 

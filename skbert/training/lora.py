@@ -63,8 +63,8 @@ def resolve_config(lora: Any) -> LoraConfig:
         raise InputTypeError(f"lora is a {type(lora).__name__}. Expected a rank (int), a LoraConfig or None.")
     if lora.modules_to_save:
         raise InputError(
-            f"lora.modules_to_save={lora.modules_to_save}, but the head always trains, and nothing else can "
-            "beside adapters. Set it to None."
+            f"lora.modules_to_save={lora.modules_to_save}, but the head is always trained, and besides "
+            "adapters nothing else can be. Set it to None."
         )
     return lora
 
@@ -84,18 +84,18 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
         linear = (n for n, m in model.encoder.named_modules() if isinstance(m, nn.Linear))
         names = sorted({n.rsplit(".", 1)[-1] for n in linear})
         raise InputError(
-            f"target_modules={config.target_modules!r} of lora do not fit {type(model.encoder).__name__} "
-            f"({error}). Its linear layers are called {names}; name those, or give a rank."
+            f"The target_modules={config.target_modules!r} of lora do not fit {type(model.encoder).__name__} "
+            f"({error}). Its linear layers are called {names}; use these names, or give a rank."
         ) from error
     if not isinstance(model.encoder.get_input_embeddings(), nn.Embedding):
         raise InputError(
-            "lora asks for adapters beside the embedding table, which cannot train here. Leave its name out "
+            "lora asks for adapters of the embedding table, which cannot be trained here. Leave its name out "
             "of target_modules, and trainable_token_indices at None."
         )
     for name, layer in _adapted_layers(model).items():
         if layer.lora_bias.get(_ADAPTER) and getattr(layer.base_layer, "bias", None) is None:
             raise InputError(
-                f"lora_bias=True of lora, but {name} has no bias that the adapter's could be merged into. "
+                f"lora has lora_bias=True, but {name} has no bias that the adapter's could be merged into. "
                 "Set it to False."
             )
 

@@ -134,7 +134,7 @@ class SeveralRanks(Ranks):
         if found:
             self._over = True  # all ranks find the same differences, and leave
             raise RankError(
-                "The ranks of this fit were not given the same: "
+                "The ranks of this fit were given different input: "
                 + "; ".join(found[:3])
                 + (f"; and {len(found) - 3} more differences" if len(found) > 3 else "")
                 + ". Every rank must call fit with the same texts, labels and parameters, in the same order."
@@ -164,7 +164,7 @@ class SeveralRanks(Ranks):
             rank, message = next((rank, text) for rank, text in enumerate(said) if text is not None)
             raise RankError(
                 f"Rank {rank} of {self.size} ended the fit with {message} Rank {self.rank} therefore ends "
-                "it, too; nothing was kept of it."
+                "it too; nothing of it was kept."
             )
 
     def _largest(self, value: int) -> int:
@@ -215,9 +215,9 @@ class SeveralRanks(Ranks):
             yield
         except RuntimeError as error:
             raise RankError(
-                f"Rank {self.rank} of {self.size} lost the others ({first_line(error)}). One of them has "
-                "ended, hangs, or was busy for longer than the timeout; its own output says more. For a "
-                "longer timeout call torch.distributed.init_process_group(timeout=...) before fit."
+                f"Rank {self.rank} of {self.size} lost contact with the others ({first_line(error)}). One of "
+                "them has ended, hangs, or was busy for longer than the timeout; see its own output. For a "
+                "longer timeout, call torch.distributed.init_process_group(timeout=...) before fit."
             ) from error
         self._over = False
 

@@ -84,8 +84,8 @@ class FolderStateWriter(StateWriter):
                 raise_if_of_a_handler(error)
                 # Its checksums are right, so this content is what its author wrote.
                 raise PersistenceError(
-                    f"{self._file!r} is not what a fit keeps ({type(error).__name__}: {str(error)[:200]}). "
-                    "Delete it to begin anew."
+                    f"{self._file!r} does not hold the state of a fit ({type(error).__name__}: "
+                    f"{str(error)[:200]}). Delete it to start over."
                 ) from error
             self._found = None  # several times as large as the model
 
@@ -103,9 +103,9 @@ class FolderStateWriter(StateWriter):
         except (OSError, PersistenceError) as error:
             raise_if_of_a_handler(error)
             warn(
-                f"The state of the fit could not be written to its checkpoint ({error}). The fit goes on and "
-                "will try again; if it is killed before that succeeds, it resumes from the state before, if "
-                "that is still there. Make room or give access there."
+                f"The state of the fit could not be written to its checkpoint ({error}). The fit continues "
+                "and will try again; if it is killed before that succeeds, it resumes from the previous "
+                "state, if that is still there. Free disk space or grant access there."
             )
 
     def _write_timed(self, trainer: Trainer) -> None:

@@ -86,7 +86,7 @@ class HeldOutScorer:
         if math.isnan(score):
             raise InputError(
                 f"scoring={self.scoring!r} gave NaN on the {len(self.y)} validation texts. Expected a "
-                "number; take another scorer, or more validation texts."
+                "number; use another scorer, or more validation texts."
             )
         return score
 
@@ -100,7 +100,7 @@ class HeldOutScorer:
             )
         if _all_the_same(self.y):
             warn(
-                f"The numbers of {len(self.y)} validation texts are all the same, of which R² tells "
+                f"The numbers of {len(self.y)} validation texts are all the same, about which R² says "
                 "nothing: epochs are scored by the negative mean squared error. Raise validation_fraction, "
                 "or pass X_val and y_val with numbers that differ."
             )
@@ -112,8 +112,8 @@ class HeldOutScorer:
         of_labels = isinstance(self.target, Labels)
         if self._metric in _OF_ONE_LABEL and self.target.target_type == "multilabel-indicator":
             raise InputError(
-                f"scoring={self.scoring!r} counts the labels that a text has, and not those that it has not: "
-                "to predict all of them would score best. For an indicator matrix take another scorer, such "
+                f"scoring={self.scoring!r} counts the labels that a text has, but not those that it lacks: "
+                "predicting all of them would score best. For an indicator matrix, use another scorer, such "
                 "as 'f1_macro' or 'average_precision'."
             )
         if of_labels:
@@ -124,14 +124,14 @@ class HeldOutScorer:
             )
         if self._metric in _OF_POSITIVE_NUMBERS:
             raise InputError(
-                f"scoring={self.scoring!r} is undefined where a prediction is negative, which it may become "
-                f"in any epoch. {_TAKE_A_REGRESSION_SCORER} To learn logarithms, there is scikit-learn's "
+                f"scoring={self.scoring!r} is undefined for negative predictions, which may occur in any "
+                f"epoch. {_TAKE_A_REGRESSION_SCORER} To learn logarithms, use scikit-learn's "
                 "TransformedTargetRegressor."
             )
         if self._metric in _RELATIVE and _all_the_same(self.y):
             raise InputError(
-                f"scoring={self.scoring!r} tells nothing of numbers that are all the same, as those of the "
-                f"{len(self.y)} validation texts are. Pass others, or take 'neg_mean_squared_error'."
+                f"scoring={self.scoring!r} says nothing about numbers that are all the same, as are those of "
+                f"the {len(self.y)} validation texts. Pass others, or use 'neg_mean_squared_error'."
             )
 
     def _remedy(self, said: str) -> str:
@@ -139,33 +139,33 @@ class HeldOutScorer:
         if isinstance(self.target, Numbers) and isinstance(self.scoring, str):
             return _TAKE_A_REGRESSION_SCORER
         if "average=" in said:
-            return "Take a scorer of all classes, such as 'f1_macro', or make_scorer with another average."
+            return "Use a scorer for all classes, such as 'f1_macro', or make_scorer with another average."
         if self.target.target_type == "binary" and str(self.scoring).startswith("roc_auc_ov"):
-            return "Take the scorer of two classes, 'roc_auc'."
+            return "Use the scorer for two classes, 'roc_auc'."
         if "multi_class" in said:
-            return "Take a scorer of all classes, such as 'roc_auc_ovr'."
+            return "Use a scorer for all classes, such as 'roc_auc_ovr'."
         if "pos_label" in said:
-            return "Take a scorer of both classes, such as 'f1_macro', or make_scorer with a pos_label."
+            return "Use a scorer for both classes, such as 'f1_macro', or make_scorer with a pos_label."
         lacking: list[Any] = []
         if isinstance(self.target, Labels) and self.y.ndim == 1:
             lacking = np.setdiff1d(self.target.classes, self.y).tolist()
         if lacking and self._metric is not None:
             return (
-                f"They have no text of {', '.join(map(repr, lacking[:3]))}, which it may need: raise "
+                f"They have no text of {', '.join(map(repr, lacking[:3]))}, which the scorer may need: raise "
                 "validation_fraction, or pass X_val and y_val with all classes."
             )
         if isinstance(self.scoring, str):
-            return "Take another scorer."
+            return "Use another scorer."
         name = getattr(self.scoring, "__name__", "metric")
         return (
-            "Expected a name or a callable that gives one number for (estimator, X, y). Of a metric, which "
-            f"takes (y_true, y_pred), make one: make_scorer({name})."
+            "Expected a name or a callable that gives one number for (estimator, X, y). To use a metric, "
+            f"which takes (y_true, y_pred), pass make_scorer({name})."
         )
 
 
 # What metrics raise where they cannot be computed.
 _SCORER_ERRORS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, Warning)
-_TAKE_A_REGRESSION_SCORER = "Take a scorer of numbers, such as 'r2' or 'neg_mean_absolute_error'."
+_TAKE_A_REGRESSION_SCORER = "Use a scorer for numbers, such as 'r2' or 'neg_mean_absolute_error'."
 
 
 def _all_the_same(y: np.ndarray) -> bool:
@@ -206,7 +206,7 @@ class HeldOut(BaseEstimator):
             return self.given[[rows[text] for text in check_texts(X).rows] if len(X) else []]
         except LookupError as error:
             raise InputError(
-                "the estimator that a scorer is given knows the validation texts alone"
+                "the estimator that a scorer is given knows only the validation texts"
             ) from error
 
 
