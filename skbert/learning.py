@@ -198,7 +198,7 @@ class LearningMixin(ParametersMixin):
     def _set_fitted(self, attributes: dict[str, Any]) -> None:
         """Change the estimator, in one step, and only now that nothing can fail any more."""
         stale = ("feature_names_in_", "_moments")
-        kept = {name: value for name, value in vars(self).items() if name not in stale}
+        kept = {name: value for name, value in dict(vars(self)).items() if name not in stale}
         self.__dict__ = kept | attributes
 
     @abstractmethod

@@ -96,6 +96,10 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             with closing(encoded):
                 return chunks.results_of_rows(encoded, len(texts), run)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        """For `check_is_fitted`, which would otherwise iterate over a dict that a fit may be changing."""
+        return hasattr(self, "model_")
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []

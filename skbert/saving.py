@@ -19,7 +19,8 @@ class SavingMixin:
 
     def __getstate__(self) -> dict[str, Any]:
         """State of plain values and arrays, so that joblib stores arrays as such, and skops can read them."""
-        given: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # BaseEstimator's is a dict
+        # BaseEstimator gives the dict itself; copied at once, since another thread may be fitting.
+        given = dict(super().__getstate__())  # type: ignore[call-overload]
         state = {name: value for name, value in given.items() if name not in OF_THIS_PROCESS}
         if "model_" in state:
             from skbert.persistence import model_spec

@@ -20,7 +20,7 @@ from checkpoints import build_checkpoint, build_config, build_tokenizer, for_any
 from outputs import METHODS
 from transformers.utils import logging
 
-from skbert import BertClassifier, CheckpointError
+from skbert import BertClassifier, CheckpointError, saving
 from skbert.training.lora import add_adapters, resolve_config
 
 
@@ -337,6 +337,21 @@ def test_predictions_during_a_fit_are_those_of_one_model(
     assert mixed == 0
     assert set(answers) == {0, 1}
     assert sum(result[1] for result in results) > 0
+
+
+def test_what_a_fit_adds_meanwhile_is_no_trouble_to_a_pickle(make_classifier, reviews, monkeypatch):
+    """scikit-learn puts attributes of its own on an estimator while it is being fitted."""
+    classifier = make_classifier(epochs=1).fit(*map(list, reviews))
+
+    class Meanwhile:
+        def __contains__(self, name):
+            vars(classifier)[f"_of_{name}"] = None
+            return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "OF_THIS_PROCESS", Meanwhile())
+        state = classifier.__getstate__()
+    assert not [name for name in state if name.startswith("_of_")]
 
 
 def test_a_model_can_be_stored_during_a_fit(make_classifier, reviews, tmp_path, often):
