@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from skbert.randomness import building
 from skbert.scopes import keeping, scope
 
-_LOCK: Any = vars(logging)["_lock"]  # of the loggers and their levels, an RLock without a public name
+# The lock of all loggers and their levels, which has no public name; without it, one that nobody holds.
+_LOCK: Any = vars(logging).get("_lock", threading.RLock())
 
 
 @scope

