@@ -189,16 +189,15 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         Raises
         ------
         InputError
-            If y cannot be used, or its columns have other names or another order than those of `fit`; if a
-            weight is missing or negative. And everything that `predict` raises.
+            If y cannot be used, is of another form or kind than the classes, or has columns with other names
+            or in another order than those of `fit`; if a weight is missing or negative. And everything that
+            `predict` raises.
         """
-        from skbert.data.targets import as_input_error, check_same_columns, knowing_classes, label_values
+        from skbert.data.labels import labels_to_score
         from skbert.data.weights import check_text_weights
 
         check_is_fitted(self)
-        with as_input_error(), knowing_classes():
-            labels = label_values(y)
-        check_same_columns(y, self._known_target().names)
+        labels = labels_to_score(y, len(self._checked(X)), self._known_target())
         weights = None if sample_weight is None else check_text_weights(len(labels), sample_weight)
         return super().score(X, labels, weights)
 

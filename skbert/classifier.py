@@ -96,7 +96,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     early_stopping : bool, default=False
         Whether to end the fit when the validation score has not improved for `n_iter_no_change` epochs.
         Without `X_val` in `fit`, a `validation_fraction` of the texts is held out of training: stratified by
-        class, or at random for an indicator matrix, with identical texts kept together.
+        class, or at random for an indicator matrix, with identical texts kept together. With
+        ``freeze="gradual"`` all epochs run, and the best one is chosen.
     validation_fraction : float, default=0.1
         Fraction of the texts held out for early stopping, in (0, 1).
     n_iter_no_change : int, default=2
@@ -181,7 +182,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         Fraction of the training texts that were not read in full: those longer than `max_length`, unless
         windows hold all of their tokens (of a pair, the shorter side may still be cut).
     model_ : SequenceClassifier
-        The fine-tuned torch module, on the CPU; float32 (float64 if `precision` is "float64").
+        The fine-tuned torch module, on the CPU; float32 (float64 if `precision` is "float64"). Change its
+        weights under ``torch.no_grad()``; changes through ``.data`` or a numpy view may go unnoticed.
     tokenizer_ : tokenizers.Tokenizer
         The checkpoint's tokenizer.
     adapters_ : dict of str to tuple of ndarray

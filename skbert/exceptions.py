@@ -105,3 +105,8 @@ def shown(values: Iterable[Any], n: int = 10) -> str:
 def is_panic(error: BaseException) -> bool:
     """Whether Rust code, such as that of tokenizers, has panicked: the error is no subclass of Exception."""
     return type(error).__name__ == "PanicException"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the stack that torch adds."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

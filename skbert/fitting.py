@@ -143,7 +143,8 @@ def fit_texts(
         fitted = finish(result, trainer.moments() if open_ended else None)
         frozen.note_unchanged(fitted.model, model)
         if not open_ended:
-            warn_of_collapse(fitted.model, result.loss_curve[-1], training, data.target, smoothing, runtime)
+            last_loss = result.loss_curve[validation.best_epoch]
+            warn_of_collapse(fitted.model, last_loss, training, data.target, smoothing, runtime)
     ranks.end()
     return fitted
 

@@ -50,6 +50,10 @@ _IN_OTHER_WORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a number of layers, 'embeddings', 'encoder' or 'gradual'",
     ),
     "lora": (_is_lora, "None, a rank, such as 8, or a peft.LoraConfig"),
+    "device": (
+        lambda value: isinstance(value, str),
+        "'auto', 'cpu', 'cuda', 'cuda:1' or another device as str (str(device) of a torch.device)",
+    ),
     "scoring": (_is_scoring, "None, a callable, or one of sklearn.metrics.get_scorer_names()"),
 }
 

@@ -63,8 +63,12 @@ def encode_data(
 def make_validation(
     texts: Texts, y: np.ndarray, target: Target, parameters: Mapping[str, Any], runtime: Runtime
 ) -> HeldOutValidation:
-    """Scoring of a model's outputs for texts whose y is known; with `early_stopping` it may end the fit."""
-    patience = parameters["n_iter_no_change"] if parameters["early_stopping"] else None
+    """Scoring of a model's outputs for texts whose y is known; with `early_stopping` it may end the fit.
+
+    Not while layers thaw: the head alone may gain little for some epochs.
+    """
+    stops = parameters["early_stopping"] and parameters["freeze"] != "gradual"
+    patience = parameters["n_iter_no_change"] if stops else None
     scorer = HeldOutScorer(parameters["scoring"], target, texts.rows, y)
     return HeldOutValidation(scorer, patience, runtime, parameters["verbose"])
 

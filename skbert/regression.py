@@ -70,7 +70,7 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
             if hasattr(self, "model_"):
                 return self._read_target(y, texts, sample_weight, self._known_target())
             found = self._read_target(y, texts, sample_weight, None)
-            check_spread(found[0])
+            check_spread(*found[:2])
             return found
 
         return self._fit_one_epoch(X, y, sample_weight, read)
@@ -129,13 +129,15 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
             If y holds anything but finite numbers, or its columns have other names or another order than
             those of `fit`; if a weight is missing or negative. And everything that `predict` raises.
         """
-        from skbert.data.numbers import number_values
+        from skbert.data.numbers import check_n_columns, number_values
         from skbert.data.targets import check_same_columns
         from skbert.data.weights import check_text_weights
 
         check_is_fitted(self)
-        numbers = number_values(y, None, "y")
-        check_same_columns(y, self._known_target().names)
+        known = self._known_target()
+        numbers = number_values(y, len(self._checked(X)), "y")
+        check_n_columns(numbers, known, "y")
+        check_same_columns(y, known.names)
         weights = None if sample_weight is None else check_text_weights(len(numbers), sample_weight)
         return super().score(X, numbers, weights)
 

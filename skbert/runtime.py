@@ -46,7 +46,7 @@ class Runtime:
         return 65_536 if self.device.type == "cuda" else 2_048
 
 
-def resolve_runtime(device: str | torch.device, precision: str, *, predict: bool = False) -> Runtime:
+def resolve_runtime(device: str, precision: str, *, predict: bool = False) -> Runtime:
     """Choose device and precision.
 
     Parameters
@@ -108,7 +108,7 @@ def _own_gpu() -> torch.device:
     return torch.device("cuda", workers.gpu_of_this_process(found, current))
 
 
-def _parsed(name: str | torch.device) -> torch.device:
+def _parsed(name: str) -> torch.device:
     try:
         return torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -117,7 +117,7 @@ def _parsed(name: str | torch.device) -> torch.device:
         ) from error
 
 
-def _named_device(name: str | torch.device) -> torch.device:
+def _named_device(name: str) -> torch.device:
     device = _parsed(name)
     if device.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -203,7 +203,7 @@ class Calls:
         for method in ("predict", "predict_proba", "decision_function", "transform"):
             yield f"{method} of None: InputTypeError", ask(method, ["a", None])
         yield "predict unfitted: NotFittedError", lambda: self.make().predict(TEXTS)
-        yield "score: ValueError", ask("score", TEXTS, LABELS[:2])
+        yield "score: InputError", ask("score", TEXTS, LABELS[:2])
         yield "save: PersistenceError", lambda: copy.copy(self.fitted).set_params(scoring=score).save(file)
         yield "load: PersistenceError", lambda: BertClassifier.load(self.folder / "damaged")
         yield "load of nothing: FileNotFoundError", lambda: BertClassifier.load(self.folder / "nothing")

@@ -381,6 +381,34 @@ def test_a_tokenizer_that_ends_the_process_is_refused(folder):
         checkpoints.load(folder)
 
 
+def test_a_file_that_transformers_reads_as_the_tokenizer_is_checked_as_well(folder):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0], ["b" * 200_000, -1.0]]}
+    (folder / "tokenizer.4.0.json").write_text(json.dumps(tokenizer))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["fast_tokenizer_files"] = ["tokenizer.4.0.json"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.4\.0\.json has a piece of more than 1000 char"):
+        checkpoints.load(folder)
+
+
+def test_links_that_point_nowhere(folder):
+    (folder / "notes.txt").symlink_to(folder / "nowhere")
+    checkpoints.load(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(folder / "nowhere")
+    with pytest.raises(CheckpointError):
+        checkpoints.load(folder)
+
+
+def test_a_config_that_asks_for_tuples(folder):
+    expected = checkpoints.load(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"return_dict": False}))
+    assert checkpoints.load(folder) is not expected
+    assert checkpoints.load(folder).architecture == expected.architecture
+
+
 def test_a_tokenizer_that_gives_up_is_an_error_of_the_folder(folder):
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": ""}

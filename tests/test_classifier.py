@@ -226,6 +226,20 @@ def test_names_of_labels_may_be_numbers(make_classifier, topics, tmp_path):
     assert again.score(texts, table) == classifier.score(texts, table)
 
 
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (["pos"] * 23, r"inconsistent numbers of samples: \[24, 23\]"),
+        ([0, 1] * 12, r"y has labels such as (np.int64\()?0\)?, but the model has the classes"),
+        (np.eye(2, dtype=int)[[0, 1] * 12], r"y has the shape \(24, 2\), but the model has the target"),
+    ],
+)
+def test_score_refuses_labels_before_it_predicts(fitted, reviews, y, said, monkeypatch):
+    monkeypatch.setattr(type(fitted), "predict", None)
+    with pytest.raises(InputError, match=said):
+        fitted.score(reviews[0], y)
+
+
 def test_score_refuses_weights_that_fit_refuses(fitted, reviews):
     texts, labels = reviews
     hidden = np.ma.array(np.ones(24), mask=[True] + [False] * 23)

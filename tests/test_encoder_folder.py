@@ -95,9 +95,11 @@ def test_what_cannot_be_written(fitted, make_classifier, tmp_path):
 def test_what_others_left_there_is_not_read_with_it(write, fitted, tmp_path):
     classifier = fitted(pooling="cls")
     (tmp_path / "added_tokens.json").write_text('{"<old>": 3}')
+    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": "<old>"}')
     (tmp_path / "config_sentence_transformers.json").write_text('{"prompts": {"query": "old "}}')
     getattr(classifier, write)(tmp_path)
     assert not (tmp_path / "added_tokens.json").exists()
+    assert not (tmp_path / "special_tokens_map.json").exists()
     assert not (tmp_path / "config_sentence_transformers.json").exists()
     assert AutoTokenizer.from_pretrained(tmp_path).backend_tokenizer.get_vocab() == (
         classifier.tokenizer_.get_vocab()

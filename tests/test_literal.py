@@ -42,4 +42,27 @@ def test_words_of_a_vocabulary_and_tokens_that_are_not_special(tokenizers):
     tokenizer.encode_special_tokens = True
     assert literal.special_ids(tokenizer).tolist() == [1]
     assert tokenize(tokenizer, ["[SEP]", "good"], None)[0].tolist() == [0, 2]
-    assert literal.without_special(tokenizer, "film star[SEP]") == [3, 0]
+    assert literal.without_special(tokenizer, ["film star[SEP]", "[SEP]good"]) == [[3, 0], [0]]
+
+
+def test_an_unknown_token_that_tokenizers_does_not_name():
+    """A Unigram model does not say which of its pieces is the unknown one, and it may have any name."""
+    pieces = [("<UNKNOWN>", 0.0), ("</s>", 0.0), ("good", -1.0), ("<", -2.0), ("/", -2.0), ("s", -2.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.add_special_tokens([AddedToken("<UNKNOWN>"), AddedToken("</s>")])
+    tokenizer.encode_special_tokens = True
+    ids, offsets = tokenize(tokenizer, ["good", "good\u4e2d", "</s"], None)
+    assert np.split(ids, offsets[1:-1])[1].tolist() == [2, 0]
+    assert ids[offsets[2] :].tolist() == [3, 4, 5]
+
+
+def test_merges_that_build_a_special_token():
+    """Without the token in the vocabulary, they have nothing to build."""
+    names = ["<", "/", "s", ">", "</", "s>", "</s>", "</s>s"]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    merges = [("<", "/"), ("s", ">"), ("</", "s>"), ("</s>", "s")]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.add_special_tokens([AddedToken("</s>")])
+    tokenizer.encode_special_tokens = True
+    assert tokenizer.encode("</s>").tokens == ["</s>"]  # what is mended
+    assert tokenize(tokenizer, ["</s>"], None)[0].tolist() == [4, 5]

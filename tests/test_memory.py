@@ -102,6 +102,16 @@ def test_parts_keep_the_size_that_fitted():
     assert seen == [[0, 1, 2], [3, 4, 5], [6], [0, 1, 2], [3]]
 
 
+def test_an_error_without_words():
+    """Python's own MemoryError has none."""
+
+    def fail(indices):
+        raise MemoryError
+
+    with pytest.raises(InsufficientMemoryError, match=r"single text \(MemoryError\)"):
+        MicroBatches().run(fail, np.arange(4))
+
+
 def test_other_errors_pass_through():
     def fail(indices):
         raise RuntimeError("shapes do not match")
@@ -130,19 +140,20 @@ def test_the_cpu_allocator_is_understood():
     assert not is_out_of_memory(ValueError("out of range"))
 
 
-def gradients(folder, texts, *, dropout, checkpointing):
+def gradients(folder, texts, *, dropout, checkpointing, device="cpu"):
     checkpoint = checkpoints.load(folder)
     model = SequenceClassifier(
         checkpoint.new_encoder(), checkpoint.architecture, "mean", 2, 0.1, checkpoint.rebuild()
     )
     reset_head(model, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
+    torch.cuda.manual_seed(1)  # CUDA's masks are drawn from the device's generator
     set_dropout(model, dropout, generator)
-    model.requires_grad_().train()
+    model.to(device).requires_grad_().train()
     if checkpointing:
         checkpoint_layers(model)
     tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-    batch = collate(encode(tokenizer, Texts(texts), 32), np.arange(len(texts)))
+    batch = collate(encode(tokenizer, Texts(texts), 32), np.arange(len(texts))).to(torch.device(device))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         loss = model(batch).square().sum()
@@ -165,6 +176,21 @@ def test_gradient_checkpointing_changes_memory_and_nothing_else(family, dropout,
             torch.testing.assert_close(twice[name], gradient, msg=name)
     assert kept_less < kept / 2
     assert torch.equal(state, state_after)  # the masks of the next step are the same, too
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["bert", "modernbert", "deberta-v2"])
+def test_gradient_checkpointing_on_a_gpu(family, tiny_checkpoints, monkeypatch):
+    """It replays the device's generator, and never sets the CPU's, which other threads may be using."""
+    folder = tiny_checkpoints(family, layers=2)
+    texts = ["good film", "bad cat and dog", "the rain"]
+    plain, _, _ = gradients(folder, texts, dropout=0.3, checkpointing=False, device="cuda")
+    after = torch.cuda.get_rng_state()
+    monkeypatch.setattr(torch, "set_rng_state", None)
+    twice, _, _ = gradients(folder, texts, dropout=0.3, checkpointing=True, device="cuda")
+    for name, gradient in plain.items():
+        torch.testing.assert_close(twice[name], gradient, msg=name)
+    assert torch.equal(torch.cuda.get_rng_state(), after)
 
 
 def test_gradient_checkpointing_in_a_fit(make_classifier, reviews):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import build_albert
 from sklearn.base import clone
 from sklearn.utils._param_validation import InvalidParameterError
@@ -42,7 +43,7 @@ WRONG_TYPE = {
     "warm_start": [None, "yes", 2],
     "class_weight": [3, [1.0, 2.0]],
     "random_state": ["0", 1.5, np.random.default_rng(0)],
-    "device": [3, None, ["cpu"]],
+    "device": [3, None, ["cpu"], torch.device("cpu")],
     "precision": [32, None, np.float32],
     "memory": [3, ["folder"], b"folder"],
     "verbose": [None, "1", 1.5],

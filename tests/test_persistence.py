@@ -340,6 +340,9 @@ def test_str_of_great_width(make_classifier, reviews, tmp_path):
     texts, labels = reviews
     wide = make_classifier(epochs=1).fit(list(texts), np.array(labels, dtype="<U1000000"))
     assert saved(wide, tmp_path / "model").classes_.dtype == np.dtype("<U1000000")
+    wider = np.dtype(f"<U{2**21 + 10_000}")  # above what any file is allowed: its own size counts, too
+    wide.classes_ = wide.classes_.astype(wider)
+    assert saved(wide, tmp_path / "model").classes_.dtype == wider
     wide.classes_ = wide.classes_.astype("<U3000000")
     with pytest.raises(PersistenceError, match=r"classes_ cannot be saved: An array .* does not fit"):
         wide.save(tmp_path / "wider")
@@ -922,6 +925,18 @@ def test_weights_that_are_none_any_more(fitted, tmp_path):
         again = BertClassifier.load(tmp_path / "model")
         np.testing.assert_array_equal(again.decision_function(TEXTS), changed.decision_function(TEXTS))
         (tmp_path / "model").unlink()
+
+
+def test_weights_that_numpy_lacks(fitted, tmp_path):
+    from copy import deepcopy
+
+    changed = deepcopy(fitted)
+    changed.model_.to(torch.bfloat16)
+    for keep in (pickle.dumps, lambda c: c.save(tmp_path / "model")):
+        with pytest.raises(PersistenceError, match=r"weights in bfloat16.*model_\.float\(\)"):
+            keep(changed)
+    changed.model_.float()
+    changed.save(tmp_path / "model")
 
 
 class Fixed(BertClassifier):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -285,6 +286,7 @@ def test_columns_in_another_order_are_refused(make, stars, tmp_path):
         (np.ma.array(np.ones(24), mask=[True] + [False] * 23), "y contains NaN .* at row 0"),
         (["4.5"] * 24, "y has '4.5' "),
         (np.ones(24).astype("m8[D]"), "y has '1 days' "),
+        (np.ones(23), r"inconsistent numbers of samples: \[24, 23\]"),
     ],
 )
 def test_score_refuses_what_fit_refuses(make, stars, y, said):
@@ -300,6 +302,23 @@ def test_score_refuses_what_fit_refuses(make, stars, y, said):
     weights = np.arange(24.0)  # one is zero
     expected = r2_score(numbers, regressor.predict(texts), sample_weight=weights)
     assert regressor.score(texts, numbers, weights) == expected
+
+
+def test_score_takes_a_column_of_numbers_and_no_other_table(fitted, stars):
+    texts, y = stars
+    assert fitted.score(texts, y[:, None]) == fitted.score(texts, y)
+    with pytest.raises(InputError, match=r"y has the shape \(24, 2\). Expected one number per text"):
+        fitted.score(texts, np.column_stack([y, y]))
+
+
+def test_numbers_of_weight_zero_are_not_there(make, stars):
+    texts, y = stars
+    weights = (np.arange(24) != 3).astype(float)
+    far = np.where(weights == 0, 1e300, y)
+    left_out = make().fit(np.delete(texts, 3).tolist(), np.delete(y, 3))
+    assert np.array_equal(make().fit(texts, far, weights).predict(texts), left_out.predict(texts))
+    with pytest.raises(InputError, match="y is 5 for all 23 texts of the first call to partial_fit"):
+        make().partial_fit(texts, np.where(weights == 0, 900, 5), weights)
 
 
 def test_the_first_call_of_partial_fit_fixes_the_scale(make, stars):
@@ -493,6 +512,27 @@ def test_skops(fitted, stars, tmp_path):
     np.testing.assert_array_equal(again.predict(stars[0]), fitted.predict(stars[0]))
 
 
+def test_folders_of_transformers_keep_the_names_of_columns(make, stars, tmp_path):
+    texts, y = stars
+    table = pd.DataFrame({"stars": y, "words": -y})
+    regressor = make(pooling="cls").fit(texts, table)
+    regressor.save_pretrained(tmp_path)
+    again = BertRegressor.from_pretrained(tmp_path, device="cpu", precision="float32")
+    assert again.target_names_.tolist() == ["stars", "words"]
+    assert again.score(texts, table) == pytest.approx(regressor.score(texts, table), abs=1e-4)
+    with pytest.raises(InputError, match="y has the columns"):
+        again.score(texts, table[["words", "stars"]])
+
+
+def test_numbers_that_joblib_has_mapped(make, stars, tmp_path):
+    texts, y = stars
+    joblib.dump(make(pooling="cls").fit(texts, y), tmp_path / "model.joblib")
+    mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mapped.save_pretrained(tmp_path / "folder")
+
+
 def test_a_file_without_the_scale_is_refused(fitted, tmp_path):
     odd = pickle.loads(pickle.dumps(fitted))
     odd.target_scale_ = np.ones(2)
@@ -521,6 +561,7 @@ def test_folders_of_transformers(make, stars, tiny_checkpoints, tmp_path, family
     again = BertRegressor.from_pretrained(tmp_path / "folder", device="cpu", precision="float32")
     np.testing.assert_allclose(again.predict(texts), expected, rtol=1e-5, atol=1e-5 * abs(y).max())
     assert again.target_type_ == regressor.target_type_
+    assert again.target_names_ is None
     with pytest.raises(CheckpointError, match=r"is read by BertRegressor.from_pretrained"):
         BertClassifier.from_pretrained(tmp_path / "folder")
 

@@ -69,6 +69,16 @@ def test_of_equal_epochs_the_last_comes_back(scores, n_iter, chosen, make_classi
     np.testing.assert_allclose(classifier.decision_function(texts), seen[chosen], atol=1e-6)
 
 
+def test_layers_that_thaw_are_not_stopped_early(make_classifier, reviews):
+    texts, y = reviews
+    settings = {"epochs": 5, "early_stopping": True, "n_iter_no_change": 1, "freeze": "gradual"}
+    told = iter([0, 3, 2, 1, 4, 3])
+    classifier = make_classifier(scoring=lambda *_: next(told), **settings)
+    classifier.fit(texts, y, X_val=texts, y_val=y)
+    assert classifier.validation_scores_ == [3, 2, 1, 4, 3]
+    assert classifier.best_validation_score_ == 4
+
+
 def test_history(make_classifier, reviews):
     texts, y = reviews
     classifier = make_classifier().fit(texts, y, X_val=texts[:6], y_val=y[:6])

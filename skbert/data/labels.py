@@ -207,14 +207,8 @@ def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
 
 def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels that must be of known classes, and their codes; for an indicator matrix both are the matrix."""
-    values = _checked_values(y, n_texts, name, known=True)
-    if values.shape[1:] != known.codes.shape[1:]:
-        raise InputError(
-            f"{name} has the shape {values.shape}, but {_KNOWN_TO[name][0]} has the target type "
-            f"{known.target_type!r} and {len(known.classes)} classes. Pass labels of the same form."
-        )
+    values = _values_like(y, n_texts, known, name)
     if values.ndim == 2:
-        check_same_columns(y, known.names, name)
         return values, values
     with as_input_error():
         codes = codes_in(values, known.classes)
@@ -226,6 +220,30 @@ def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.nd
             f"{shown(known.classes.tolist())}. {remedy}"
         )
     return values, codes
+
+
+def labels_to_score(y: Any, n_texts: int, known: Labels) -> np.ndarray:
+    """Labels to compare predictions with: they may be of other classes, but not of another form or kind."""
+    values = _values_like(y, n_texts, known, "y")
+    if values.ndim == 1 and isinstance(values[0], str) != isinstance(known.classes[0], str):
+        raise InputError(
+            f"y has labels such as {values[0]!r}, but the model has the classes "
+            f"{shown(known.classes.tolist())}. Pass labels of the same type."
+        )
+    return values
+
+
+def _values_like(y: Any, n_texts: int, known: Labels, name: str) -> np.ndarray:
+    """Labels, or an indicator matrix with the known columns."""
+    values = _checked_values(y, n_texts, name, known=True)
+    if values.shape[1:] != known.codes.shape[1:]:
+        raise InputError(
+            f"{name} has the shape {values.shape}, but {_KNOWN_TO[name][0]} has the target type "
+            f"{known.target_type!r} and {len(known.classes)} classes. Pass labels of the same form."
+        )
+    if values.ndim == 2:
+        check_same_columns(y, known.names, name)
+    return values
 
 
 def _checked_values(y: Any, n_texts: int, name: str, *, known: bool = False) -> np.ndarray:

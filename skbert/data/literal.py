@@ -36,10 +36,11 @@ def special_ids(tokenizer: Tokenizer) -> np.ndarray:
     return np.array([i for i, token in added if token.special and token.content not in unknown], np.int32)
 
 
-def without_special(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a text in which special tokens occur, reading them like any other characters."""
+def without_special(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Ids of texts in which special tokens occur, reading them like any other characters."""
     twin, ids = _twin(tokenizer.to_str(), tuple(special_ids(tokenizer).tolist()))
-    return [ids[found] for found in twin.encode(text, add_special_tokens=False).ids]
+    encodings = twin.encode_batch_fast(texts, add_special_tokens=False)
+    return [[ids[found] for found in encoding.ids] for encoding in encodings]
 
 
 @lru_cache(maxsize=4)  # a large vocabulary takes a second
@@ -57,8 +58,12 @@ def _twin(content: str, special: tuple[int, ...]) -> tuple[Tokenizer, dict[int, 
         # Renumbered without gaps: added tokens get the numbers from the size of the vocabulary on.
         kept = (name for name in model["vocab"] if name not in names)
         model["vocab"] = {name: number for number, name in enumerate(kept)}
+        if "merges" in model:
+            model["merges"] = [pair for pair in model["merges"] if names.isdisjoint({*pair, "".join(pair)})]
     else:  # Unigram: an id is a position
         unknown = None if model["unk_id"] is None else model["vocab"][model["unk_id"]]
+        if unknown is not None:
+            names.discard(unknown[0])  # special, too, where `unknown_tokens` does not know its name
         model["vocab"] = [piece for piece in model["vocab"] if piece[0] not in names]
         model["unk_id"] = None if unknown is None else model["vocab"].index(unknown)
     twin = Tokenizer.from_str(json.dumps(state))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -112,7 +112,9 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
         means, scales, names = known.means, known.scales, known.names if names is None else names
     with np.errstate(over="ignore", invalid="ignore"):
         targets = (columns - means) / scales
-    far = np.flatnonzero(~(np.abs(targets) < _FARTHEST).all(axis=1))
+    is_far = ~(np.abs(targets) < _FARTHEST).all(axis=1)
+    targets[is_far & (weights == 0)] = 0.0  # nothing reads them
+    far = np.flatnonzero(is_far & (weights > 0))
     if len(far):
         raise InputError(
             f"y is {given[far[0]].tolist()!r} at row {far[0]}, too far from the mean to compute with (mean "
@@ -122,13 +124,17 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
     return Numbers(given, targets, means, scales, names)
 
 
-def check_spread(numbers: Numbers) -> None:
-    """Refuse numbers that are all the same where they set the scale for all numbers to come."""
-    same = np.flatnonzero((numbers.targets == numbers.targets[0]).all(axis=0))
+def check_spread(numbers: Numbers, weights: np.ndarray) -> None:
+    """Refuse numbers that are all the same where they set the scale for all numbers to come.
+
+    Those of weight zero, in `weights` (n_samples, 1), do not count.
+    """
+    counted = numbers.targets[weights[:, 0] > 0]
+    same = np.flatnonzero((counted == counted[0]).all(axis=0))
     if len(same):
         where = "" if numbers.given.ndim == 1 else f"in column {same[0]} "
         raise InputError(
-            f"y is {numbers.means[same[0]]:g} {where}for all {len(numbers.given)} texts of the first call to "
+            f"y is {numbers.means[same[0]]:g} {where}for all {len(counted)} texts of the first call to "
             "partial_fit, which fixes the mean and the scale. Start with texts whose numbers vary as much "
             "as those of later calls."
         )
@@ -146,11 +152,8 @@ def _moments(columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
     return np.where(same, columns[0], means * peaks), np.where(same, 1.0, scales)
 
 
-def number_values(y: Any, n_texts: int | None, name: str) -> np.ndarray:
-    """The numbers in y, (n_samples,) or (n_samples, n_outputs) float64, or an error that says what is wrong.
-
-    `n_texts` is None if other code compares the lengths.
-    """
+def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
+    """The numbers in y, (n_samples,) or (n_samples, n_outputs) float64, or an error that names the fault."""
     if y is None or isinstance(y, str | bytes):
         raise InputError(
             f"BertRegressor requires y to be passed, but the target {name} is {y!r}. Pass one number per "
@@ -175,7 +178,7 @@ def number_values(y: Any, n_texts: int | None, name: str) -> np.ndarray:
             f"{name} has the shape {values.shape}. Expected one number per text, or one row of numbers per "
             "text."
         )
-    if n_texts is not None and len(values) != n_texts:
+    if len(values) != n_texts:
         raise InputError(
             f"Found input variables with inconsistent numbers of samples: [{n_texts}, {len(values)}] (texts, "
             f"numbers in {name})."
@@ -207,7 +210,17 @@ def _check_cells(values: np.ndarray, name: str) -> None:
                 raise InputError(f"{name} at row {row} is too large for float64 ({error}).") from error
 
 
+def check_n_columns(values: np.ndarray, known: Numbers, name: str) -> None:
+    """Refuse other than the known count of numbers per text; one per text may be a column."""
+    if values.reshape(len(values), -1).shape[1] != known.n_outputs:
+        _refuse_shape(values, known, name)
+
+
 def _check_like(values: np.ndarray, known: Numbers, name: str) -> None:
     if values.shape[1:] != known.given.shape[1:]:
-        expected = "one number per text" if known.given.ndim == 1 else f"{known.n_outputs} numbers per text"
-        raise InputError(f"{name} has the shape {values.shape}. Expected {expected}, as in the fit.")
+        _refuse_shape(values, known, name)
+
+
+def _refuse_shape(values: np.ndarray, known: Numbers, name: str) -> NoReturn:
+    expected = "one number per text" if known.given.ndim == 1 else f"{known.n_outputs} numbers per text"
+    raise InputError(f"{name} has the shape {values.shape}. Expected {expected}, as in the fit.")

@@ -27,7 +27,7 @@ def as_input_error() -> Iterator[None]:
         # Up to scikit-learn 1.8, functions refuse lists if array API dispatch is on.
         with holding_warning_filters(), config_context(array_api_dispatch=False):
             yield
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(str(error)) from error
@@ -74,7 +74,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
             f"{name} mixes str labels with labels of other types (first {_loose_labels(y)[row]!r} at row "
             f"{row}), so their order is undefined. Convert all of them with str()."
         )
-    y = _with_a_dtype(y)
+    y = _with_a_dtype(y, name)
     check_finite(np.asarray(y), name, "Labels")
     if hasattr(y, "iloc") and type_of_target(np.asarray(y)[:1]) == "unknown":
         y = np.asarray(y.astype(object))
@@ -225,15 +225,21 @@ def _unknown(y: Any, name: str) -> str:
     )
 
 
-def _with_a_dtype(y: Any) -> Any:
+def _with_a_dtype(y: Any, name: str) -> Any:
     """Objects in a table as numbers; labels that end with NUL as objects, since numpy's str would drop it."""
     if isinstance(y, list | tuple) and any(isinstance(label, str) and label[-1:] == "\0" for label in y):
         return np.array(y, dtype=object)
     table = np.asarray(y) if getattr(y, "ndim", 1) == 2 else np.empty((0, 0))
     if table.dtype != object:
         return y
-    numbers = table.shape[1] > 1 and not any(isinstance(value, str) for value in table.flat)
-    return table.astype(float) if numbers else y
+    is_str = np.array([isinstance(value, str) for value in table.flat]).reshape(table.shape)
+    if is_str.any() and not is_str.all():
+        row, column = np.argwhere(is_str != is_str[0, 0])[0]
+        raise InputError(
+            f"{name} mixes str with numbers ({table[row, column]!r} at row {row}, column {column}). Expected "
+            f"an indicator matrix of 0 and 1: pass {name}.astype(int)."
+        )
+    return y if table.shape[1] == 1 or is_str.any() else table.astype(float)
 
 
 def _checked_indicator(matrix: np.ndarray, name: str) -> np.ndarray:

@@ -98,9 +98,10 @@ def _ids(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, list[int]]
     special = literal.special_ids(tokenizer)
     if not np.isin(ids, special).any():
         return ids, lengths
-    for number, row in enumerate(rows):
-        if np.isin(row, special).any():
-            rows[number] = literal.without_special(tokenizer, texts[number])
+    found = [number for number, row in enumerate(rows) if np.isin(row, special).any()]
+    mended = literal.without_special(tokenizer, [texts[number] for number in found])
+    for number, row in zip(found, mended, strict=True):
+        rows[number] = row
     return _end_to_end(rows)
 
 

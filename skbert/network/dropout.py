@@ -4,7 +4,8 @@ torch's dropout can only draw from the process-wide generator, so two fits in on
 other and the user's own random numbers. On a CPU it also costs a draw per element. Here
 
 1. each mask element is 16 random bits, four to a word; the probability is therefore rounded to a multiple of
-   1/65536, and the scale is that of the rounded probability, so that the expectation is exact;
+   1/65536, and the scale is that of the rounded probability, so that the expectation is exact but for the
+   rounding of the dtype;
 2. the words are a stretch of one pool XOR a stretch of another, at offsets that the generator draws: every
    mask has fresh bits, any two masks are independent, and there are 10¹¹ of them, at two draws each.
 

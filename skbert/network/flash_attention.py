@@ -38,8 +38,8 @@ def _is_wanted() -> bool:
 
     Those that `activate_flash_attention_impl` puts there take no dropout.
     """
-    other = getattr(torch.nn.attention, "current_flash_attention_impl", lambda: None)
-    return torch.backends.cuda.flash_sdp_enabled() and other() is None
+    other = torch.nn.attention.current_flash_attention_impl()
+    return torch.backends.cuda.flash_sdp_enabled() and other is None
 
 
 def flash_attention(

@@ -21,7 +21,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from skbert.exceptions import InsufficientMemoryError
+from skbert.exceptions import InsufficientMemoryError, first_line
 from skbert.network.layers import encoder_layers
 from skbert.network.model import SequenceClassifier
 from skbert.randomness import DrawsFrom
@@ -84,7 +84,7 @@ class MicroBatches:
     def _shrink(self, size: int, error: BaseException) -> None:
         if size == 1:
             raise InsufficientMemoryError(
-                f"Memory ran out on a single text ({str(error).splitlines()[0]}). Use a smaller model or "
+                f"Memory ran out on a single text ({first_line(error)}). Use a smaller model or "
                 "another device; a fit needs less memory with a lower max_length, "
                 "gradient_checkpointing=True or freeze."
             ) from error
@@ -130,19 +130,19 @@ def checkpoint_layers(model: SequenceClassifier) -> None:
 def _run_twice(of_model: Any, of_layer: Any, *args: Any, **kwargs: Any) -> Any:
     model, layer = of_model(), of_layer()
     forward = partial(type(layer).forward, layer)
-    if model.head.weight.is_cuda:  # all masks are drawn from the device's own generator
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-    # Replaying the global generators would set them while other threads use them.
-    contexts = partial(_contexts, model)
+    device = model.head.weight.device
+    # On CUDA all masks are drawn from the device's own generator.
+    draws = torch.cuda.default_generators[device.index] if device.type == "cuda" else model.generator
+    contexts = partial(_contexts, draws)
+    # torch's own replay would also set the CPU's global generator, while other threads use it.
     return checkpoint(
         forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **kwargs
     )
 
 
 def _contexts(
-    model: SequenceClassifier,
+    generator: torch.Generator | None,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    generator = model.generator
     if generator is None:
         return nullcontext(), nullcontext()
     return nullcontext(), _replayed(generator, generator.get_state())
@@ -154,7 +154,7 @@ def _replayed(generator: torch.Generator, state: torch.Tensor) -> Iterator[None]
     now = generator.get_state()
     generator.set_state(state)
     try:
-        with DrawsFrom(generator):
+        with DrawsFrom(generator) if generator.device.type == "cpu" else nullcontext():
             yield
     finally:
         generator.set_state(now)

@@ -154,9 +154,9 @@ class SequenceClassifier(nn.Module):
             states = self._encode_padded(batch, packing)
         if self.pooling != "cls":
             vectors = POOLS[self.pooling](states.to(self.head.weight.dtype), packing)
-            return vectors if self.pooler is None else self._apply_pooler(vectors.to(states.dtype))
-        first = states if self.gives_first_tokens else states[packing.firsts]  # (n_texts, hidden_size)
-        return self._apply_pooler(first)
+        else:
+            vectors = states if self.gives_first_tokens else states[packing.firsts]  # (n_texts, hidden_size)
+        return self._apply_pooler(vectors)
 
     def give_all_tokens(self) -> Self:
         """Make the encoder return the states of all tokens, even where pooling reads only the first ones."""

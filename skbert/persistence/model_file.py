@@ -52,6 +52,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, only_changes: bool) ->
         checkpoint = _checkpoint_of(estimator)
         content["base"] = display_name(estimator.model, estimator.revision)
         arrays = delta.changes(arrays, delta.weights_of(checkpoint.encoder))
+    _check_readable(type(estimator), content, sum(array.nbytes for array in arrays.values()))
     metadata = tensorfile.sealed("skbert", content)
     replace_file(path, lambda file: tensorfile.write(file, arrays, metadata))
 
@@ -115,7 +116,6 @@ def _take_apart(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "tokenizer": json.loads(tokenizer.to_str()),
         "arrays": {name: tensorfile.describe(array) for name, array in arrays.items()},
     }
-    _check_readable(type(estimator), content)
     return content, arrays
 
 
@@ -131,10 +131,13 @@ def _checkpoint_of(estimator: Any) -> checkpoints.Checkpoint:
     return checkpoints.load(estimator.model, estimator.revision)
 
 
-def _check_readable(cls: Any, content: dict[str, Any]) -> None:
-    """Check that `load` would accept the content: what it would refuse must not be written."""
+def _check_readable(cls: Any, content: dict[str, Any], size: int) -> None:
+    """Check that `load` would accept the content: what it would refuse must not be written.
+
+    `size` is that of the weights in bytes, which is most of the file's.
+    """
     _check_names(cls, content["attributes"])
-    decoder, values = Decoder(_ALLOWANCE), {}
+    decoder, values = Decoder(size + _ALLOWANCE), {}
     for part in ("parameters", "attributes"):
         for name, encoded in content[part].items():
             try:

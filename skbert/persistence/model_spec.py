@@ -88,8 +88,8 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
             "when they are loaded."
         )
     _check_weights_are_plain(model)
-    odd = {*_NOT_OF_AN_ENCODER, *_no_settings(config)}
-    config = {k: v for k, v in config.items() if k not in odd and not k.startswith("_")}
+    odd = _no_settings(config)
+    config = {k: v for k, v in config.items() if k not in odd}
     settings = model.settings | {"architecture": asdict(model.architecture)}
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     _check_config(config, arrays)
@@ -102,7 +102,9 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
 
 
 def _check_weights_are_plain(model: SequenceClassifier) -> None:
-    """Refuse pruned, parametrized or quantized weights: a new model would not find them."""
+    """Refuse weights that numpy lacks, and pruned, parametrized or quantized ones: no new model has them."""
+    if torch.bfloat16 in {weight.dtype for weight in model.state_dict().values()}:
+        raise PersistenceError("model_ has weights in bfloat16. Widen them first, with model_.float().")
     for place, module in model.named_modules():
         for name in ("weight", "bias"):
             now, stored = getattr(module, name, None), {**module._parameters, **module._buffers}
@@ -173,9 +175,7 @@ def _check_config(config: dict[str, Any], arrays: Arrays) -> None:
             f"its encoder is of the family {str(config['model_type'])[:80]!r}; only {', '.join(FAMILIES)} "
             "can be loaded from a file."
         )
-    odd = [name for name in config if name in _NOT_OF_AN_ENCODER or name.startswith("_")]
-    odd += _no_settings(config)
-    if odd:
+    if odd := _no_settings(config):
         raise PersistenceError(f"its encoder's config has {odd[:3]}, which save() never writes.")
     layers = config[_config_class(config).attribute_map.get("num_hidden_layers", "num_hidden_layers")]
     found = {match[1] for name in arrays if (match := re.search(r"\.layers?\.(\d+)\.", name))}
@@ -188,7 +188,7 @@ def _check_config(config: dict[str, Any], arrays: Arrays) -> None:
 
 
 def _no_settings(config: dict[str, Any]) -> list[str]:
-    """Names in a config that belong to its class, such as methods and maps, and are not settings.
+    """Names in a config that are not an encoder's settings, or belong to its class, such as methods and maps.
 
     An `attribute_map` would let any name stand for one that is refused.
     """
@@ -196,7 +196,9 @@ def _no_settings(config: dict[str, Any]) -> list[str]:
     return [
         name
         for name in config
-        if name not in _PROPERTIES and isinstance(getattr_static(own, name, None), _NO_SETTINGS)
+        if name in _NOT_OF_AN_ENCODER
+        or name.startswith("_")
+        or (name not in _PROPERTIES and isinstance(getattr_static(own, name, None), _NO_SETTINGS))
     ]
 
 

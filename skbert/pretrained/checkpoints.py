@@ -109,7 +109,7 @@ forks.renew(globals(), _lock=threading.RLock)
 def _fingerprint(folder: Path) -> tuple[Any, ...]:
     """Tells whether files are still those that were read; archives may give all of them the same date."""
     files = sorted(p for pattern in (*FILES, POOLING) for p in folder.glob(pattern))
-    found = [(p.name, p.stat()) for p in files]
+    found = [(p.name, p.stat()) for p in files if p.exists()]  # a link may point nowhere
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in found)
 
 
@@ -200,7 +200,10 @@ def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
     with quiet() as transformers:
         tokenizer_class = transformers.AutoTokenizer
     with quiet(), naming(f"The tokenizer in {folder}"):
-        _refuse_fatal(folder / "tokenizer.json")
+        # transformers reads one of the other files, if its version suits.
+        others = read_settings(folder / "tokenizer_config.json").get("fast_tokenizer_files", ())
+        for name in ("tokenizer.json", *others):
+            _refuse_fatal(folder / name)
         tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -28,7 +28,7 @@ from skbert.pretrained.library import quiet
 
 _TEMPORARY = ".skbert-"  # prefix of a temporary folder's name
 _WEIGHTS = "model*.safetensors*"  # in one file, or in several with an index
-_SETTINGS = (MODULES, "config_sentence_transformers.json", "added_tokens.json")
+_SETTINGS = (MODULES, "config_sentence_transformers.json", "added_tokens.json", "special_tokens_map.json")
 _NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}
 

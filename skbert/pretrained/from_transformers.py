@@ -130,7 +130,9 @@ def _stated_target(
     if is_regression:
         kind = "continuous" if n_outputs == 1 else "continuous-multioutput"
         none, one = np.zeros(n_outputs), np.ones(n_outputs)  # its head gives numbers in their units
-        numbers = {"target_names_": None, "target_mean_": none, "target_scale_": one}
+        named = n_outputs > 1 and names != [f"LABEL_{number}" for number in range(n_outputs)]
+        columns = label_values(names) if named else None
+        numbers = {"target_names_": columns, "target_mean_": none, "target_scale_": one}
         return {"target_type_": kind} | numbers, order
     if problem == "multi_label_classification":  # the columns of an indicator matrix keep their order
         return {"classes_": label_values(names), "target_type_": "multilabel-indicator"}, order

@@ -23,7 +23,8 @@ _POINTER = b"version https://git-lfs"  # first bytes of a Git LFS file that was 
 
 
 def compute_by_text(config: Any) -> None:
-    """Reset settings of a transformers config that make a text's computation depend on the whole call."""
+    """Reset settings of a config that make a text's computation depend on the whole call, or give tuples."""
+    config.return_dict = True
     config.chunk_size_feed_forward = 0  # chunks change no result, and fit padded batches only
     if getattr(config, "attention_type", None) == "block_sparse":
         # BigBird drops it for good at the first short batch, and sets numpy's global seed for it.

@@ -46,10 +46,11 @@ def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names:
 
 def _head_in_units(estimator: Any) -> nn.Linear:
     """A regression's head, changed to give numbers in the units of y."""
-    head, scales = estimator.model_.head, torch.from_numpy(estimator.target_scale_)
+    # Copied: joblib may have mapped them, read-only.
+    head, scales = estimator.model_.head, torch.from_numpy(np.array(estimator.target_scale_))
     whole = nn.utils.skip_init(nn.Linear, head.in_features, head.out_features, dtype=head.weight.dtype)
     weight, bias = head.weight.double() * scales[:, None], head.bias.double() * scales
-    bias += torch.from_numpy(estimator.target_mean_)
+    bias += torch.from_numpy(np.array(estimator.target_mean_))
     whole.load_state_dict({"weight": weight, "bias": bias})
     lost = (whole.weight - weight).abs().amax(1) + (whole.bias - bias).abs()  # by rounding, in units of y
     if not torch.isfinite(whole.weight).all() or not (lost < _LOST * scales).all():

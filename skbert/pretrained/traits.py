@@ -38,11 +38,10 @@ def architecture_of(encoder: Any, input_names: Sequence[str], frame: Sequence[in
     config = encoder.config
     accepted = inspect.signature(encoder.forward).parameters
     family = config.model_type
-    absolute = getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
     offset = _position_offset(encoder)
     # Where positions depend on the padding id, and texts contain that id, too, transformers must count them.
     counts = offset == 0 or offset - 1 not in frame
-    packed = family in _PACKED_FAMILIES and absolute and counts and not getattr(config, "is_decoder", False)
+    packed = family in _PACKED_FAMILIES and counts and not getattr(config, "is_decoder", False)
     # Families without that entry, such as XLNet, take any number for a segment.
     n_segments = getattr(config, "type_vocab_size", _ANY) or 0
     return Architecture(

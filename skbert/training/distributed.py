@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
-from skbert.exceptions import RankError, SkbertWarning
-from skbert.training.ranks import SeveralRanks, first_line, running
+from skbert.exceptions import RankError, SkbertWarning, first_line
+from skbert.training.ranks import SeveralRanks, running
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from skbert.exceptions import RankError
+from skbert.exceptions import RankError, first_line
 from skbert.identity import differences
 
 if TYPE_CHECKING:
@@ -247,8 +247,3 @@ running: ContextVar[Ranks] = ContextVar("skbert_ranks", default=ALONE)
 def current() -> Ranks:
     """The ranks of the fit that is running in this thread."""
     return running.get()
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without the stack that torch adds."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

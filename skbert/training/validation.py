@@ -30,6 +30,7 @@ class Validation:
     """Scores nothing and never stops: a fit without held-out texts."""
 
     should_stop = False
+    best_epoch = -1  # the last one
     best: tuple[list[torch.Tensor], float] | None = None  # the best epoch's weights, as `snapshot` gives them
 
     def __init__(self) -> None:
@@ -81,6 +82,11 @@ class HeldOutValidation(Validation):
             return False
         return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience
 
+    @property
+    def best_epoch(self) -> int:  # type: ignore[override]  # a constant in the base
+        """The epoch that scored best, the last one among equals."""
+        return max(range(len(self.scores)), key=lambda epoch: (self.scores[epoch], epoch))
+
     def check(self, model: SequenceClassifier, held_out: Encodings | None) -> None:
         """Score once before the first step: a scorer that fails or gives NaN is reported at once."""
         self._score(model, held_out)
@@ -93,12 +99,12 @@ class HeldOutValidation(Validation):
         Among equals it is the last: a few texts cannot tell epochs apart, and later ones have learned more.
         """
         self.scores.append(current().broadcast_object(self._score(model, held_out)))
-        if _best(self.scores) == len(self.scores) - 1:
+        if self.best_epoch == len(self.scores) - 1:
             self.best = optimizer.snapshot()
 
     def restore_best(self, optimizer: MasterAdamW) -> None:
         """Put the best epoch's weights back, unless the last epoch was the best."""
-        if _best(self.scores) != len(self.scores) - 1:
+        if self.best_epoch != len(self.scores) - 1:
             assert self.best is not None
             optimizer.load_snapshot(self.best)
 
@@ -107,7 +113,3 @@ class HeldOutValidation(Validation):
         with Progress("validate", len(held_out.truncated), self.verbose) as progress:
             logits = run_working_model(model.eval(), held_out, self.runtime, progress=progress)
         return self.scorer(logits)
-
-
-def _best(scores: list[float]) -> int:
-    return max(range(len(scores)), key=lambda epoch: (scores[epoch], epoch))
