@@ -76,6 +76,7 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         Decoupled weight decay [1]_ of all weights except biases and norms.
     warmup_ratio : float, default=0.1
         Fraction of the optimizer steps over which the rate rises from zero; it then falls linearly to zero.
+        (`partial_fit` cannot know the number of steps: it takes 20 of them, or none if this is 0.)
     max_grad_norm : float, default=1.0
         Gradients are scaled down to this Euclidean norm; None turns clipping off.
     freeze : int, "embeddings", "encoder" or "gradual", default=0
@@ -105,7 +106,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         best epoch; if several are equally good, of the last of these.
     scoring : str or callable, default=None
         Validation score, higher is better: the name of a scikit-learn scorer or a callable
-        ``(estimator, X, y)``; None is accuracy. A callable gets the validation texts as a list (pairs as
+        ``(estimator, X, y)``; None is accuracy, or micro-averaged F1 for an indicator matrix. Used with
+        `early_stopping` or `X_val`. A callable gets the validation texts as a list (pairs as
         tuples), their labels, and an estimator that can predict only these texts.
     warm_start : bool, default=False
         Whether `fit` on a fitted estimator continues from its weights, with the classes it has; the optimizer

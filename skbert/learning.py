@@ -74,6 +74,8 @@ class LearningMixin(ParametersMixin):
         InputError, InputTypeError
             If texts, targets or weights cannot be used (the first bad row is named), or if a parameter is
             incompatible with them, the checkpoint, or another parameter.
+        TypeError
+            If the names of the text columns are of mixed types; with scikit-learn's message.
         ValueError
             If a parameter has a value that is not allowed (scikit-learn's InvalidParameterError), or, with
             `warm_start`, the text columns have other names.

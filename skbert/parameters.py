@@ -54,6 +54,10 @@ _IN_OTHER_WORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, str),
         "'auto', 'cpu', 'cuda', 'cuda:1' or another device as str (str(device) of a torch.device)",
     ),
+    "class_weight": (
+        lambda value: value is None or isinstance(value, dict | str),
+        "None, 'balanced' or a dict of the weight of each class, such as dict(zip(classes, weights))",
+    ),
     "scoring": (_is_scoring, "None, a callable, or one of sklearn.metrics.get_scorer_names()"),
 }
 
@@ -162,7 +166,7 @@ class ParametersMixin(BaseEstimator):
     def _validate_params(self) -> None:
         """As scikit-learn does, but with other messages where its own would be long or say little."""
         for name, (fits, expected) in _IN_OTHER_WORDS.items():
-            value = getattr(self, name)
+            value = getattr(self, name, None)  # a regressor has no class_weight
             if not fits(value):
                 got = (
                     repr(value) if len(repr(value)) <= 60 else f"an object of the type {type(value).__name__}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,15 +46,20 @@ def resolve_settings(
         epochs=defaults.auto_epochs(n_texts, parameters["batch_size"]) if epochs == "auto" else epochs,
         batch_size=parameters["batch_size"],
         learning_rate=rate,
-        schedule=partial(constant_schedule, first_step=first_step, warmup=defaults.WARMUP_STEPS)
-        if open_ended
-        else partial(linear_schedule, warmup_ratio=parameters["warmup_ratio"]),
+        schedule=_schedule(parameters["warmup_ratio"], first_step, open_ended=open_ended),
         layer_decay=parameters["layer_decay"],
         weight_decay=parameters["weight_decay"],
         max_grad_norm=parameters["max_grad_norm"],
         open_ended=open_ended,
         verbose=parameters["verbose"],
     )
+
+
+def _schedule(warmup_ratio: float, first_step: int, *, open_ended: bool) -> Callable[[int, int], float]:
+    if not open_ended:
+        return partial(linear_schedule, warmup_ratio=warmup_ratio)
+    warmup = defaults.WARMUP_STEPS if warmup_ratio else 1  # a ratio of how many steps is not known
+    return partial(constant_schedule, first_step=first_step, warmup=warmup)
 
 
 def _what_trains(parameters: Mapping[str, Any]) -> Literal["all", "adapters", "linear head"]:

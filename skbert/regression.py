@@ -38,10 +38,10 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         """Train for one more epoch, on these texts; an unfitted estimator starts from the checkpoint.
 
         The optimizer's state carries over from call to call (it starts anew for a model that was stored and
-        loaded). The learning rate rises over the first 20 steps and then stays constant. The mean and the
-        scale of the numbers stay those of the first call, whose numbers should resemble those to come. Sample
-        weights are relative to the other texts of the call. Scores of an earlier validation stay only in
-        `history_`.
+        loaded). The learning rate rises over the first 20 steps, or not at all if `warmup_ratio` is 0, and
+        then stays constant. The mean and the scale of the numbers stay those of the first call, whose numbers
+        should resemble those to come. Sample weights are relative to the other texts of the call. Scores of
+        an earlier validation stay only in `history_`.
 
         Parameters
         ----------

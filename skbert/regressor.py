@@ -113,7 +113,7 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
         The values in the fit. Predictions use them too.
     loss_curve_ : list of float
         Mean training loss of each epoch: squared error in units of y's variance. A model that always predicts
-        the mean has a loss of 1 (approximately, if texts are held out).
+        the mean has a loss of 1 (approximately if texts are held out, less if a column of y is constant).
     validation_scores_, best_validation_score_, history_ : list of float or None, float or None, list of dict
         Validation score of each epoch of the last fit, the highest of these, and both losses and scores as
         rows of a DataFrame.

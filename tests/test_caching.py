@@ -109,18 +109,19 @@ def test_the_limit_holds_and_every_row_is_its_own(blocks, data):
     assert store.info(None).currsize == 0
 
 
-def test_the_size_that_is_told_is_the_size_there_is():
-    """What a short text costs, with its key and its place; the limit is one of real bytes."""
+@pytest.mark.parametrize(("n_rows", "a_row"), [(1, 800), (8, 320), (1000, 250)])
+def test_the_size_that_is_told_is_the_size_there_is(n_rows, a_row):
+    """What a short text costs, with its key, its place and its block; the limit is one of real bytes."""
     store = Store(limit=2**40)
     tracemalloc.start()
-    for start in range(0, 20_000, 1000):
-        keys = [key(n) for n in range(start, start + 1000)]
-        store.add("tokens-a", keys, np.zeros(10_000, np.int32), np.arange(0, 10_001, 10))
+    for start in range(0, 20_000, n_rows):
+        keys = [key(n) for n in range(start, start + n_rows)]
+        store.add("tokens-a", keys, np.zeros(10 * n_rows, np.int32), np.arange(0, 10 * n_rows + 1, 10))
         del keys
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert 0.8 * taken < store.info(None).currsize < 1.25 * taken
-    assert taken / 20_000 < 250  # 40 of them are the tokens
+    assert taken / 20_000 < a_row  # 40 of them are the tokens
 
 
 def test_threads_share_it():

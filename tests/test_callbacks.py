@@ -93,7 +93,7 @@ class Recorder:
 
     def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
         if context.task_name == "fit":
-            self.heard.append(("end", "fit"))
+            self.heard.append(("end", "fit", fitted_estimator.predict_proba(X)))
             return False
         self.heard.append(("end", "epoch", fitted_estimator.predict_proba(X)))
         return context.task_id + 1 == self.stop_after
@@ -109,7 +109,17 @@ def test_callbacks_hear_of_fit_and_epochs(make_classifier, reviews):
     assert recorder.heard[1][2] == len(texts)
     at_epochs = [entry[2] for entry in recorder.heard if entry[:2] == ("end", "epoch")]
     np.testing.assert_array_equal(at_epochs[-1], model.predict_proba(texts))
+    np.testing.assert_array_equal(recorder.heard[-2][2], model.predict_proba(texts))
     assert not np.array_equal(at_epochs[0], at_epochs[1])
+
+
+def test_at_the_end_the_fitted_estimator_has_the_weights_of_the_best_epoch(make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    recorder, told = Recorder(), iter([0, 2, 1])
+    model = make_classifier(scoring=lambda *_: next(told)).set_callbacks(recorder)
+    model.fit(texts, labels, X_val=texts, y_val=labels)
+    np.testing.assert_array_equal(recorder.heard[-2][2], model.predict_proba(texts))
+    assert not np.array_equal(recorder.heard[-3][2], model.predict_proba(texts))
 
 
 def test_watching_changes_nothing(make_classifier, reviews):
@@ -142,7 +152,9 @@ def test_scoring_monitor(make_classifier, reviews, parameters):
     monitor = sklearn_callbacks.ScoringMonitor(scoring=["accuracy", "neg_log_loss"])
     model = make_classifier(epochs=3, **parameters).set_callbacks(monitor).fit(texts, labels)
     log = monitor.get_logs().data_as_pandas
-    assert log["task_name"].tolist() == ["epoch"] * 3
+    assert sorted(log["task_name"]) == ["epoch"] * 3 + ["fit"]
+    at_the_end = log[log["task_name"] == "fit"]
+    assert at_the_end["accuracy"].tolist() == [model.score(texts, labels)]
     assert log["accuracy"].iloc[-1] == model.score(texts, labels)
 
 
@@ -153,7 +165,7 @@ def test_scoring_monitor_uses_the_weights(make_classifier, reviews):
     monitor = sklearn_callbacks.ScoringMonitor(scoring="accuracy")
     model = make_classifier(epochs=1).set_callbacks(monitor).fit(texts, labels, sample_weight=weights)
     logged = monitor.get_logs().data_as_pandas["accuracy"].tolist()
-    assert logged == [pytest.approx(model.score(texts, labels, sample_weight=weights))]
+    assert logged == [pytest.approx(model.score(texts, labels, sample_weight=weights))] * 2
 
 
 def test_progress_bar_of_scikit_learn_in_a_pipeline_and_a_search(make_classifier, reviews, capsys):

@@ -230,7 +230,7 @@ def test_names_of_labels_may_be_numbers(make_classifier, topics, tmp_path):
     ("y", "said"),
     [
         (["pos"] * 23, r"inconsistent numbers of samples: \[24, 23\]"),
-        ([0, 1] * 12, r"y has labels such as (np.int64\()?0\)?, but the model has the classes"),
+        ([0, 1] * 12, r"y has labels such as 0, but the model has the classes"),
         (np.eye(2, dtype=int)[[0, 1] * 12], r"y has the shape \(24, 2\), but the model has the target"),
     ],
 )
@@ -238,6 +238,15 @@ def test_score_refuses_labels_before_it_predicts(fitted, reviews, y, said, monke
     monkeypatch.setattr(type(fitted), "predict", None)
     with pytest.raises(InputError, match=said):
         fitted.score(reviews[0], y)
+
+
+def test_score_compares_numbers_with_no_times(make_classifier, reviews):
+    texts = list(reviews[0])
+    numbers, days = np.array([0, 1] * 12), np.array([0, 1] * 12, dtype="M8[D]")
+    for classes, y in ((numbers, days), (days, numbers), (numbers, days - days[0])):
+        classifier = make_classifier(epochs=1).fit(texts, classes)
+        with pytest.raises(InputError, match=r"y has labels such as .* Pass labels of the same type"):
+            classifier.score(texts, y)
 
 
 def test_score_refuses_weights_that_fit_refuses(fitted, reviews):

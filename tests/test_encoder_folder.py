@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 from transformers import AutoModel, AutoTokenizer
 
 from skbert import BertClassifier, CheckpointError, PersistenceError
+from skbert.pretrained.folders import folder_to_write
 
 TEXTS = ["good film", "", "the cat and the dog walk to the sea", "bad [SEP] x-9!", "ünknown " * 20]
 
@@ -89,6 +90,29 @@ def test_what_cannot_be_written(fitted, make_classifier, tmp_path):
     with pytest.raises(PersistenceError, match=r"save_pretrained\(\) writes them"):
         read.save_encoder(tmp_path / "encoder")
     assert not (tmp_path / "encoder").exists()
+
+
+@pytest.mark.parametrize("write", ["save_encoder", "save_pretrained"])
+def test_models_beside_it_stay(write, fitted, tmp_path):
+    classifier = fitted(pooling="cls")
+    beside = ["model-2026.safetensors", "model_v2.safetensors", "my-model.safetensors"]
+    for name in beside:
+        classifier.save(tmp_path / name)
+    parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for name in [*parts, "model.safetensors.index.json"]:  # of an older model
+        (tmp_path / name).touch()
+    getattr(classifier, write)(tmp_path)
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found.issuperset(beside)
+    assert found.isdisjoint([*parts, "model.safetensors.index.json"])
+    assert AutoModel.from_pretrained(tmp_path) is not None
+
+
+def test_another_thread_may_change_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    target = folder_to_write("folder")
+    monkeypatch.chdir("/")
+    assert target == tmp_path / "folder"
 
 
 @pytest.mark.parametrize("write", ["save_encoder", "save_pretrained"])

@@ -30,7 +30,7 @@ from transformers import (
 
 from skbert import BertClassifier, CheckpointError, InputError, PersistenceError
 from skbert.persistence import replacing
-from skbert.pretrained import families
+from skbert.pretrained import checkpoints, families, to_transformers
 
 TEXTS = [
     "good film",
@@ -562,6 +562,42 @@ def test_a_folder_that_is_half_replaced_is_none(make_classifier, reviews, tmp_pa
     with pytest.raises(CheckpointError, match=r"config\.json"):
         BertClassifier.from_pretrained(tmp_path)
     assert not list(tmp_path.glob(".skbert-*"))
+
+
+def test_a_folder_that_is_replaced_while_it_is_read(make_classifier, reviews, tmp_path, monkeypatch):
+    classifier = fit(make_classifier, reviews, pooling="cls")
+    classifier.save_pretrained(tmp_path)
+    read = checkpoints.as_checkpoint
+
+    def replaced(*given):
+        classifier.save_pretrained(tmp_path, label_names=["x", "y", "z"])
+        return read(*given)
+
+    monkeypatch.setattr(checkpoints, "as_checkpoint", replaced)
+    for use in (BertClassifier.from_pretrained, checkpoints.load):
+        with pytest.raises(CheckpointError, match="were changed while they were read"):
+            use(tmp_path)
+    monkeypatch.undo()
+    assert BertClassifier.from_pretrained(tmp_path).classes_.tolist() == ["x", "y", "z"]
+
+
+def test_a_fit_that_ends_while_the_model_is_written(make_classifier, reviews, tmp_path, monkeypatch):
+    """What is written is the model before the fit, with its own labels."""
+    texts = list(reviews[0])
+    classifier = fit(make_classifier, reviews, pooling="cls")
+    expected = classifier.predict(texts)
+    names_of = to_transformers._label_names
+
+    def fitted_meanwhile(*given):
+        names = names_of(*given)
+        classifier.fit(texts, list(reviews[1]))
+        return names
+
+    monkeypatch.setattr(to_transformers, "_label_names", fitted_meanwhile)
+    classifier.save_pretrained(tmp_path)
+    assert classifier.classes_.tolist() == ["neg", "pos"]
+    written = BertClassifier.from_pretrained(tmp_path, precision="float32")
+    assert written.predict(texts).tolist() == [*expected]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other limits")

@@ -204,8 +204,9 @@ class Listener(Watcher):
         self.heard.append(record)
         self.results.append(result())
 
-    def fit_end(self):
+    def fit_end(self, result):
         self.heard.append("end")
+        self.results.append(result())
 
 
 def test_a_watcher_hears_of_every_step_and_epoch(tiny_bert):
@@ -223,7 +224,7 @@ def test_a_result_on_the_way_is_that_of_the_training_so_far_and_changes_nothing(
     result = fit(tiny_bert, watcher=listener, dtype=torch.bfloat16)
     undisturbed = fit(tiny_bert, dtype=torch.bfloat16)
     assert all(torch.equal(result.weights[n], undisturbed.weights[n]) for n in result.weights)
-    assert [len(r.loss_curve) for r in listener.results] == [1, 2, 3]
+    assert [len(r.loss_curve) for r in listener.results] == [1, 2, 3, 3]
     last = listener.results[-1].weights
     assert all(torch.equal(last[n], result.weights[n]) for n in last)
     assert not torch.equal(listener.results[0].weights["head.weight"], last["head.weight"])

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from sklearn.metrics import accuracy_score, get_scorer_names, log_loss, make_scorer
+from sklearn.metrics import accuracy_score, f1_score, get_scorer_names, log_loss, make_scorer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
@@ -112,6 +112,16 @@ def test_scorers_by_name(scoring, make_classifier, reviews):
     classifier = make_classifier(epochs=1, scoring=scoring).fit(texts, y, X_val=texts, y_val=y)
     expected = sklearn.metrics.get_scorer(scoring)(classifier, list(texts), list(y))
     assert classifier.validation_scores_ == [pytest.approx(expected)]
+
+
+def test_several_labels_are_scored_by_f1(make_classifier, reviews):
+    """All labels of a text are seldom right."""
+    texts, labels = map(list, reviews)
+    Y = np.column_stack([np.array(labels) == "pos", np.arange(24) % 3 == 0, np.arange(24) % 5 == 0])
+    Y = Y.astype(int)
+    classifier = make_classifier(epochs=3).fit(texts, Y, X_val=texts[:9], y_val=Y[:9])
+    best = f1_score(Y[:9], classifier.predict(texts[:9]), average="micro")
+    assert classifier.best_validation_score_ == pytest.approx(best)
 
 
 def test_callable_scorers(make_classifier, reviews):

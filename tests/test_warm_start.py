@@ -91,6 +91,17 @@ def test_the_rate_of_partial_fit_rises_and_stays():
     assert factors == [11 / 20, 15 / 20, 1.0, 1.0]
 
 
+@pytest.mark.parametrize(("warmup_ratio", "rate"), [(0.0, 1e-3), (0.1, 1e-3 / 20)])
+def test_the_warm_up_of_partial_fit_can_be_turned_off(warmup_ratio, rate, make_classifier, reviews):
+    """AdamW's first step moves each weight by the rate."""
+    texts, labels = map(list, reviews)
+    settings = {"batch_size": 24, "learning_rate": 1e-3, "weight_decay": 0.0, "warmup_ratio": warmup_ratio}
+    start = make_classifier(learning_rate=1e-9, epochs=1).fit(texts, labels)
+    before = start.model_.head.bias.clone()
+    start.set_params(**settings).partial_fit(texts, labels)
+    np.testing.assert_allclose((start.model_.head.bias - before).abs(), rate, rtol=1e-3)
+
+
 def test_partial_fit_learns(make_classifier, reviews):
     texts, labels = map(list, reviews)
     model = make_classifier()

@@ -10,7 +10,7 @@ from sklearn.utils import compute_sample_weight
 
 from skbert import InputError, SkbertWarning
 from skbert.data.labels import encode_labels
-from skbert.data.weights import check_weights, combine
+from skbert.data.weights import check_text_weights, check_weights, combine
 
 
 def both(labels, *given):
@@ -96,6 +96,11 @@ def test_weights_of_an_indicator():
         both(labels, None, {3: 1.0})
     with pytest.raises(InputError, match="class_weight gives 'much' to 0"):
         both(labels, None, {0: "much"})
+
+
+def test_a_word_for_the_weights_of_texts():
+    with pytest.raises(InputError, match=r"sample_weight='balanced'.* the parameter class_weight"):
+        check_text_weights(4, "balanced")
 
 
 def test_balanced_leaves_labels_alone_that_are_the_same_everywhere():

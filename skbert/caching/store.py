@@ -26,6 +26,7 @@ from skbert import forks
 KINDS = ("tokens", "vectors", "states")
 DEFAULT_LIMIT = 512 * 2**20  # bytes
 _BYTES_PER_KEY = 140  # of a key, its place, and their share of the dictionary (tests/test_caching.py)
+_BYTES_PER_BLOCK = 450  # of its two arrays and its entry, without what they hold
 _ROW_BITS = 20  # of a place: its row within the block; the bits above are the block's number
 
 
@@ -47,7 +48,8 @@ class _Block:
 
     @property
     def n_bytes(self) -> int:
-        return self.values.nbytes + self.offsets.nbytes + _BYTES_PER_KEY * len(self.keys)
+        rows = self.values.nbytes + self.offsets.nbytes + _BYTES_PER_KEY * len(self.keys)
+        return rows + _BYTES_PER_BLOCK
 
 
 class Store:
@@ -186,7 +188,7 @@ def set_cache_limit(n_bytes: int) -> None:
     ----------
     n_bytes : int
         Bytes of token ids, frozen layers' outputs and their keys; 512 MiB if never set. The excess is dropped
-        at once, least recently used first. 0 turns the cache off: every fit computes everything.
+        at once, least recently used first. 0 keeps nothing in memory; folders of `memory` are still used.
 
     Raises
     ------

@@ -29,7 +29,9 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
     Raises
     ------
     ValueError
-        If the names are of mixed types, or not those that `fitted` has; with scikit-learn's message.
+        If the names are not those that `fitted` has; with scikit-learn's message, as the next.
+    TypeError
+        If the names are of mixed types.
     """
     holder = BaseEstimator() if fitted is None else fitted
     validate_data(holder, _as_table(X), skip_check_array=True, ensure_2d=False, reset=fitted is None)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from skbert.data.inputs import Texts
+from skbert.data.label_codes import codes_in, kind_of, remedy_for
 from skbert.data.targets import (
     are_numbered,
     as_input_error,
@@ -215,6 +216,7 @@ def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.nd
     unseen = np.unique(values[codes < 0])
     if len(unseen):
         who, remedy = _KNOWN_TO[name]
+        remedy = remedy if kind_of(unseen) == kind_of(known.classes) else remedy_for(known.classes)
         raise InputError(
             f"{name} has classes that {who} does not: {shown(unseen.tolist(), 5)}; {who} has "
             f"{shown(known.classes.tolist())}. {remedy}"
@@ -225,10 +227,10 @@ def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.nd
 def labels_to_score(y: Any, n_texts: int, known: Labels) -> np.ndarray:
     """Labels to compare predictions with: they may be of other classes, but not of another form or kind."""
     values = _values_like(y, n_texts, known, "y")
-    if values.ndim == 1 and isinstance(values[0], str) != isinstance(known.classes[0], str):
+    if values.ndim == 1 and kind_of(values) != kind_of(known.classes):
         raise InputError(
-            f"y has labels such as {values[0]!r}, but the model has the classes "
-            f"{shown(known.classes.tolist())}. Pass labels of the same type."
+            f"y has labels such as {values[:1].tolist()[0]!r}, but the model has the classes "
+            f"{shown(known.classes.tolist())}. {remedy_for(known.classes)}"
         )
     return values
 
@@ -255,34 +257,6 @@ def _checked_values(y: Any, n_texts: int, name: str, *, known: bool = False) -> 
             f"(texts in {name.replace('y', 'X')}, labels in {name})."
         )
     return values
-
-
-def codes_in(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Places of labels among the classes; -1 for a label that is not one of them.
-
-    They are compared as Python values, which are equal only if they really are. numpy would first convert
-    both to one dtype: 1 and "1" to str, in which 10 sorts before 2; int64 and uint64 to float, which merges
-    different values; days to nanoseconds, which overflow.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_samples,)
-    classes : ndarray of shape (n_classes,)
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), int64
-    """
-    found, inverse = np.unique(values, return_inverse=True)
-    there, kept, kinds = found, np.ones(len(found), dtype=bool), {found.dtype.kind, classes.dtype.kind}
-    if kinds & {"m", "M"}:
-        if len(kinds) == 2:  # Python's value of nanoseconds is an int
-            return np.full(len(values), -1)
-        there = found.astype(classes.dtype)
-        kept = there.astype(found.dtype) == found
-    places = {label: code for code, label in enumerate(classes.tolist())}
-    codes = np.array([places.get(label, -1) for label in there.tolist()], dtype=np.int64)
-    return np.where(kept, codes, -1)[inverse.reshape(-1)]
 
 
 def check_no_label(texts: Texts, labels: Labels) -> None:

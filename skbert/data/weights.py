@@ -13,7 +13,8 @@ import numpy as np
 from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 
-from skbert.data.labels import Labels, codes_in
+from skbert.data.label_codes import codes_in
+from skbert.data.labels import Labels
 from skbert.data.targets import as_input_error
 from skbert.exceptions import InputError, shown
 
@@ -91,6 +92,11 @@ def _check_total(total: float) -> None:
 
 def _check_each(n_texts: int, sample_weight: Any) -> None:
     """Refuse what scikit-learn refuses, too, but name the row; and masks, which scikit-learn ignores."""
+    if isinstance(sample_weight, str):
+        raise InputError(
+            f"sample_weight={sample_weight!r}. Expected one weight per text; to weight classes, set the "
+            "parameter class_weight."
+        )
     weights = np.asarray(sample_weight)
     if weights.ndim == 1 and len(weights) != n_texts:
         found = f"sample_weight has {len(weights)} weights for {n_texts} texts"

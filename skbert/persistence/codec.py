@@ -21,6 +21,7 @@ from skbert.exceptions import PersistenceError
 _PLAIN = (type(None), bool, int, str)
 _NUMPY_KINDS = "biufU"  # bool, int, unsigned, float, str
 _TIMES = "mM"  # timedelta64 and datetime64: integers, and a unit
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # to JSON the character that the two stand for
 _DTYPE = re.compile(r"object|[<>|=][biufUmM]\d+(\[\w+\])?")  # numpy takes others, and reads some as code
 _MAX_DIMENSIONS = 64  # numpy's
 _COLLISIONS = 100  # hash collisions that keys of a dict may have, as -1 and -2 do
@@ -41,6 +42,11 @@ def encode(value: Any, name: str) -> Any:
         If it is, or holds, something of a type that has no exact form.
     """
     kind = type(value)
+    if kind is str and _PAIR.search(value):
+        raise PersistenceError(
+            f"{name} is or holds {value[:60]!r}, which has a surrogate pair as two characters; a model file "
+            "would join them. Join them first: value.encode('utf-16', 'surrogatepass').decode('utf-16')."
+        )
     if kind in _PLAIN:
         return value
     if kind is float:

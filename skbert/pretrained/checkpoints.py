@@ -92,9 +92,12 @@ def load(model: str | os.PathLike[str], revision: str | None = None) -> Checkpoi
     """
     with _lock:
         folder = locate(model, revision)
-        key = (str(folder), _fingerprint(folder))
+        found = fingerprint(folder)
+        key = (str(folder), found)
         if key not in _loaded:
-            _loaded[key] = as_checkpoint(_read_encoder(folder), folder, str(model))
+            checkpoint = as_checkpoint(_read_encoder(folder), folder, str(model))
+            check_unchanged(folder, found)
+            _loaded[key] = checkpoint
             while len(_loaded) > _MAX_LOADED:
                 _loaded.popitem(last=False)
         _loaded.move_to_end(key)
@@ -106,11 +109,17 @@ _lock = threading.RLock()
 forks.renew(globals(), _lock=threading.RLock)
 
 
-def _fingerprint(folder: Path) -> tuple[Any, ...]:
+def fingerprint(folder: Path) -> tuple[Any, ...]:
     """Tells whether files are still those that were read; archives may give all of them the same date."""
     files = sorted(p for pattern in (*FILES, POOLING) for p in folder.glob(pattern))
     found = [(p.name, p.stat()) for p in files if p.exists()]  # a link may point nowhere
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in found)
+
+
+def check_unchanged(folder: Path, found: tuple[Any, ...]) -> None:
+    """Refuse a folder that was replaced since its `fingerprint` was taken: what was read may not match."""
+    if fingerprint(folder) != found:
+        raise CheckpointError(f"The files in {folder} were changed while they were read. Read them again.")
 
 
 def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:

@@ -29,7 +29,7 @@ _PARTS = [("", "Transformer"), ("1_Pooling", "Pooling")]
 
 def save_encoder(estimator: Any, folder: str | os.PathLike[str]) -> None:
     """Write the encoder of a fitted estimator; see `BertClassifier.save_encoder`."""
-    target = folder_to_write(folder)
+    target, estimator = folder_to_write(folder), estimator._snapshot()
     model: SequenceClassifier = estimator.model_
     encoder = _as_transformers(model)
     settings = {}

@@ -27,7 +27,7 @@ from skbert.pretrained.files import ADAPTER, CONFIG, MODULES
 from skbert.pretrained.library import quiet
 
 _TEMPORARY = ".skbert-"  # prefix of a temporary folder's name
-_WEIGHTS = "model*.safetensors*"  # in one file, or in several with an index
+_WEIGHTS = ("model.safetensors*", "model-[0-9]*-of-[0-9]*.safetensors")  # one file, or several and an index
 _SETTINGS = (MODULES, "config_sentence_transformers.json", "added_tokens.json", "special_tokens_map.json")
 _NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}
@@ -35,7 +35,8 @@ _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[
 
 def folder_to_write(folder: str | os.PathLike[str]) -> Path:
     """The folder, if it is one or can be made, and nothing would be read there beyond what is written."""
-    target = Path(expanded(folder, PersistenceError))
+    # As an absolute path: another thread may change the working directory.
+    target = Path(expanded(folder, PersistenceError)).absolute()
     if not os.fspath(folder):  # which would be the working directory
         raise PersistenceError(f"{os.fspath(folder)!r} does not name a folder. Give the name of a folder.")
     if target.exists() and not target.is_dir():
@@ -121,7 +122,7 @@ def _fill(temporary: Path, model: Any, tokenizer: Any, settings: Mapping[str, An
 
 def _move(temporary: Path, folder: Path) -> None:
     """Replace the files in `folder` by those in `temporary`."""
-    old = [name for pattern in (*_SETTINGS, _WEIGHTS) for name in folder.glob(pattern)]
+    old = [name for pattern in (*_SETTINGS, *_WEIGHTS) for name in folder.glob(pattern)]
     for file in (folder / CONFIG, *old):
         with contextlib.suppress(FileNotFoundError):
             patiently(os.unlink, file)

@@ -37,12 +37,14 @@ def from_pretrained(
     estimator: Any = cls(model, **parameters)  # type: ignore[call-arg]  # it is one of skbert's
     estimator._validate_params()
     folder = locate(model, estimator.revision)
+    found = checkpoints.fingerprint(folder)
     dtype = torch.float64 if estimator.precision == "float64" else torch.float32
     classifier = _read_classifier(folder, dtype)
     _check_parameters(estimator, classifier.config)
     names = _stated_labels(folder, classifier.config)
     attributes, order = _stated_target(cls, folder, names, classifier.config.problem_type)
     checkpoint = checkpoints.as_checkpoint(classifier.base_model, folder, str(model))
+    checkpoints.check_unchanged(folder, found)
     if "long_text" not in parameters:
         check_truncation_side(folder)
     if "max_length" not in parameters:

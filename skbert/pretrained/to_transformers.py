@@ -37,7 +37,7 @@ _INSTEAD = "Files written by save() and read by load() have no such limits."
 
 def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names: Any) -> None:
     """Write a folder that transformers reads; see `BertClassifier.save_pretrained`."""
-    target = folder_to_write(folder)
+    target, estimator = folder_to_write(folder), estimator._snapshot()
     names = _label_names(estimator, label_names)
     head = _head_in_units(estimator) if estimator._learns_numbers else estimator.model_.head
     classifier = _as_transformers(estimator.model_, head, names, _PROBLEMS[estimator.target_type_])

@@ -87,8 +87,8 @@ class Watcher:
         """
         return False
 
-    def fit_end(self) -> None:
-        """Called after the last epoch."""
+    def fit_end(self, result: Callable[[], Any]) -> None:
+        """Called after the last epoch; `result` returns the `TrainingResult`."""
 
 
 class Watchers(Watcher):
@@ -130,10 +130,10 @@ class Watchers(Watcher):
         """Notify all watchers, including those after one that ends the fit."""
         return any([watcher.epoch_end(record, result) for watcher in self._watchers])
 
-    def fit_end(self) -> None:
+    def fit_end(self, result: Callable[[], Any]) -> None:
         """Notify all watchers."""
         for watcher in self._watchers:
-            watcher.fit_end()
+            watcher.fit_end(result)
 
 
 class ProgressBar(Watcher):
@@ -216,12 +216,12 @@ class ScikitLearnCallbacks(Watcher):
 
     def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:
         """End the task "epoch"; a callback may end the fit."""
-        return bool(
-            self._epoch.call_on_fit_task_end(
-                **self._about, reconstruction_attributes=lambda: self._attributes(result())
-            )
-        )
+        return bool(self._end(self._epoch, result))
 
-    def fit_end(self) -> None:
+    def fit_end(self, result: Callable[[], Any]) -> None:
         """End the task "fit"."""
-        self._fit.call_on_fit_task_end(**self._about)
+        self._end(self._fit, result)
+
+    def _end(self, task: Any, result: Callable[[], Any]) -> Any:
+        attributes = lambda: self._attributes(result())  # noqa: E731  # called for those that ask for the estimator
+        return task.call_on_fit_task_end(**self._about, reconstruction_attributes=attributes)

@@ -92,7 +92,8 @@ class HeldOutScorer:
 
     def _default(self) -> str:
         if isinstance(self.target, Labels):
-            return "accuracy"
+            # That all labels of a text are right is rare, and says little about most of them.
+            return "f1_micro" if self.target.target_type == "multilabel-indicator" else "accuracy"
         if len(self.y) < 2:
             raise InputError(
                 "There is 1 validation text, and R² needs two. Raise validation_fraction, pass X_val and "
