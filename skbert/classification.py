@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
+from skbert.data.inputs import computed
 from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin
 from skbert.training.callbacks import with_callbacks
@@ -198,9 +200,10 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         from skbert.data.weights import check_text_weights
 
         check_is_fitted(self)
-        labels = labels_to_score(y, len(self._checked(X)), self._known_target())
+        now, X = self._snapshot(), computed(X)
+        labels = labels_to_score(y, now._n_texts(X), now._known_target())
         weights = None if sample_weight is None else check_text_weights(len(labels), sample_weight)
-        return super().score(X, labels, weights)
+        return float(accuracy_score(labels, now.predict(X), sample_weight=weights))
 
     def _known_to_partial_fit(self, y: Any, classes: Any) -> Labels:
         from skbert.data.labels import check_same_classes, known_labels

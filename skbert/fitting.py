@@ -143,8 +143,8 @@ def fit_texts(
         fitted = finish(result, trainer.moments() if open_ended else None)
         frozen.note_unchanged(fitted.model, model)
         if not open_ended:
-            last_loss = result.loss_curve[validation.best_epoch]
-            warn_of_collapse(fitted.model, last_loss, training, data.target, smoothing, runtime)
+            loss_of_fitted = result.loss_curve[validation.best_epoch]
+            warn_of_collapse(fitted.model, loss_of_fitted, training, data.target, smoothing, runtime)
     ranks.end()
     return fitted
 

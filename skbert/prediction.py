@@ -14,7 +14,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skbert.data.columns import check_column_names
-from skbert.data.inputs import Texts, check_same_n_columns, check_texts
+from skbert.data.inputs import check_same_n_columns, check_texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -71,12 +71,11 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         now.__dict__ = dict(vars(self))
         return now
 
-    def _checked(self, X: Any) -> Texts:
-        """The texts, in as many columns, and with the same names, as in the fit."""
+    def _n_texts(self, X: Any) -> int:
+        """Number of texts, which must be in as many columns as in the fit."""
         texts = check_texts(X)
         check_same_n_columns(texts, self.n_features_in_, type(self).__name__)
-        check_column_names(X, self)
-        return texts
+        return len(texts)
 
     def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
         """Check, encode the distinct texts, run the model, and give every row its result."""
@@ -88,7 +87,9 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         from skbert.progress import Progress
         from skbert.runtime import resolve_runtime
 
-        texts = self._checked(X)
+        texts = check_texts(X)
+        check_same_n_columns(texts, self.n_features_in_, type(self).__name__)
+        check_column_names(X, self)
         runtime = resolve_runtime(self.device, self.precision, predict=True)
 
         encoded = chunks.encode_in_chunks(self.tokenizer_, texts, self.max_length_, self.long_text_, LOOK_UPS)

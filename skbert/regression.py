@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
+from skbert.data.inputs import computed
 from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin
 from skbert.training.callbacks import with_callbacks
@@ -134,12 +136,13 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         from skbert.data.weights import check_text_weights
 
         check_is_fitted(self)
-        known = self._known_target()
-        numbers = number_values(y, len(self._checked(X)), "y")
+        now, X = self._snapshot(), computed(X)
+        known = now._known_target()
+        numbers = number_values(y, now._n_texts(X), "y")
         check_n_columns(numbers, known, "y")
         check_same_columns(y, known.names)
         weights = None if sample_weight is None else check_text_weights(len(numbers), sample_weight)
-        return super().score(X, numbers, weights)
+        return float(r2_score(numbers, now.predict(X), sample_weight=weights))
 
     def _known_target(self) -> Numbers:
         """Mean and scale of the fit, and the names of its columns, without any text."""

@@ -230,7 +230,7 @@ def test_names_of_labels_may_be_numbers(make_classifier, topics, tmp_path):
     ("y", "said"),
     [
         (["pos"] * 23, r"inconsistent numbers of samples: \[24, 23\]"),
-        ([0, 1] * 12, r"y has labels such as 0, but the model has the classes"),
+        ([0, 1] * 12, r"y has labels such as '0' \(int64\), .* such as 'neg' \(str_?\)"),
         (np.eye(2, dtype=int)[[0, 1] * 12], r"y has the shape \(24, 2\), but the model has the target"),
     ],
 )
@@ -240,12 +240,33 @@ def test_score_refuses_labels_before_it_predicts(fitted, reviews, y, said, monke
         fitted.score(reviews[0], y)
 
 
+def test_labels_that_a_conversion_makes_classes_are_told_it(make_classifier, reviews):
+    texts, numbers = list(reviews[0]), [0, 1] * 12
+    for classes, y, remedy in (
+        (numbers, list(map(str, numbers)), r"Pass np\.asarray\(y\)\.astype\(int64\)"),
+        (list(map(str, numbers)), numbers, r"Pass np\.asarray\(y\)\.astype\(str\)"),
+    ):
+        classifier = make_classifier(epochs=1, warm_start=True).fit(texts, classes)
+        for call in (classifier.score, classifier.fit, classifier.partial_fit):
+            with pytest.raises(InputError, match=remedy):
+                call(texts, y)
+
+
+def test_score_reads_data_of_dask_once(fitted, reviews):
+    dask = pytest.importorskip("dask.dataframe")
+    parts = []
+    X = dask.from_pandas(pd.Series(reviews[0]), npartitions=1)
+    X = X.map_partitions(lambda part: parts.append(len(part)) or part, meta=X)
+    assert fitted.score(X, reviews[1]) == 1.0
+    assert [n for n in parts if n > 2] == [24]
+
+
 def test_score_compares_numbers_with_no_times(make_classifier, reviews):
     texts = list(reviews[0])
     numbers, days = np.array([0, 1] * 12), np.array([0, 1] * 12, dtype="M8[D]")
     for classes, y in ((numbers, days), (days, numbers), (numbers, days - days[0])):
         classifier = make_classifier(epochs=1).fit(texts, classes)
-        with pytest.raises(InputError, match=r"y has labels such as .* Pass labels of the same type"):
+        with pytest.raises(InputError, match=r"y has labels such as .*64\), but the model"):
             classifier.score(texts, y)
 
 

@@ -128,6 +128,16 @@ def test_weights_of_classes_are_no_remedy_where_classes_weigh_the_same(make_clas
     assert "class_weight" not in str(caught[0].message)
 
 
+def test_the_loss_is_that_of_the_epoch_whose_weights_were_kept(make_classifier, reviews):
+    """Later epochs have learned, but the fitted model has not."""
+    texts, y = map(list, reviews)
+    told = iter(range(100, 0, -1))
+    classifier = make_classifier(epochs=20, head_init="random", scoring=lambda *_: next(told))
+    with pytest.warns(CollapseWarning, match="its training loss is 0.[67]"):
+        classifier.fit(texts, y, X_val=texts, y_val=y)
+    assert classifier.loss_curve_[-1] < 0.5
+
+
 def test_a_fit_that_learned_is_not(make_classifier, reviews):
     texts, labels = map(list, reviews)
     with warnings.catch_warnings():

@@ -30,7 +30,7 @@ from transformers import (
 
 from skbert import BertClassifier, CheckpointError, InputError, PersistenceError
 from skbert.persistence import replacing
-from skbert.pretrained import checkpoints, families, to_transformers
+from skbert.pretrained import checkpoints, families
 
 TEXTS = [
     "good film",
@@ -581,23 +581,24 @@ def test_a_folder_that_is_replaced_while_it_is_read(make_classifier, reviews, tm
     assert BertClassifier.from_pretrained(tmp_path).classes_.tolist() == ["x", "y", "z"]
 
 
-def test_a_fit_that_ends_while_the_model_is_written(make_classifier, reviews, tmp_path, monkeypatch):
+@pytest.mark.parametrize("write", ["save_pretrained", "save_encoder"])
+def test_a_fit_that_ends_while_the_model_is_written(write, make_classifier, reviews, tmp_path, monkeypatch):
     """What is written is the model before the fit, with its own labels."""
     texts = list(reviews[0])
     classifier = fit(make_classifier, reviews, pooling="cls")
-    expected = classifier.predict(texts)
-    names_of = to_transformers._label_names
+    getattr(classifier, write)(tmp_path / "expected")
 
-    def fitted_meanwhile(*given):
-        names = names_of(*given)
-        classifier.fit(texts, list(reviews[1]))
-        return names
+    def fitted_at_once(self):
+        now = snapshot(self)
+        self.fit(texts, list(reviews[1]))
+        return now
 
-    monkeypatch.setattr(to_transformers, "_label_names", fitted_meanwhile)
-    classifier.save_pretrained(tmp_path)
+    snapshot = BertClassifier._snapshot
+    monkeypatch.setattr(BertClassifier, "_snapshot", fitted_at_once)
+    getattr(classifier, write)(tmp_path / "written")
     assert classifier.classes_.tolist() == ["neg", "pos"]
-    written = BertClassifier.from_pretrained(tmp_path, precision="float32")
-    assert written.predict(texts).tolist() == [*expected]
+    for file in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "written" / file).read_bytes() == (tmp_path / "expected" / file).read_bytes()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other limits")

@@ -117,7 +117,7 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         (["a", 1], "mixes str .*first 1 at row 1"),
         (np.array(["a", 1], dtype=object), "mixes str"),
         (pd.Series(["a", 1], dtype=object), "mixes str"),
-        (np.array([[0, 1], ["1", 0]], dtype=object), r"mixes str with numbers \('1' at row 1, column 0\)"),
+        (np.array([[0, 1], ["1", 0]], dtype=object), "the str '1' at row 1, column 0, beside"),
         (torch.tensor([0.0, 1.0], requires_grad=True), "requires grad"),
         ([0.0, 1.7], "continuous.* 1.7 at row 1"),
         ([0.0, 1e20], "too large for an int: 1e\\+20 at row 1"),

@@ -319,6 +319,8 @@ def test_numbers_of_weight_zero_are_not_there(make, stars):
     assert np.array_equal(make().fit(texts, far, weights).predict(texts), left_out.predict(texts))
     with pytest.raises(InputError, match="y is 5 for all 23 texts of the first call to partial_fit"):
         make().partial_fit(texts, np.where(weights == 0, 900, 5), weights)
+    with pytest.raises(InputError, match=r"y is 0\.3 for all 24 texts"):  # equal up to rounding
+        make().partial_fit(texts, [0.3, 0.1 + 0.2] * 12)
 
 
 def test_the_first_call_of_partial_fit_fixes_the_scale(make, stars):

@@ -124,6 +124,13 @@ def test_several_labels_are_scored_by_f1(make_classifier, reviews):
     assert classifier.best_validation_score_ == pytest.approx(best)
 
 
+def test_texts_without_any_label_are_scored_by_accuracy(make_classifier, reviews):
+    texts, Y = list(reviews[0]), np.eye(2, dtype=int)[[0, 1] * 12]
+    with pytest.warns(SkbertWarning, match="None of 4 validation texts has a label.* scored by accuracy"):
+        classifier = make_classifier().fit(texts, Y, X_val=texts[:4], y_val=np.zeros((4, 2), int))
+    assert classifier.best_validation_score_ == classifier.score(texts[:4], np.zeros((4, 2), int))
+
+
 def test_callable_scorers(make_classifier, reviews):
     texts, y = reviews
     for scoring in (lambda estimator, X, y: 0.5, make_scorer(lambda a, b: 0.5)):

@@ -98,6 +98,12 @@ def test_weights_of_an_indicator():
         both(labels, None, {0: "much"})
 
 
+def test_labels_that_differ_only_where_the_weight_is_zero():
+    labels = encode_labels([[0, 1], [0, 1], [1, 0]], 3)
+    with pytest.raises(InputError, match="the same for all 2 texts"):
+        check_weights(labels, [1, 1, 0], None)
+
+
 def test_a_word_for_the_weights_of_texts():
     with pytest.raises(InputError, match=r"sample_weight='balanced'.* the parameter class_weight"):
         check_text_weights(4, "balanced")

@@ -50,6 +50,11 @@ class Texts:
         return Texts([self.first[i] for i in chosen], second)
 
 
+def computed(data: Any) -> Any:
+    """What Dask computes, if the data are Dask's: else every access would compute them again."""
+    return data.compute() if hasattr(type(data), "__dask_graph__") else data
+
+
 def check_texts(X: Any, name: str = "X") -> Texts:
     """Check X and return its texts.
 

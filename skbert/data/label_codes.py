@@ -40,7 +40,9 @@ def kind_of(labels: np.ndarray) -> str:
     return labels.dtype.kind if labels.dtype.kind in "mM" else "number"
 
 
-def remedy_for(classes: np.ndarray) -> str:
-    """What to do about labels of another kind than the classes."""
-    remedy = "Pass labels of the same type as the classes"
-    return f"{remedy}, for example np.asarray(y).astype(str)." if kind_of(classes) == "str" else f"{remedy}."
+def remedy_for(labels: np.ndarray, classes: np.ndarray) -> str | None:
+    """The conversion that would make classes of labels of another kind, if there is one."""
+    as_str, known = {*map(str, labels.tolist())}, {*map(str, classes.tolist())}
+    if kind_of(labels) == kind_of(classes) or not as_str <= known:
+        return None
+    return f"Pass np.asarray(y).astype({'str' if kind_of(classes) == 'str' else classes.dtype.name})."

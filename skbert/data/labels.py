@@ -107,7 +107,7 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     values = _checked_values(y, n_texts, "y")
     if values.ndim == 2:
         columns = _columns(y, values)
-        _check_there_is_something_to_learn(values, columns)
+        check_something_to_learn(values, columns)
         return Labels(values, columns, "multilabel-indicator")
     classes, codes = np.unique(values, return_inverse=True)
     if len(classes) < 2:
@@ -125,7 +125,8 @@ def _columns(y: Any, indicator: np.ndarray) -> np.ndarray:
     return np.arange(indicator.shape[1]) if names is None else names
 
 
-def _check_there_is_something_to_learn(indicator: np.ndarray, columns: np.ndarray) -> None:
+def check_something_to_learn(indicator: np.ndarray, columns: np.ndarray) -> None:
+    """Refuse an indicator matrix of labels that all texts have, or none; warn of labels that no text has."""
     absent = np.flatnonzero(~indicator.any(axis=0))
     if len(absent) + indicator.all(axis=0).sum() == indicator.shape[1]:
         raise InputError(
@@ -216,10 +217,9 @@ def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.nd
     unseen = np.unique(values[codes < 0])
     if len(unseen):
         who, remedy = _KNOWN_TO[name]
-        remedy = remedy if kind_of(unseen) == kind_of(known.classes) else remedy_for(known.classes)
         raise InputError(
             f"{name} has classes that {who} does not: {shown(unseen.tolist(), 5)}; {who} has "
-            f"{shown(known.classes.tolist())}. {remedy}"
+            f"{shown(known.classes.tolist())}. {remedy_for(unseen, known.classes) or remedy}"
         )
     return values, codes
 
@@ -228,9 +228,10 @@ def labels_to_score(y: Any, n_texts: int, known: Labels) -> np.ndarray:
     """Labels to compare predictions with: they may be of other classes, but not of another form or kind."""
     values = _values_like(y, n_texts, known, "y")
     if values.ndim == 1 and kind_of(values) != kind_of(known.classes):
+        remedy = remedy_for(values, known.classes) or "Pass labels of the same type."
         raise InputError(
-            f"y has labels such as {values[:1].tolist()[0]!r}, but the model has the classes "
-            f"{shown(known.classes.tolist())}. {remedy_for(known.classes)}"
+            f"y has labels such as {str(values[0])!r} ({type(values[0]).__name__}), but the model has "
+            f"classes such as {str(known.classes[0])!r} ({type(known.classes[0]).__name__}). {remedy}"
         )
     return values
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
+from skbert.data.inputs import computed
 from skbert.data.targets import check_finite, check_same_columns, first_missing, names_of_columns
 from skbert.exceptions import InputError
 
@@ -130,7 +131,7 @@ def check_spread(numbers: Numbers, weights: np.ndarray) -> None:
     Those of weight zero, in `weights` (n_samples, 1), do not count.
     """
     counted = numbers.targets[weights[:, 0] > 0]
-    same = np.flatnonzero((counted == counted[0]).all(axis=0))
+    same = np.flatnonzero(np.ptp(counted, axis=0) < 1)  # others span two standard deviations at least
     if len(same):
         where = "" if numbers.given.ndim == 1 else f"in column {same[0]} "
         raise InputError(
@@ -159,8 +160,7 @@ def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
             f"BertRegressor requires y to be passed, but the target {name} is {y!r}. Pass one number per "
             "text."
         )
-    if hasattr(type(y), "__dask_graph__"):
-        y = y.compute()  # else every access would compute it again
+    y = computed(y)
     if hasattr(y, "toarray"):
         raise InputError(f"Sparse data was passed for {name}, but dense data is required. Use .toarray().")
     if isinstance(y, np.ma.MaskedArray):

@@ -15,7 +15,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from skbert.data.inputs import is_row, names_in, rows_of
+from skbert.data.inputs import computed, is_row, names_in, rows_of
 from skbert.exceptions import InputError, shown, warn
 from skbert.warning_filters import holding_warning_filters
 
@@ -173,8 +173,7 @@ def knowing_classes() -> Iterator[None]:
 
 def _unwrapped(y: Any, name: str) -> Any:
     """Turn other sequences into lists, rows of one label into labels, and masked cells into missing ones."""
-    if hasattr(type(y), "__dask_graph__"):
-        y = y.compute()  # else every access would compute it again
+    y = computed(y)
     if isinstance(y, np.ma.MaskedArray):
         if not np.ma.is_masked(y):
             return y.data
@@ -234,10 +233,10 @@ def _with_a_dtype(y: Any, name: str) -> Any:
         return y
     is_str = np.array([isinstance(value, str) for value in table.flat]).reshape(table.shape)
     if is_str.any() and not is_str.all():
-        row, column = np.argwhere(is_str != is_str[0, 0])[0]
+        row, column = np.argwhere(is_str)[0]
         raise InputError(
-            f"{name} mixes str with numbers ({table[row, column]!r} at row {row}, column {column}). Expected "
-            f"an indicator matrix of 0 and 1: pass {name}.astype(int)."
+            f"{name} is a table with the str {table[row, column][:60]!r} at row {row}, column {column}, "
+            "beside numbers. Expected one column of labels, or an indicator matrix of 0 and 1 as numbers."
         )
     return y if table.shape[1] == 1 or is_str.any() else table.astype(float)
 

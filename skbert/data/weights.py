@@ -14,7 +14,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 
 from skbert.data.label_codes import codes_in
-from skbert.data.labels import Labels
+from skbert.data.labels import Labels, check_something_to_learn
 from skbert.data.targets import as_input_error
 from skbert.exceptions import InputError, shown
 
@@ -47,6 +47,8 @@ def check_weights(
     """
     weights = check_text_weights(len(labels.codes), sample_weight)
     if labels.codes.ndim == 2:
+        if min_classes > 1 and (weights == 0).any():
+            check_something_to_learn(labels.codes[weights > 0], labels.classes)
         of_classes = _label_weights(labels, weights, class_weight)
         of_rows = weights[:, None] * np.where(labels.codes == 1, of_classes > 0, True)
     else:

@@ -45,7 +45,7 @@ def encode(value: Any, name: str) -> Any:
     if kind is str and _PAIR.search(value):
         raise PersistenceError(
             f"{name} is or holds {value[:60]!r}, which has a surrogate pair as two characters; a model file "
-            "would join them. Join them first: value.encode('utf-16', 'surrogatepass').decode('utf-16')."
+            "would join them. Join them first, with encode('utf-16', 'surrogatepass') and decode likewise."
         )
     if kind in _PLAIN:
         return value
@@ -62,7 +62,7 @@ def encode(value: Any, name: str) -> Any:
     if kind in (np.ndarray, np.memmap):  # the second from joblib.load(..., mmap_mode="r")
         return {"$array": _encode_array(value, name)}
     if kind is type(Path()):
-        return {"$path": value.as_posix()}  # which Windows reads as well
+        return {"$path": encode(value.as_posix(), name)}  # which Windows reads as well
     if kind is np.random.RandomState:
         return {"$random_state": _encode_random_state(value, name)}
     raise PersistenceError(_unsupported(value, name))

@@ -103,8 +103,10 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
 
 def _check_weights_are_plain(model: SequenceClassifier) -> None:
     """Refuse weights that numpy lacks, and pruned, parametrized or quantized ones: no new model has them."""
-    if torch.bfloat16 in {weight.dtype for weight in model.state_dict().values()}:
-        raise PersistenceError("model_ has weights in bfloat16. Widen them first, with model_.float().")
+    dtypes = {weight.dtype for weight in model.state_dict().values() if weight.is_floating_point()}
+    if odd := dtypes - {torch.float16, torch.float32, torch.float64}:
+        name = str(odd.pop()).removeprefix("torch.")
+        raise PersistenceError(f"model_ has weights in {name}. Widen them first, with model_.float().")
     for place, module in model.named_modules():
         for name in ("weight", "bias"):
             now, stored = getattr(module, name, None), {**module._parameters, **module._buffers}

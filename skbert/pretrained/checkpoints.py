@@ -11,6 +11,7 @@ import inspect
 import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,14 +113,18 @@ forks.renew(globals(), _lock=threading.RLock)
 def fingerprint(folder: Path) -> tuple[Any, ...]:
     """Tells whether files are still those that were read; archives may give all of them the same date."""
     files = sorted(p for pattern in (*FILES, POOLING) for p in folder.glob(pattern))
-    found = [(p.name, p.stat()) for p in files if p.exists()]  # a link may point nowhere
-    return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in found)
+    found = []
+    for file in files:
+        with suppress(FileNotFoundError):  # a link that points nowhere, or a file that is being replaced
+            s = file.stat()
+            found.append((file.name, s.st_size, s.st_mtime_ns, s.st_ctime_ns))
+    return tuple(found)
 
 
 def check_unchanged(folder: Path, found: tuple[Any, ...]) -> None:
     """Refuse a folder that was replaced since its `fingerprint` was taken: what was read may not match."""
     if fingerprint(folder) != found:
-        raise CheckpointError(f"The files in {folder} were changed while they were read. Read them again.")
+        raise CheckpointError(f"The files in {folder} were changed while they were read. Try again.")
 
 
 def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:

@@ -27,7 +27,8 @@ from skbert.pretrained.files import ADAPTER, CONFIG, MODULES
 from skbert.pretrained.library import quiet
 
 _TEMPORARY = ".skbert-"  # prefix of a temporary folder's name
-_WEIGHTS = ("model.safetensors*", "model-[0-9]*-of-[0-9]*.safetensors")  # one file, or several and an index
+# In one file, or in several with an index.
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-[0-9]*-of-[0-9]*.safetensors")
 _SETTINGS = (MODULES, "config_sentence_transformers.json", "added_tokens.json", "special_tokens_map.json")
 _NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}

@@ -44,11 +44,11 @@ def from_pretrained(
     names = _stated_labels(folder, classifier.config)
     attributes, order = _stated_target(cls, folder, names, classifier.config.problem_type)
     checkpoint = checkpoints.as_checkpoint(classifier.base_model, folder, str(model))
-    checkpoints.check_unchanged(folder, found)
     if "long_text" not in parameters:
         check_truncation_side(folder)
     if "max_length" not in parameters:
         estimator.max_length = stated_max_length(folder, checkpoint.max_positions)
+    checkpoints.check_unchanged(folder, found)
     check_max_length(estimator.max_length, checkpoint.max_positions, checkpoint.name)
     vars(estimator).update(
         attributes,

@@ -88,7 +88,7 @@ class Watcher:
         return False
 
     def fit_end(self, result: Callable[[], Any]) -> None:
-        """Called after the last epoch; `result` returns the `TrainingResult`."""
+        """Called after the last epoch; `result` returns a copy of the `TrainingResult`."""
 
 
 class Watchers(Watcher):

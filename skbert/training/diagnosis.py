@@ -35,7 +35,7 @@ _SAME = 0.01  # standard deviations of y: predictions this close count as the sa
 
 def warn_of_collapse(
     model: SequenceClassifier,
-    last_loss: float,
+    loss: float,
     data: TrainingData,
     target: Target,
     label_smoothing: float,
@@ -46,15 +46,15 @@ def warn_of_collapse(
     Parameters
     ----------
     model : SequenceClassifier
-    last_loss : float
-        Training loss of the last epoch.
+    loss : float
+        Mean training loss of the epoch whose weights the model has.
     data : TrainingData
     target : Target
     label_smoothing : float
     runtime : Runtime
     """
     constant = constant_loss(data.targets, data.weights, target.n_outputs, label_smoothing)
-    if last_loss < _SUSPICIOUS * constant:
+    if loss < _SUSPICIOUS * constant:
         return
     rows = texts_of_all_classes(data.targets, _MAX_TEXTS)
     if not _differ(data.targets[rows]):
@@ -79,15 +79,15 @@ def warn_of_collapse(
         same, known = _described(predicted[0], target)
         n_texts = len(np.unique(data.encodings.owners[rows]))
         warn(
-            f"The model predicts {same} for all of {n_texts} training texts; its final loss is "
-            f"{last_loss:.3f}, while {known} {constant:.3f}. {_verdict(last_loss, constant, data, target)}.",
+            f"The model predicts {same} for all of {n_texts} training texts; its training loss is "
+            f"{loss:.3f}, while {known} {constant:.3f}. {_verdict(loss, constant, data, target)}.",
             CollapseWarning,
         )
     elif isinstance(target, Numbers) and len(predicted) == len(rows):
-        loss = float(((predicted - data.targets[rows]) ** 2).mean())
-        if loss > _DIVERGED * constant:
+        squared = float(((predicted - data.targets[rows]) ** 2).mean())
+        if squared > _DIVERGED * constant:
             warn(
-                f"The model's squared error on {len(rows)} of its training texts is {loss:.3g} times the "
+                f"The model's squared error on {len(rows)} of its training texts is {squared:.3g} times the "
                 "variance of y: it predicts them worse than their mean does. Lower learning_rate."
             )
 

@@ -164,7 +164,7 @@ class Trainer:
         self._check_weights(result.weights)
         self._check_logits()
         self._check_steps()
-        self.watcher.fit_end(lambda: result)
+        self.watcher.fit_end(self.result)
         return result
 
     def run_epoch(self) -> list[torch.Tensor]:

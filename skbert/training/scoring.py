@@ -92,8 +92,15 @@ class HeldOutScorer:
 
     def _default(self) -> str:
         if isinstance(self.target, Labels):
-            # That all labels of a text are right is rare, and says little about most of them.
-            return "f1_micro" if self.target.target_type == "multilabel-indicator" else "accuracy"
+            if self.target.target_type != "multilabel-indicator":
+                return "accuracy"
+            if self.y.any():
+                return "f1_micro"  # that all labels of a text are right is rare, and says little about most
+            warn(
+                f"None of {len(self.y)} validation texts has a label, so that F1 is undefined: epochs are "
+                "scored by accuracy. Raise validation_fraction, or pass X_val and y_val with labels."
+            )
+            return "accuracy"
         if len(self.y) < 2:
             raise InputError(
                 "There is 1 validation text, and R² needs two. Raise validation_fraction, pass X_val and "
