@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from skbert.parameters import Precision
 
 
+def import_stages() -> None:
+    """Import what predictions need, before there are any.
+
+    A process that is forked while a thread imports waits forever when it imports the same.
+    """
+    import skbert.data.chunks
+    import skbert.data.outputs
+    import skbert.frozen  # noqa: F401
+
+
 class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """The steps that all predictions share, and embeddings; they use the fitted attributes named below."""
 

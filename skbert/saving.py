@@ -12,6 +12,7 @@ from typing import Any, Self
 from sklearn.utils.validation import check_is_fitted
 
 from skbert.persistence.fitted import OF_THIS_PROCESS
+from skbert.prediction import import_stages
 
 
 class SavingMixin:
@@ -38,6 +39,7 @@ class SavingMixin:
             from skbert.persistence.fitted import n_outputs_of
 
             state["model_"] = model_spec.build(**state["model_"], n_outputs=n_outputs_of(state))
+            import_stages()
         if isinstance(state.get("tokenizer_"), str):
             from skbert.pretrained import checkpoints
 
@@ -118,6 +120,7 @@ class SavingMixin:
         """
         from skbert.persistence import model_file
 
+        import_stages()
         return model_file.load(cls, path, checkpoint, revision)
 
     def save_pretrained(self, folder: str | PathLike[str], label_names: Any = None) -> None:
@@ -224,4 +227,5 @@ class SavingMixin:
         """
         from skbert.pretrained import from_transformers
 
+        import_stages()
         return from_transformers.from_pretrained(cls, model, pairs, parameters)

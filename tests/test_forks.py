@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 
@@ -133,6 +134,35 @@ def test_a_process_that_imports_skbert_after_the_fork(make_classifier, reviews, 
     make_classifier().fit(*map(list, reviews)).save(tmp_path / "model")
     done = run(BEFORE, tmp_path / "model", OMP_NUM_THREADS="2")
     assert done.stdout.strip() == "0", done.stderr
+
+
+FIRST = """
+import pickle, sys
+from pathlib import Path
+from skbert import BertClassifier
+
+folder = Path(sys.argv[1])
+loaded = {
+    "file": lambda: BertClassifier.load(folder / "model"),
+    "folder": lambda: BertClassifier.from_pretrained(folder / "folder"),
+    "pickle": lambda: pickle.loads((folder / "pickle").read_bytes()),
+}[sys.argv[2]]()
+before = set(sys.modules)
+loaded.predict(["good film", "bad film"])
+loaded.transform(["a story"])
+print(sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize("source", ["file", "folder", "pickle"])
+def test_the_first_prediction_of_a_loaded_model_imports_nothing(source, make_classifier, reviews, tmp_path):
+    """A process that is forked while a thread imports waits forever for what it imports itself."""
+    classifier = make_classifier(pooling="cls").fit(*map(list, reviews))
+    classifier.save(tmp_path / "model")
+    classifier.save_pretrained(tmp_path / "folder")
+    (tmp_path / "pickle").write_bytes(pickle.dumps(classifier))
+    done = run(FIRST, tmp_path, source)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 BUSY = """
