@@ -201,7 +201,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
 
         check_is_fitted(self)
         now, X = self._snapshot(), computed(X)
-        labels = labels_to_score(y, now._n_texts(X), now._known_target())
+        labels = labels_to_score(y, len(now._texts(X)), now._known_target())
         weights = None if sample_weight is None else check_text_weights(len(labels), sample_weight)
         return float(accuracy_score(labels, now.predict(X), sample_weight=weights))
 

@@ -14,7 +14,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skbert.data.columns import check_column_names
-from skbert.data.inputs import check_same_n_columns, check_texts
+from skbert.data.inputs import Texts, check_same_n_columns, check_texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -81,11 +81,11 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         now.__dict__ = dict(vars(self))
         return now
 
-    def _n_texts(self, X: Any) -> int:
-        """Number of texts, which must be in as many columns as in the fit."""
+    def _texts(self, X: Any) -> Texts:
+        """The texts, which must be in as many columns as in the fit."""
         texts = check_texts(X)
         check_same_n_columns(texts, self.n_features_in_, type(self).__name__)
-        return len(texts)
+        return texts
 
     def _run(self, X: Any, output: Literal["logits", "embeddings"]) -> np.ndarray:
         """Check, encode the distinct texts, run the model, and give every row its result."""
@@ -97,8 +97,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         from skbert.progress import Progress
         from skbert.runtime import resolve_runtime
 
-        texts = check_texts(X)
-        check_same_n_columns(texts, self.n_features_in_, type(self).__name__)
+        texts = self._texts(X)
         check_column_names(X, self)
         runtime = resolve_runtime(self.device, self.precision, predict=True)
 

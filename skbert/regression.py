@@ -138,7 +138,7 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         check_is_fitted(self)
         now, X = self._snapshot(), computed(X)
         known = now._known_target()
-        numbers = number_values(y, now._n_texts(X), "y")
+        numbers = number_values(y, len(now._texts(X)), "y")
         check_n_columns(numbers, known, "y")
         check_same_columns(y, known.names)
         weights = None if sample_weight is None else check_text_weights(len(numbers), sample_weight)

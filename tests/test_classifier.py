@@ -243,8 +243,9 @@ def test_score_refuses_labels_before_it_predicts(fitted, reviews, y, said, monke
 def test_labels_that_a_conversion_makes_classes_are_told_it(make_classifier, reviews):
     texts, numbers = list(reviews[0]), [0, 1] * 12
     for classes, y, remedy in (
-        (numbers, list(map(str, numbers)), r"Pass np\.asarray\(y\)\.astype\(int64\)"),
-        (list(map(str, numbers)), numbers, r"Pass np\.asarray\(y\)\.astype\(str\)"),
+        (numbers, list(map(str, numbers)), r"Pass np\.asarray\(y\)\.astype\('int64'\)"),
+        ([False, True] * 12, ["False", "True"] * 12, r"(of the same type|fit a new model for others)\."),
+        (list(map(str, numbers)), numbers, r"Pass np\.asarray\(y\)\.astype\('str'\)"),
     ):
         classifier = make_classifier(epochs=1, warm_start=True).fit(texts, classes)
         for call in (classifier.score, classifier.fit, classifier.partial_fit):

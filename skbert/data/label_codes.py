@@ -43,6 +43,7 @@ def kind_of(labels: np.ndarray) -> str:
 def remedy_for(labels: np.ndarray, classes: np.ndarray) -> str | None:
     """The conversion that would make classes of labels of another kind, if there is one."""
     as_str, known = {*map(str, labels.tolist())}, {*map(str, classes.tolist())}
-    if kind_of(labels) == kind_of(classes) or not as_str <= known:
+    # To numpy, every str but the empty one is True as a bool.
+    if kind_of(labels) == kind_of(classes) or not as_str <= known or classes.dtype == bool:
         return None
-    return f"Pass np.asarray(y).astype({'str' if kind_of(classes) == 'str' else classes.dtype.name})."
+    return f"Pass np.asarray(y).astype({'str' if kind_of(classes) == 'str' else classes.dtype.name!r})."

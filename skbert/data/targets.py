@@ -225,7 +225,7 @@ def _unknown(y: Any, name: str) -> str:
 
 
 def _with_a_dtype(y: Any, name: str) -> Any:
-    """Objects in a table as numbers; labels that end with NUL as objects, since numpy's str would drop it."""
+    """A table of objects as numbers, or refused; labels that end with NUL as objects: str would drop it."""
     if isinstance(y, list | tuple) and any(isinstance(label, str) and label[-1:] == "\0" for label in y):
         return np.array(y, dtype=object)
     table = np.asarray(y) if getattr(y, "ndim", 1) == 2 else np.empty((0, 0))

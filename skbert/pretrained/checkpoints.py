@@ -215,7 +215,7 @@ def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
         tokenizer_class = transformers.AutoTokenizer
     with quiet(), naming(f"The tokenizer in {folder}"):
         # transformers reads one of the other files, if its version suits.
-        others = read_settings(folder / "tokenizer_config.json").get("fast_tokenizer_files", ())
+        others = read_settings(folder / "tokenizer_config.json").get("fast_tokenizer_files") or ()
         for name in ("tokenizer.json", *others):
             _refuse_fatal(folder / name)
         tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

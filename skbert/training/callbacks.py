@@ -223,5 +223,6 @@ class ScikitLearnCallbacks(Watcher):
         self._end(self._fit, result)
 
     def _end(self, task: Any, result: Callable[[], Any]) -> Any:
-        attributes = lambda: self._attributes(result())  # noqa: E731  # called for those that ask for the estimator
-        return task.call_on_fit_task_end(**self._about, reconstruction_attributes=attributes)
+        return task.call_on_fit_task_end(
+            **self._about, reconstruction_attributes=lambda: self._attributes(result())
+        )

@@ -92,14 +92,13 @@ class HeldOutScorer:
 
     def _default(self) -> str:
         if isinstance(self.target, Labels):
-            if self.target.target_type != "multilabel-indicator":
-                return "accuracy"
-            if self.y.any():
-                return "f1_micro"  # that all labels of a text are right is rare, and says little about most
-            warn(
-                f"None of {len(self.y)} validation texts has a label, so that F1 is undefined: epochs are "
-                "scored by accuracy. Raise validation_fraction, or pass X_val and y_val with labels."
-            )
+            if self.target.target_type == "multilabel-indicator":
+                if self.y.any():
+                    return "f1_micro"  # that all labels of a text are right is rare, and says little
+                warn(
+                    f"None of {len(self.y)} validation texts has a label, and F1 is undefined: epochs are "
+                    "scored by accuracy. Raise validation_fraction, or pass X_val and y_val with labels."
+                )
             return "accuracy"
         if len(self.y) < 2:
             raise InputError(
