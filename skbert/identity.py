@@ -63,11 +63,13 @@ def describe(
 def describe_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> dict[str, str]:
     """What a fit is given, and the versions that it runs on."""
     found = {name: canonical(value) for name, value in parameters.items() if name not in _NOT_COMPARED}
-    held_out = "None"
+    held_out = groups = "None"
     if data.held_out is not None:
-        held_out = _checksum_of_parts(
+        held_out = "not None " + _checksum_of_parts(
             _checksum_of_texts(data.held_out[0]), canonical(data.held_out[1].tolist())
         )
+    if data.groups is not None:
+        groups = f"not None {_checksum_of_array(data.groups)}"
     return found | {
         "random_state": "None" if parameters["random_state"] is None else f"seed {seed}",
         "X": f"{len(data.texts)} texts {_checksum_of_texts(data.texts)}",
@@ -75,6 +77,7 @@ def describe_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> d
             _checksum_of_array(data.target.targets), _described_attributes(data.target.attributes())
         ),
         "sample_weight": _checksum_of_array(data.weights),
+        "groups": groups,
         "X_val or y_val": held_out,
         "the version of skbert": skbert.__version__,
         **{f"the version of {name}": version(name) for name in LIBRARIES},

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
 
 from skbert.data.columns import check_same_names, column_names
-from skbert.data.fit_data import FitData, Target, check_held_out
+from skbert.data.fit_data import FitData, Target, check_groups, check_held_out
 from skbert.data.inputs import Texts, check_texts
 from skbert.exceptions import InputError
 from skbert.parameters import ParametersMixin
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 class LearningMixin(ParametersMixin):
     """`fit`, and what `partial_fit` does; the two abstract methods at the end are about the target."""
 
+    # Routed by default: what knows of groups, such as a search with GroupKFold, means those of the texts.
+    __metadata_request__fit: ClassVar = {"groups": True}
     if TYPE_CHECKING:
         feature_names_in_: np.ndarray
         checkpoint_: str
@@ -47,7 +49,16 @@ class LearningMixin(ParametersMixin):
 
     @with_callbacks
     @on_all_ranks
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        groups: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> Self:
         """Fine-tune the checkpoint on texts and their targets.
 
         Parameters
@@ -60,6 +71,10 @@ class LearningMixin(ParametersMixin):
             dense or sparse, for several labels per text. For a regressor, numbers: one per text or several.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text; a weight of two counts as the text given twice.
+        groups : array-like of shape (n_samples,), default=None
+            Group of each text, such as its author. Where the fit holds texts out, for `early_stopping` and
+            for `head_init="auto"`, those of a group are held out together. Metadata routing passes it on
+            unless `set_fit_request(groups=False)` is called.
         X_val, y_val : array-like, default=None
             Texts and targets to validate on after each epoch. The fitted model has the weights of the epoch
             that scored best.
@@ -72,8 +87,8 @@ class LearningMixin(ParametersMixin):
         Raises
         ------
         InputError, InputTypeError
-            If texts, targets or weights cannot be used (the first bad row is named), or if a parameter is
-            incompatible with them, the checkpoint, or another parameter.
+            If texts, targets, weights or groups cannot be used (the first bad row is named), or if a
+            parameter is incompatible with them, the checkpoint, or another parameter.
         TypeError
             If the names of the text columns are of mixed types; with scikit-learn's message.
         ValueError
@@ -98,6 +113,7 @@ class LearningMixin(ParametersMixin):
         names = column_names(X, self if going_on else None)
         known = self._known_target() if going_on else None
         target, of_texts, of_outputs = self._read_target(y, texts, sample_weight, known)
+        numbered = check_groups(groups, len(texts))
         held_out = check_held_out(X_val, y_val, texts, target)
         if held_out is not None:
             check_same_names(X_val, names)
@@ -107,7 +123,7 @@ class LearningMixin(ParametersMixin):
         start = start_from(self, texts) if going_on else None
         from skbert.fitting import fit_texts
 
-        data = FitData(texts, target, of_texts, of_outputs, held_out)
+        data = FitData(texts, target, of_texts, of_outputs, held_out, numbered)
         seed = self._draw_seed()
         watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
         if self.checkpoint is not None and current().size > 1:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skbert.data.encoding import LongText, encode
-from skbert.data.fit_data import Target, TrainingData
+from skbert.data.fit_data import FitData, Target, TrainingData, joined_groups
 from skbert.data.inputs import Texts, factorize
 from skbert.data.literal import unknown_tokens
 from skbert.exceptions import TruncationWarning, UnknownTokensWarning, warn
@@ -27,8 +27,6 @@ from skbert.training.validation import HeldOutValidation, Validation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from skbert.data.fit_data import FitData
 
 _MANY_UNKNOWN = 0.1  # of all tokens
 
@@ -44,7 +42,7 @@ def encode_data(
     held_out = data.held_out
     if held_out is None and parameters["early_stopping"]:
         fraction = parameters["validation_fraction"]
-        rows, held = split_off_validation(rows, data.texts, data.target, fraction, seed)
+        rows, held = split_off_validation(rows, data, fraction, seed)
         held_out = data.texts.take(held), data.target.values(held)
     validation = Validation()
     if held_out is not None:  # first: an incompatible scorer is refused before any text is encoded
@@ -57,7 +55,8 @@ def encode_data(
     weights = (weights[owners].T / np.bincount(owners)[owners]).T
     targets = data.target.targets[rows[owners]]
     encoded_held_out = None if held_out is None else read(held_out[0])
-    return TrainingData(encodings, targets, weights, data.class_weights, encoded_held_out), validation
+    groups = None if data.groups is None else data.groups[rows[owners]]
+    return TrainingData(encodings, targets, weights, data.class_weights, encoded_held_out, groups), validation
 
 
 def make_validation(
@@ -74,11 +73,13 @@ def make_validation(
 
 
 def split_off_validation(
-    rows: np.ndarray, texts: Texts, target: Target, fraction: float, seed: int
+    rows: np.ndarray, data: FitData, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a fraction of the rows off for validation; returns training and validation rows."""
-    _, groups = factorize(texts.take(rows).rows)
-    split = hold_out(target.targets[rows], groups, fraction, seed)
+    _, groups = factorize(data.texts.take(rows).rows)
+    if data.groups is not None:
+        groups = joined_groups(groups, data.groups[rows])
+    split = hold_out(data.target.targets[rows], groups, fraction, seed)
     if not split.complete:
         warn(
             f"The texts held out for early stopping ({len(split.validation)}) do not include every class. "
@@ -86,8 +87,9 @@ def split_off_validation(
         )
     if not split.unseen:
         warn(
-            "There are so few different texts that those held out for early stopping are also used for "
-            "training: the validation scores say nothing about new texts. Pass X_val and y_val to fit."
+            f"There are so few different {'texts' if data.groups is None else 'groups'} that those held out "
+            "for early stopping are also used for training: the validation scores say nothing about new "
+            "ones. Pass X_val and y_val to fit."
         )
     return rows[split.training], rows[split.validation]
 

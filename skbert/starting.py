@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skbert import inference
+from skbert.data.fit_data import TrainingData, joined_groups
 from skbert.data.inputs import factorize
 from skbert.data.weights import combine
 from skbert.exceptions import InputError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from skbert.data.encoding import Encodings
-    from skbert.data.fit_data import TrainingData
     from skbert.frozen import FrozenLayers
     from skbert.training.optimizer import Moments
 
@@ -107,22 +107,24 @@ def init_head(
     embeddings = frozen.vectors(model, data.encodings.take(rows))
     inference.release(model)
     seen = (embeddings, data.targets[rows], weights[rows])
-    if head_init == "auto" and not _generalizes(model, data.encodings, rows, seen, generators):
+    if head_init == "auto" and not _generalizes(model, data, rows, seen, generators):
         return "random"
     return "linear_probe" if probing.init_from_probe(model, *seen) else "random"
 
 
 def _generalizes(
     model: SequenceClassifier,
-    encodings: Encodings,
+    data: TrainingData,
     rows: np.ndarray,
     seen: tuple[np.ndarray, np.ndarray, np.ndarray],
     generators: Generators,
 ) -> bool:
     """Whether a probe on some rows generalizes; equal rows count once, with their summed weight."""
     embeddings, targets, weights = seen
-    groups = _text_groups(encodings, rows)
-    keys, of_targets = row_keys(encodings.take(rows)), (target.tobytes() for target in targets)
+    groups = _text_groups(data.encodings, rows)
+    if data.groups is not None:
+        groups = joined_groups(groups, data.groups[rows])
+    keys, of_targets = row_keys(data.encodings.take(rows)), (target.tobytes() for target in targets)
     same = factorize(zip(groups.tolist(), keys, of_targets, strict=True))[1]
     firsts = np.unique(same, return_index=True)[1]
     summed = np.zeros((len(firsts), *weights.shape[1:]))

@@ -1,10 +1,19 @@
 """Which rows early stopping holds out: the classes in both parts, and each text in one of them."""
 
-import numpy as np
-import pytest
+import datetime
 
-from skbert import BertClassifier, InputError, SkbertWarning
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.model_selection import GroupKFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skbert import BertClassifier, BertRegressor, InputError, SkbertWarning
+from skbert.data.fit_data import FitData, check_groups, joined_groups
 from skbert.data.inputs import check_texts
+from skbert.data.labels import encode_labels
 from skbert.preparing import split_off_validation
 from skbert.training.hold_out import hold_out
 
@@ -189,10 +198,10 @@ def test_too_few_different_texts_are_said(make_classifier):
         make_classifier(early_stopping=True, epochs=1).fit(["good", "bad"] * 20, [1, 0] * 20)
 
 
-def test_pairs_are_equal_if_both_sides_are(make_classifier):
+def test_pairs_are_equal_if_both_sides_are():
     pairs = [(a, b) for a in "abcdefgh" for b in "xyz"] * 2
-    target = make_classifier()._read_target([0, 1] * 24, check_texts(pairs), None, None)[0]
-    training, validation = split_off_validation(np.arange(48), check_texts(pairs), target, 0.2, 0)
+    data = FitData(check_texts(pairs), encode_labels([0, 1] * 24, 48), np.ones(48), np.ones(2), groups=None)
+    training, validation = split_off_validation(np.arange(48), data, 0.2, 0)
     assert len(validation) >= 8
     assert not {pairs[row] for row in training} & {pairs[row] for row in validation}
 
@@ -241,3 +250,145 @@ def test_training_is_given_back_the_one_text_that_it_needs(seed):
     check_whole(split, codes, places)
     assert 7 in places[split.training]
     assert len(split.validation) >= 20
+
+
+def near_copies(n_authors=40, n_each=4):
+    """Texts of authors who write the same things, about which their random labels say nothing."""
+    rng = np.random.default_rng(0)
+    words = np.array("the film was and not a very long story about people who".split())
+    own = [" ".join(rng.choice(words, 8)) for _ in range(n_authors)]
+    texts = [f"{own[author]} {i}" for author in range(n_authors) for i in range(n_each)]
+    return texts, np.repeat(rng.integers(0, 2, n_authors), n_each), np.repeat(np.arange(n_authors), n_each)
+
+
+def noting(texts_of_calls):
+    """Return a scorer that notes which texts it is given."""
+
+    def scorer(estimator, X, y):
+        texts_of_calls.append(tuple(X))
+        return float(np.mean(estimator.predict(X) == y))
+
+    return scorer
+
+
+@pytest.mark.parametrize("kind", [np.asarray, list, pd.Series, lambda g: [f"author {i}" for i in g]])
+def test_groups_are_held_out_whole(make_classifier, kind):
+    texts, y, authors = near_copies()
+    held = []
+    scoring = noting(held)
+    classifier = make_classifier(early_stopping=True, validation_fraction=0.25, epochs=1, scoring=scoring)
+    classifier.set_params(random_state=0).fit(texts, y, groups=kind(authors))
+    of_held = np.array([authors[texts.index(text)] for text in held[0]])
+    assert 32 <= len(of_held) <= 40
+    assert set(np.unique(of_held, return_counts=True)[1]) == {4}
+
+
+def test_near_copies_with_labels_of_chance_score_as_chance_in_groups():
+    texts, y, authors = near_copies()
+    scores = [
+        BertClassifier(early_stopping=True, validation_fraction=0.25, epochs=3, max_length=16, random_state=0)
+        .fit(texts, y, groups=groups)
+        .best_validation_score_
+        for groups in (None, authors)
+    ]
+    assert scores[0] > 0.9
+    assert scores[1] < 0.75
+
+
+def test_groups_are_routed_to_the_fit_unless_it_is_told_otherwise(make_classifier):
+    texts, y, authors = near_copies(20)
+    classifier = make_classifier(early_stopping=True, validation_fraction=0.25, epochs=1, random_state=0)
+    whole = []
+    with sklearn.config_context(enable_metadata_routing=True):
+        for asked in (True, False):
+            held = []
+            asking = classifier.set_params(scoring=noting(held))
+            asking = asking if asked else asking.set_fit_request(groups=False)
+            model = make_pipeline(FunctionTransformer(), asking)
+            cross_validate(model, texts, y, params={"groups": authors}, cv=GroupKFold(2), error_score="raise")
+            for fold in dict.fromkeys(held):
+                of_held = [authors[texts.index(text)] for text in fold]
+                whole.append((asked, set(np.unique(of_held, return_counts=True)[1]) == {4}))
+    assert whole == [(True, True), (True, True), (False, False), (False, False)]
+
+
+def test_the_probe_is_asked_about_other_groups():
+    """It predicts labels of chance on near-copies of what it has seen, but not on texts of others."""
+    texts, y, authors = near_copies()
+    starts = [
+        BertClassifier(epochs=1, max_length=16, random_state=0).fit(texts, y, groups=groups).head_init_
+        for groups in (None, authors)
+    ]
+    assert starts == ["linear_probe", "random"]
+
+
+def test_groups_of_a_regression(tiny_bert):
+    texts, y, authors = near_copies()
+    regressor = BertRegressor(tiny_bert, early_stopping=True, epochs=1, random_state=0, max_length=16)
+    split = split_off_validation(
+        np.arange(len(y)),
+        FitData(check_texts(texts), regressor._read_target(y * 1.0, check_texts(texts), None, None)[0],
+                np.ones((len(y), 1)), np.ones(1), groups=authors),
+        0.1, 0,
+    )  # fmt: skip
+    assert not set(authors[split[0]]) & set(authors[split[1]])
+    assert len(split[1]) == 16
+
+
+def test_groups_with_equal_texts_are_one():
+    # Rows 0 and 3 are equal texts, 3 and 4 of one group, 1 and 2 of another.
+    assert joined_groups(np.array([0, 1, 2, 0, 3, 4]), np.array([0, 1, 1, 2, 2, 3])).tolist() == [
+        0,
+        1,
+        1,
+        0,
+        0,
+        2,
+    ]
+    # Of some rows of a larger numbering: numbers that do not occur make no group.
+    assert joined_groups(np.array([0, 1, 2]), np.array([7, 3, 7])).tolist() == [0, 1, 0]
+
+
+def test_one_group_is_said(make_classifier):
+    texts, y, _ = near_copies(10)
+    with pytest.warns(SkbertWarning, match="so few different groups that"):
+        make_classifier(early_stopping=True, epochs=1).fit(texts, y, groups=["one"] * 40)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([1, 2, 3], "groups has 3 entries for 24 texts. Expected one per text."),
+        (
+            [1] * 23 + [None],
+            "groups has a missing value at row 23. Give each text a group, one of its own if",
+        ),
+        (np.r_[np.nan, np.ones(23)], "groups has a missing value at row 0"),
+        (pd.Series([pd.NA] + [1] * 23), "groups has a missing value at row 0"),
+        (
+            np.ones((24, 2)),
+            r"groups has the shape \(24, 2\). Expected a 1-D array-like with the group of each text",
+        ),
+        ("author", "groups is 'author'. Expected a 1-D"),
+        (7, "groups is 7. Expected a 1-D"),
+        (
+            [{"a"}] * 24,
+            r"groups cannot be compared \(unhashable type: 'set'\). Pass one str or int per text.",
+        ),
+    ],
+)
+def test_groups_that_cannot_be_used(make_classifier, reviews, groups, message):
+    with pytest.raises(InputError, match=message):
+        make_classifier(epochs=1).fit(*reviews, groups=groups)
+
+
+def test_any_comparable_groups_are_numbered():
+    days = [datetime.date(2026, 1, 1), datetime.date(2026, 1, 2), datetime.date(2026, 1, 1)]
+    for groups in (
+        days,
+        pd.Series(days),
+        [("a", 1), ("b", 2), ("a", 1)],
+        ["x", 3, "x"],
+        pd.Categorical(list("aba")),
+    ):
+        assert check_groups(groups, 3).tolist() == [0, 1, 0]

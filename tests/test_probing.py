@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from skbert import BertRegressor, starting
 from skbert.data.encoding import encode
+from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.data.outputs import probabilities
 from skbert.network.model import SequenceClassifier, reset_head
@@ -126,7 +127,8 @@ def test_copies_are_asked_once_with_the_weight_of_all(tiny_bert):
         generators = Generators.from_seed(0, torch.device("cpu"))
         seen = (embeddings[rows], codes[rows], weights)
         model = make_model(tiny_bert, 2)
-        answer = starting._generalizes(model, encodings, np.arange(len(rows)), seen, generators)
+        data = TrainingData(encodings, codes[rows], weights, np.ones(2))
+        answer = starting._generalizes(model, data, np.arange(len(rows)), seen, generators)
         asked.append((answer, generators.probe.bit_generator.state))
     assert asked[0] == asked[1]
 

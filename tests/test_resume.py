@@ -428,6 +428,7 @@ def test_other_data_are_refused_by_name(left):
         ("sample_weight", np.linspace(1, 2, 24), "not this one: sample_weight differs. To"),
         ("X_val", X[1:8], "not this one: X_val or y_val differs. To"),
         ("y_val", y[1:8], "not this one: X_val or y_val differs. To"),
+        ("groups", [0] * len(X), "not this one: groups was None and is not None. To"),
     ):
         with pytest.raises(InputError, match=message):
             fit(watched(parameters), **(keywords | {name: value}))

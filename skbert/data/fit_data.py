@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from skbert.data.encoding import Encodings
-from skbert.data.inputs import Texts, check_texts
+from skbert.data.inputs import Texts, check_texts, computed, factorize
 from skbert.data.labels import Labels
 from skbert.data.numbers import Numbers
+from skbert.data.targets import first_missing
 from skbert.exceptions import InputError
 
 Target = Labels | Numbers  # what a fit learns
@@ -26,6 +29,7 @@ class FitData:
     weights: np.ndarray  # (n_samples,) or (n_samples, n_labels); for numbers (n_samples, 1)
     class_weights: np.ndarray  # (n_outputs,), for numbers all 1
     held_out: tuple[Texts, np.ndarray] | None = None  # texts to validate on, and their targets
+    groups: np.ndarray | None = None  # (n_samples,) int64: texts of one group are held out together
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class TrainingData:
     weights: np.ndarray  # of their shape, for numbers (n_rows, 1), float64; no row is all zero
     class_weights: np.ndarray  # (n_outputs,) float64, above zero; for the head's initialization and the loss
     held_out: Encodings | None = None  # of the texts to validate on
+    groups: np.ndarray | None = None  # (n_rows,) int64
 
     def __len__(self) -> int:
         return len(self.encodings)
@@ -71,3 +76,46 @@ def check_held_out(X: Any, y: Any, texts: Texts, target: Target) -> tuple[Texts,
             "X_val was given without y_val. Pass the labels, or numbers, of the validation texts as y_val."
         )
     return held_out, target.of_held_out(y, len(held_out))
+
+
+def check_groups(groups: Any, n_texts: int) -> np.ndarray | None:
+    """Check the groups of the texts, if any, and number them: (n_samples,) int64."""
+    if groups is None:
+        return None
+    groups = computed(groups)
+    values = list(groups) if isinstance(groups, list | tuple) else np.asarray(groups, dtype=object)
+    if getattr(values, "ndim", 1) != 1:
+        found = f"has the shape {values.shape}" if values.ndim else f"is {groups!r:.60}"
+        raise InputError(f"groups {found}. Expected a 1-D array-like with the group of each text.")
+    if len(values) != n_texts:
+        raise InputError(f"groups has {len(values)} entries for {n_texts} texts. Expected one per text.")
+    missing = first_missing(values)
+    if missing is not None:
+        raise InputError(
+            f"groups has a missing value at row {missing}. Give each text a group, one of its own if it "
+            "belongs with no other."
+        )
+    try:
+        return factorize(values)[1]
+    except TypeError as error:
+        raise InputError(f"groups cannot be compared ({error}). Pass one str or int per text.") from error
+
+
+def joined_groups(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Groups of the rows that share a number in either of two numberings, directly or through other rows.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (n_samples,), int64
+        Such as the index of each row's text, and of its author.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), int64
+        Index of each row's group; every index occurs.
+    """
+    n_first = int(first.max()) + 1
+    n_nodes = n_first + int(second.max()) + 1
+    edges = coo_array((np.ones(len(first)), (first, n_first + second)), shape=(n_nodes, n_nodes))
+    of_nodes = connected_components(edges, directed=False)[1]
+    return np.unique(of_nodes[first], return_inverse=True)[1].astype(np.int64)

@@ -1,8 +1,8 @@
 """Texts held out of training for early stopping.
 
 1. Rows are split: stratified by class; for an indicator matrix, or for numbers, at random.
-2. Equal texts that end up on both sides are moved to one of them: a text that was trained on says nothing
-   about others, and with oversampling the score would become 1.
+2. Equal texts, or texts of one group, that end up on both sides are moved to one of them: a text that was
+   trained on says nothing about others, and with oversampling the score would become 1.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def hold_out(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int
         An indicator matrix is split at random, except that one text of each label stays in training if that
         leaves enough; numbers are split entirely at random.
     groups : ndarray of shape (n_samples,), int64
-        Index of each row's text among the distinct ones.
+        Index of each row's text, or group of texts, among the distinct ones.
     fraction : float
         Fraction of the rows for validation. Where texts repeat, it may be fewer rows, or more.
     seed : int
