@@ -17,7 +17,7 @@ from skbert.data.encoding import LongText, encode
 from skbert.data.fit_data import FitData, Target, TrainingData, joined_groups
 from skbert.data.inputs import Texts, factorize
 from skbert.data.literal import unknown_tokens
-from skbert.exceptions import TruncationWarning, UnknownTokensWarning, warn
+from skbert.exceptions import TruncationWarning, UnknownTokensWarning, shown, warn
 from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
 from skbert.starting import Start
@@ -81,10 +81,7 @@ def split_off_validation(
         groups = joined_groups(groups, data.groups[rows])
     split = hold_out(data.target.targets[rows], groups, fraction, seed)
     if not split.complete:
-        warn(
-            f"The texts held out for early stopping ({len(split.validation)}) do not include every class. "
-            "Raise validation_fraction, or pass X_val and y_val to fit."
-        )
+        _warn_of_unscored(data.target, rows, rows[split.validation])
     if not split.unseen:
         warn(
             f"There are so few different {'texts' if data.groups is None else 'groups'} that those held out "
@@ -92,6 +89,20 @@ def split_off_validation(
             "ones. Pass X_val and y_val to fit."
         )
     return rows[split.training], rows[split.validation]
+
+
+def _warn_of_unscored(target: Target, rows: np.ndarray, held: np.ndarray) -> None:
+    """Warn of classes, or labels, that no held-out row has."""
+    codes = target.targets
+    if codes.ndim == 1:
+        what, missing = "classes", np.setdiff1d(codes[rows], codes[held])
+    else:
+        what, missing = "labels", np.flatnonzero(codes[rows].any(axis=0) & ~codes[held].any(axis=0))
+    warn(
+        f"The texts held out for early stopping ({len(held)}) have none of the {what} "
+        f"{shown(target.classes[missing].tolist(), 5)}: their score says nothing about these. Raise "
+        "validation_fraction (the last text of a class stays in training), or pass X_val and y_val to fit."
+    )
 
 
 def _warn_of_truncation(share: float, max_length: int, long_text: LongText) -> None:

@@ -76,7 +76,7 @@ def _least_loss(target_type, targets, weights, n_outputs, smoothing):
 def test_a_collapsed_fit_is_warned_about(make_classifier, reviews):
     texts = list(reviews[0])
     labels = ["rare"] * 4 + ["usual"] * 20
-    with pytest.warns(CollapseWarning, match=r"'usual' for all of 24.*0\.4\d\d.*more epochs") as caught:
+    with pytest.warns(CollapseWarning, match=r"'usual' for all 24.*0\.4\d\d.*more epochs") as caught:
         make_classifier(head_init="random", learning_rate=1e-6).fit(texts, labels)
     assert caught[0].filename == __file__
 
@@ -104,7 +104,15 @@ def test_the_loss_tells_what_to_do(last_loss, said, make_classifier, reviews):
 def test_windows_are_counted_as_the_texts_that_they_are_of(make_classifier, reviews):
     texts = [f"{text} {'good ' * 40}" for text in reviews[0]]
     windows = make_classifier(long_text="windows", head_init="random", learning_rate=1e-6)
-    with pytest.warns(CollapseWarning, match=r"'usual' for all of 24 training texts"):
+    with pytest.warns(CollapseWarning, match=r"'usual' for all 24 training texts"):
+        windows.fit(texts, ["rare"] * 4 + ["usual"] * 20)
+
+
+def test_of_long_texts_in_windows_many_are_checked(make_classifier, reviews):
+    """The first 64 windows are all of two texts."""
+    texts = [f"{text} {'good ' * 900}" for text in reviews[0]]
+    windows = make_classifier(long_text="windows", head_init="random", learning_rate=1e-6, epochs=1)
+    with pytest.warns(CollapseWarning, match=r"'usual' for all (1\d|2\d) training texts"):
         windows.fit(texts, ["rare"] * 4 + ["usual"] * 20)
 
 
@@ -199,7 +207,7 @@ def test_a_few_texts_are_asked_first(collapsed, make_classifier, reviews, monkey
     data = TrainingData(encodings, labels.codes, np.ones(len(y)), np.ones(2))
     arguments = (fitted.model_, np.inf, data, labels, 0.0, Runtime(torch.device("cpu"), torch.float32))
     if collapsed:
-        with pytest.warns(CollapseWarning, match="for all of 64"):
+        with pytest.warns(CollapseWarning, match="for all 64"):
             diagnosis.warn_of_collapse(*arguments)
     else:
         diagnosis.warn_of_collapse(*arguments)

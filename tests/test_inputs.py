@@ -253,3 +253,9 @@ def test_of_a_table_a_column_is_to_be_passed():
 def test_what_has_no_order_of_rows_is_not_to_be_listed(X):
     with pytest.raises(InputTypeError, match=f"{type(X).__name__}, which has no order of rows"):
         check_texts(X)
+
+
+def test_of_three_columns_one_with_texts_is_named():
+    table = pd.DataFrame({"id": [1, 2], "subject": ["a", "b"], "body": ["c", "d"]})
+    with pytest.raises(InputError, match=r"such as X\['subject'\], or two columns \(more can be joined"):
+        check_texts(table)

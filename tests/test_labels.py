@@ -353,7 +353,7 @@ def test_equal_labels_of_another_dtype_are_those_of_the_model(classes, y):
 def test_classes_that_a_later_call_names_are_compared_exactly():
     known = encode_labels([BIG + 1, BIG + 3], 2)
     check_same_classes(np.array([BIG + 3, BIG + 1], dtype=np.uint64), known)
-    with pytest.raises(InputError, match="not those of the first call"):
+    with pytest.raises(InputError, match="not those of the model"):
         check_same_classes([float(BIG), float(BIG + 4)], known)
 
 
@@ -465,3 +465,16 @@ def test_a_model_of_three_classes_goes_on_with_no_matrix_of_three_columns():
         InputError, match=r"y has the shape \(4, 3\), but the model has the target type 'multiclass'"
     ):
         encode_known_labels(INDICATOR, 4, encode_labels(["a", "b", "c"], 3))
+
+
+def test_labels_in_place_of_texts_are_noticed(make_classifier):
+    texts, labels = [f"text {i}" for i in range(40)], list("abcd") * 10
+    with pytest.warns(SkbertWarning, match="40 different labels, but X only 4 different texts, such as 'a'"):
+        make_classifier(epochs=1).fit(labels, texts)
+    check_no_label(Texts(texts), encode_labels(labels, 40))  # a warning would be an error
+    check_no_label(Texts(texts), encode_labels(texts, 40))
+
+
+def test_of_two_columns_of_labels_multioutput_is_named():
+    with pytest.raises(InputError, match="columns of classes, use scikit-learn's MultiOutputClassifier"):
+        encode_labels(np.array([["a", "x"], ["b", "y"], ["c", "x"]]), 3)

@@ -208,7 +208,7 @@ def test_numbers_that_are_all_the_same(make, stars):
 
 def test_a_fit_that_learns_nothing_says_so(make, stars):
     with pytest.warns(
-        CollapseWarning, match=r"predicts about 2\.\d+ for all of 24 training texts.*the mean alone"
+        CollapseWarning, match=r"predicts about 2\.\d+ for all 24 training texts.*the mean alone"
     ):
         make(learning_rate=1e-9, head_init="random", dropout=0.0, freeze="encoder").fit(*stars)
 

@@ -245,7 +245,7 @@ BAD = {
             "roc_auc_ovr",
             r"no text of 'c', which the scorer may need: raise validation_fraction, or pass X_val and y_val",
         ),
-        ("neg_log_loss", "no text of 'c'"),
+        ("d2_log_loss_score", "no text of 'c'"),
     ],
 )
 def test_remedies_for_scorers_by_name(scoring, remedy, make_classifier, reviews):
@@ -320,7 +320,9 @@ def test_a_fraction_that_leaves_a_side_empty(make_classifier):
 
 def test_a_holdout_that_misses_a_class_is_said(make_classifier, reviews):
     texts, y = list(reviews[0]), list(reviews[1])
-    with pytest.warns(SkbertWarning, match="every class"):
+    with pytest.warns(
+        SkbertWarning, match=r"\(2\) have none of the classes \[.*\]: their score says nothing"
+    ):
         classifier = make_classifier(early_stopping=True, epochs=1).fit([*texts, "red"], [*y, "rare"])
     assert "rare" in classifier.classes_
 
@@ -337,3 +339,11 @@ def test_a_score_of_groups_is_one_of_classes(make_classifier, reviews):
     texts, y = reviews
     classifier = make_classifier(epochs=1, scoring="adjusted_rand_score").fit(texts, y, X_val=texts, y_val=y)
     assert len(classifier.validation_scores_) == 1
+
+
+def test_log_loss_of_validation_texts_that_lack_a_class(make_classifier, reviews):
+    """scikit-learn's own scorer would fail: it sees only the classes of these texts."""
+    texts, y = list(reviews[0]), list("abc" * 8)
+    fitted = make_classifier(epochs=2, scoring="neg_log_loss").fit(texts, y, X_val=texts[:2], y_val=y[:2])
+    expected = -log_loss(y[:2], fitted.predict_proba(texts[:2]), labels=["a", "b", "c"])
+    assert fitted.best_validation_score_ == pytest.approx(expected, rel=1e-6)

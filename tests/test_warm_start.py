@@ -156,7 +156,7 @@ def test_later_calls_that_cannot_work_lose_nothing(make_classifier, reviews):
         ((texts, None), "the target y is None. Pass one label per text"),
         ((texts, "neg"), "the target y is 'neg'. Pass one label per text"),
         ((["new"], ["fine"]), r"classes that the model does not: \['fine'\]"),
-        ((texts, labels, ["neg", "pos", "so so"]), r"not those of the first call.*\['neg', 'pos'\]"),
+        ((texts, labels, ["neg", "pos", "so so"]), r"not those of the model.*\['neg', 'pos'\]"),
         ((list(zip(texts, texts, strict=True)), labels), "2 text columns|column"),
     ):
         with pytest.raises(InputError, match=message):

@@ -78,7 +78,9 @@ def check_texts(X: Any, name: str = "X") -> Texts:
     """
     columns = _columns(X, name)
     if len(columns) not in (1, 2):
-        raise InputError(f"{name} has {len(columns)} columns. {_EXPECTED}; {_choose_columns(X, name)}.")
+        raise InputError(
+            f"{name} has {len(columns)} columns. {_EXPECTED}; {_choose_columns(X, columns, name)}."
+        )
     if len(columns[0]) == 0:
         raise InputError(
             f"Found array with 0 sample(s) (shape={_shape(X)}) while a minimum of 1 is required: {name} "
@@ -133,11 +135,16 @@ def names_in(table: Any) -> list[Any]:
     return list(getattr(table, "column_names", getattr(table, "columns", ())))
 
 
-def _choose_columns(X: Any, name: str) -> str:
+def _choose_columns(X: Any, columns: list[list[Any]], name: str) -> str:
     """Advice on how to get one or two columns from too many."""
-    if names_in(X):
+    names = names_in(X)
+    if names:
+        named = zip(names, columns, strict=False)
+        of_texts = [label for label, cells in named if cells and isinstance(cells[0], str)]
+        example = f"{name}[{(of_texts or ['text'])[0]!r}]"
         return (
-            f"of its columns, {shown(names_in(X))}, pass the text column, as {name}['text'], or two columns"
+            f"of its columns, {shown(names)}, pass the text column, such as {example}, or two columns (more "
+            "can be joined into one str first)"
         )
     if isinstance(X, list | tuple) and len(X) == 2:
         labels = "; labels are passed as y_val" if name == "X_val" else ""

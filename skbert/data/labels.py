@@ -31,12 +31,14 @@ from skbert.exceptions import InputError, shown, warn
 
 LabelsType = Literal["binary", "multiclass", "multilabel-indicator"]
 
+_MANY = 20  # labels: with fewer, texts that contradict each other are more likely
 _ENOUGH_TO_TELL = 4  # texts: with fewer, one side may equal the labels by chance
 # By the name of the labels: what knows the classes, and what to do about unknown ones.
 _KNOWN_TO = {
     "y": (
         "the model",
-        "With warm_start and partial_fit the classes cannot change; fit a new model for others.",
+        "For other classes, fit a new model on old and new texts; it can start from the encoder of this one "
+        "(save_encoder).",
     ),
     "y_val": ("y", "Validation labels must be classes that occur in y."),
 }
@@ -171,7 +173,7 @@ def known_labels(classes: Any, y: Any) -> Labels:
 
 
 def check_same_classes(classes: Any, known: Labels) -> None:
-    """Refuse classes other than those that the first call of `partial_fit` named; None names none."""
+    """Refuse classes other than those of the model; None names none."""
     if classes is None:
         return
     with as_input_error():
@@ -179,8 +181,9 @@ def check_same_classes(classes: Any, known: Labels) -> None:
         same = len(named) == len(known.classes) and (codes_in(named, known.classes) >= 0).all()
     if not same:
         raise InputError(
-            f"classes={named.tolist()} are not those of the first call to partial_fit, "
-            f"{known.classes.tolist()}. Pass the same classes, or leave classes out."
+            f"classes={shown(named.tolist())} are not those of the model, {shown(known.classes.tolist())}, "
+            f"which "
+            f"cannot change. Leave classes out to continue with these. {_KNOWN_TO['y'][1]}"
         )
 
 
@@ -261,8 +264,18 @@ def _checked_values(y: Any, n_texts: int, name: str, *, known: bool = False) -> 
 
 
 def check_no_label(texts: Texts, labels: Labels) -> None:
-    """Refuse pairs in which one side is the label: a table was passed instead of its text column."""
-    if texts.second is None or labels.codes.ndim == 2 or len(texts) < _ENOUGH_TO_TELL:
+    """Refuse pairs in which one side is the label: a table was passed instead of its text column.
+
+    Warn if texts may be in y, and their labels in X.
+    """
+    if labels.codes.ndim == 2 or len(texts) < _ENOUGH_TO_TELL:
+        return
+    if texts.second is None:
+        if len(labels.classes) > _MANY and len(labels.classes) > (n_different := len(set(texts.first))):
+            warn(
+                f"y has {len(labels.classes)} different labels, but X only {n_different} different texts, "
+                f"such as {texts.first[0][:60]!r}. Are these the labels, and y the texts? Pass fit(texts, labels)."
+            )
         return
     y = labels.classes[labels.codes].tolist()
     for number, column in enumerate((texts.first, texts.second)):

@@ -99,7 +99,8 @@ def _refuse_other_targets(target: str, y: np.ndarray, name: str, columns: list[A
         raise InputError(
             f"{name} is a 2-D target ({target}{_odd_cell(y, columns)}). Expected a 1-D array with "
             "one label per text or, for several labels per text, an indicator matrix of 0 and 1 (see "
-            "scikit-learn's MultiLabelBinarizer)."
+            "scikit-learn's MultiLabelBinarizer). For several columns of classes, use scikit-learn's "
+            "MultiOutputClassifier."
         )
     if target == "continuous":
         numbers = (y if y.dtype.kind == "f" else y.astype(float)).reshape(-1)

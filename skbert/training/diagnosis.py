@@ -56,7 +56,12 @@ def warn_of_collapse(
     constant = constant_loss(data.targets, data.weights, target.n_outputs, label_smoothing)
     if loss < _SUSPICIOUS * constant:
         return
-    rows = texts_of_all_classes(data.targets, _MAX_TEXTS)
+    owners = data.encodings.owners
+    n_texts = int(owners[-1]) + 1
+    order = np.arange(len(data))
+    if len(data) > n_texts:  # the first windows of a class may all be of one text
+        order = np.random.default_rng(0).permutation(order)
+    rows = order[texts_of_all_classes(data.targets[order], _MAX_TEXTS)]
     if not _differ(data.targets[rows]):
         return
 
@@ -77,9 +82,10 @@ def warn_of_collapse(
         release(model)
     if not differ(predicted):
         same, known = _described(predicted[0], target)
-        n_texts = len(np.unique(data.encodings.owners[rows]))
+        n_checked = len(np.unique(owners[rows]))
+        which = "" if n_checked == n_texts else f" of {n_texts} that were checked"
         warn(
-            f"The model predicts {same} for all of {n_texts} training texts; its training loss is "
+            f"The model predicts {same} for all {n_checked} training texts{which}; its training loss is "
             f"{loss:.3f}, while {known} {constant:.3f}. {_verdict(loss, constant, data, target)}.",
             CollapseWarning,
         )

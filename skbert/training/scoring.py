@@ -67,6 +67,9 @@ class HeldOutScorer:
         self.target, self.texts, self.y = target, texts, y
         self.scoring = self._default() if scoring is None else scoring
         self._scorer = metrics.get_scorer(self.scoring)
+        if self.scoring == "neg_log_loss" and isinstance(target, Labels):  # the texts may lack some classes
+            options = {"response_method": "predict_proba", "greater_is_better": False}
+            self._scorer = metrics.make_scorer(metrics.log_loss, **options, labels=target.classes)
         self._metric = getattr(self._scorer, "_score_func", None)  # of a scorer of scikit-learn
         self._check()
 
