@@ -1,7 +1,7 @@
-"""Blocks of rows in files that processes share. No pickle: JSON, keys and numbers.
+"""Blocks of rows in files that processes share.
 
-1. A block is one file: a line of JSON (what it is, its sizes, two SHA-256), then keys and lengths of the
-   rows, then the rows. It is written beside its final name and renamed: a reader finds all of it or nothing.
+1. A block is one file of three arrays (`persistence/tensorfile.py`): keys, lengths of the rows, and the rows
+   end to end. It is written beside its final name and renamed: a reader finds all of it or nothing.
 2. The first lookup in a space reads only keys and lengths; rows are read when one of them is wanted.
 3. A file that is not exactly what its header says is left out, with one warning. What cannot be written is
    not written, with one warning: a fit does not end because of its cache.
@@ -10,11 +10,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import os
-import re
-import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,14 +19,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from skbert.exceptions import CacheWarning, PersistenceError, warn
+from skbert.persistence import tensorfile
 from skbert.persistence.replacing import replace_file
 from skbert.ragged import offsets_of
 from skbert.signal_errors import raise_if_of_a_handler
 
-_FORMAT = 1
+_JSON = "skbert-rows-1"  # the number is that of the format
 _SUFFIX = ".rows"
-_DTYPE = re.compile(r"[<|][biuf]\d{1,2}")  # numpy accepts others, and reads some as code
-_MAX_HEADER = 4096  # bytes
 _KEY = 24  # bytes; see `cache.digest`
 
 
@@ -40,19 +34,12 @@ class _Index:
     """Which rows a file has, and where."""
 
     digests: bytes  # all keys end to end
-    offsets: np.ndarray  # (n_rows + 1,), in items of `shape`
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]  # of one item
-    begin: int  # of the rows' bytes
-    sha256: str
+    offsets: np.ndarray  # (n_rows + 1,): row i is `rows[offsets[i]:offsets[i + 1]]` of the file
+    rows: dict[str, Any]  # dtype, shape and checksum of these; see `tensorfile.describe`
 
     @property
     def keys(self) -> list[bytes]:
         return [self.digests[start : start + _KEY] for start in range(0, len(self.digests), _KEY)]
-
-
-class _DamagedError(Exception):
-    """Why a file is not read."""
 
 
 class BlockFolder:
@@ -96,7 +83,7 @@ class BlockFolder:
             values = _read_values(file, index)
         except FileNotFoundError:  # somebody cleared the folder just now
             return {}
-        except (_DamagedError, OSError) as error:
+        except (PersistenceError, OSError) as error:
             self._refuse(file, error)
             return {}
         bounds = zip(index.keys, index.offsets[:-1], index.offsets[1:], strict=True)
@@ -148,13 +135,10 @@ class BlockFolder:
     def _index(self, file: Path, space: str, like: np.ndarray) -> _Index | None:
         if file not in self._files:
             try:
-                index = _read_index(file, space)
-                if (index.dtype, index.shape) != (like.dtype, like.shape[1:]):
-                    raise _DamagedError("its rows have another dtype or shape")
-                self._files[file] = index
+                self._files[file] = _read_index(file, space, like)
             except FileNotFoundError:  # somebody cleared the folder just now
                 return None
-            except (_DamagedError, OSError) as error:
+            except (PersistenceError, OSError) as error:
                 self._refuse(file, error)
         return self._files[file]
 
@@ -166,8 +150,8 @@ class BlockFolder:
             return
         self._say(
             "damaged",
-            f"{str(file)!r} is not an intact cache file ({error}). Its contents are computed again; you "
-            "can delete the file.",
+            f"{str(file)!r} is not an intact cache file: {str(error).removesuffix('.')}. Its contents are "
+            "computed again; you can delete the file.",
         )
 
     def _say(self, what: str, message: str) -> None:
@@ -179,66 +163,35 @@ class BlockFolder:
 def _write(
     file: BinaryIO, space: str, keys: Sequence[bytes], values: np.ndarray, offsets: np.ndarray
 ) -> None:
-    stored = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    content = stored.reshape(-1).view(np.uint8).data
-    index = b"".join(keys) + np.diff(offsets).astype("<i8").tobytes()
-    header = {
-        "skbert": _FORMAT,
-        "space": space,
-        "n_rows": len(keys),
-        "dtype": stored.dtype.str,
-        "shape": list(stored.shape),
-        "index": hashlib.sha256(index).hexdigest(),
-        "rows": hashlib.sha256(content).hexdigest(),
-    }
-    file.write(json.dumps(header).encode() + b"\n" + index)
-    file.write(content)
+    digests = np.frombuffer(b"".join(keys), dtype=np.uint8)
+    arrays = {"keys": digests, "lengths": np.diff(offsets), "rows": values}
+    sums = {name: tensorfile.describe(array) for name, array in arrays.items()}
+    tensorfile.write(file, arrays, tensorfile.sealed(_JSON, {"space": space, "arrays": sums}))
 
 
-def _opened(path: Path) -> BinaryIO:
-    if not stat.S_ISREG(path.stat().st_mode):  # before opening: a pipe would wait for its writer
-        raise _DamagedError("it is not a file")
-    return path.open("rb")
-
-
-def _read_index(path: Path, space: str) -> _Index:
-    with _opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        line = file.readline(_MAX_HEADER)
-        try:
-            header = json.loads(line)
-            shape = tuple(header["shape"])
-            if not _DTYPE.fullmatch(header["dtype"]):
-                raise _DamagedError("the dtype in its header is unknown")
-            n_rows, dtype = header["n_rows"], np.dtype(header["dtype"])
-            known = header["skbert"] == _FORMAT and header["space"] == space
-            sums = str(header["index"]), str(header["rows"])
-            if not (shape and all(type(n) is int and n >= 0 for n in (n_rows, *shape))):
-                raise _DamagedError("the sizes in its header are not valid")
-            begin = len(line) + n_rows * (_KEY + 8)
-            whole = begin + math.prod(shape) * dtype.itemsize == size
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _DamagedError("its header cannot be read") from error
-        if not known:
-            raise _DamagedError("it is of another kind")
-        if not whole:
-            raise _DamagedError(f"its header does not match its size, {size} bytes")
-        index = file.read(begin - len(line))
-    if hashlib.sha256(index).hexdigest() != sums[0]:
-        raise _DamagedError("its keys do not match their checksum")
-    lengths = np.frombuffer(index, dtype="<i8", offset=n_rows * _KEY)
-    offsets = offsets_of(lengths)
-    if (lengths < 0).any() or offsets[-1] != shape[0]:
-        raise _DamagedError("its rows do not match its index")
-    digests = index[: n_rows * _KEY]
-    return _Index(digests, offsets, dtype.newbyteorder("="), shape[1:], begin, sums[1])
+def _read_index(path: Path, space: str, like: np.ndarray) -> _Index:
+    arrays, metadata, _ = tensorfile.read(path, ("keys", "lengths"))
+    about = tensorfile.unsealed(_JSON, metadata)
+    try:
+        known, described = about["space"] == space, about["arrays"]
+        rows, digests, lengths = described["rows"], arrays["keys"].tobytes(), arrays["lengths"]
+        sound = all(tensorfile.describe(array) == described[name] for name, array in arrays.items())
+        fits = (tensorfile.dtype_of(rows), rows["shape"][1:]) == (like.dtype, [*like.shape[1:]])
+        offsets = offsets_of(lengths)
+        whole = (
+            (lengths >= 0).all() and len(digests) == _KEY * len(lengths) and offsets[-1] == rows["shape"][0]
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise PersistenceError("it is not one that skbert writes") from error
+    if not (known and sound and whole):
+        raise PersistenceError("its keys are not those that were written for these rows")
+    if not fits:
+        raise PersistenceError("its rows have another dtype or shape")
+    return _Index(digests, offsets, rows)
 
 
 def _read_values(path: Path, index: _Index) -> np.ndarray:
-    with _opened(path) as file:
-        file.seek(index.begin)
-        content = file.read()
-    if hashlib.sha256(content).hexdigest() != index.sha256:
-        raise _DamagedError("its rows do not match their checksum")
-    values = np.frombuffer(content, dtype=index.dtype.newbyteorder("<"))
-    return values.reshape(-1, *index.shape).astype(index.dtype, copy=False)
+    rows = tensorfile.read(path, ("rows",))[0].get("rows")
+    if rows is None or tensorfile.describe(rows) != index.rows:
+        raise PersistenceError("its rows do not match their checksum")
+    return rows

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
@@ -114,12 +114,8 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
     header: dict[str, Any] = {_METADATA: dict(metadata)}
     end = 0
     for name, array in stored.items():
-        begin, end = end, end + array.nbytes
-        header[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [begin, end],
-        }
+        place = [end, end := end + array.nbytes]
+        header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": place}
     content = json.dumps(header, separators=(",", ":"))
     text = content.encode()
     text += b" " * (-len(text) % 8)
@@ -139,17 +135,15 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
         file.write(_bytes_of(array))
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str], int]:
+def read(
+    path: str | os.PathLike[str], names: Container[str] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str], int]:
     """Read arrays and metadata.
-
-    Parameters
-    ----------
-    path : str or path
 
     Returns
     -------
     arrays : dict of str to ndarray
-        Writeable, and independent of the file.
+        Those of the names, or all. Writeable, and independent of the file.
     metadata : dict of str to str
     size : int
         Of the file, in bytes.
@@ -177,8 +171,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
             metadata = entries.pop(_METADATA, {})
             if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
                 raise _RefusedError("its metadata are not a dict of str to str")
-            places = _places(entries, size - 8 - length)
-            arrays = {name: _read_array(file, dtype, shape) for name, dtype, shape in places}
+            arrays = {}
+            for name, dtype, shape in _places(entries, size - 8 - length):
+                if names is None or name in names:
+                    arrays[name] = _read_array(file, dtype, shape)
+                else:
+                    file.seek(math.prod(shape) * dtype.itemsize, os.SEEK_CUR)
         except _RefusedError as error:
             raise PersistenceError(
                 f"{os.fspath(path)!r} is not a whole safetensors file: {error}. It may be truncated, "
