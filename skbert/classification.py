@@ -1,8 +1,4 @@
-"""What is specific to classifiers: labels → codes on the way in, logits → probabilities on the way out.
-
-torch and transformers take seconds to import: the stages that need them are imported where they run, so that
-constructing and cloning an estimator cost nothing.
-"""
+"""What is specific to classifiers: labels → codes on the way in, logits → probabilities on the way out."""
 
 from __future__ import annotations
 
@@ -13,15 +9,23 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from skbert.data.inputs import computed
+from skbert.data import outputs
+from skbert.data.inputs import Texts, computed
+from skbert.data.labels import (
+    Labels,
+    LabelsType,
+    check_no_label,
+    check_same_classes,
+    encode_known_labels,
+    encode_labels,
+    known_labels,
+    labels_to_score,
+)
+from skbert.data.weights import check_text_weights, check_weights
 from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin
 from skbert.training.callbacks import with_callbacks
 from skbert.training.distributed import on_all_ranks
-
-if TYPE_CHECKING:
-    from skbert.data.inputs import Texts
-    from skbert.data.labels import Labels, LabelsType
 
 
 class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
@@ -98,8 +102,6 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         InsufficientMemoryError
             If a single text does not fit into memory.
         """
-        from skbert.data import outputs
-
         now = self._snapshot()
         return outputs.decode(now.predict_proba(X), now.classes_, now.target_type_)
 
@@ -122,8 +124,6 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         NotFittedError, InputError, InputTypeError, ValueError, NonFiniteOutputError, InsufficientMemoryError
             As `predict` does.
         """
-        from skbert.data import outputs
-
         now = self._snapshot()
         return outputs.probabilities(now._run(X, "logits"), now.target_type_)
 
@@ -145,8 +145,6 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         NotFittedError, InputError, InputTypeError, ValueError, NonFiniteOutputError, InsufficientMemoryError
             As `predict` does.
         """
-        from skbert.data import outputs
-
         now = self._snapshot()
         return outputs.log_probabilities(now._run(X, "logits"), now.target_type_)
 
@@ -168,8 +166,6 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         NotFittedError, InputError, InputTypeError, ValueError, NonFiniteOutputError, InsufficientMemoryError
             As `predict` does.
         """
-        from skbert.data import outputs
-
         now = self._snapshot()
         return outputs.decision_values(now._run(X, "logits"), now.target_type_)
 
@@ -196,9 +192,6 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
             or in another order than those of `fit`; if a weight is missing or negative. And everything that
             `predict` raises.
         """
-        from skbert.data.labels import labels_to_score
-        from skbert.data.weights import check_text_weights
-
         check_is_fitted(self)
         now, X = self._snapshot(), computed(X)
         labels = labels_to_score(y, len(now._texts(X)), now._known_target())
@@ -206,16 +199,12 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         return float(accuracy_score(labels, now.predict(X), sample_weight=weights))
 
     def _known_to_partial_fit(self, y: Any, classes: Any) -> Labels:
-        from skbert.data.labels import check_same_classes, known_labels
-
         known = self._known_target() if hasattr(self, "model_") else known_labels(classes, y)
         check_same_classes(classes, known)
         return known
 
     def _known_target(self) -> Labels:
         """The classes of the fit, without any text."""
-        from skbert.data.labels import Labels
-
         shape = (0, len(self.classes_)) if self.target_type_ == "multilabel-indicator" else (0,)
         return Labels(np.empty(shape, np.int64), self.classes_, self.target_type_)
 
@@ -223,9 +212,6 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         self, y: Any, texts: Texts, sample_weight: Any, known: Any
     ) -> tuple[Labels, np.ndarray, np.ndarray]:
         """Labels, the weight of each text, and the weight of each class."""
-        from skbert.data.labels import check_no_label, encode_known_labels, encode_labels
-        from skbert.data.weights import check_weights
-
         if known is None:
             labels, min_classes = encode_labels(y, len(texts)), 2
         else:

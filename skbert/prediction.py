@@ -13,8 +13,11 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skbert.caching.cache import LOOK_UPS
+from skbert.data import chunks
 from skbert.data.columns import check_column_names
 from skbert.data.inputs import Texts, check_same_n_columns, check_texts
+from skbert.progress import Progress
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,8 +33,6 @@ def import_stages() -> None:
 
     A process that is forked while a thread imports waits forever when it imports the same.
     """
-    import skbert.data.chunks
-    import skbert.data.outputs
     import skbert.frozen  # noqa: F401
 
 
@@ -91,10 +92,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Check, encode the distinct texts, run the model, and give every row its result."""
         check_is_fitted(self)
         from skbert import frozen
-        from skbert.caching.cache import LOOK_UPS
-        from skbert.data import chunks
         from skbert.openmp import threads_given_back
-        from skbert.progress import Progress
         from skbert.runtime import resolve_runtime
 
         texts = self._texts(X)

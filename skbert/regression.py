@@ -1,8 +1,4 @@
-"""What is specific to regressors: numbers → standardized numbers on the way in, and back on the way out.
-
-torch and transformers take seconds to import: the stages that need them are imported where they run, so that
-constructing and cloning an estimator cost nothing.
-"""
+"""What is specific to regressors: numbers → standardized numbers on the way in, and back on the way out."""
 
 from __future__ import annotations
 
@@ -13,15 +9,23 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
-from skbert.data.inputs import computed
+from skbert.data.inputs import Texts, computed
+from skbert.data.numbers import (
+    Numbers,
+    NumbersType,
+    check_n_columns,
+    check_spread,
+    known_numbers,
+    number_values,
+    standardize,
+)
+from skbert.data.outputs import in_units
+from skbert.data.targets import check_same_columns
+from skbert.data.weights import check_text_weights
 from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin
 from skbert.training.callbacks import with_callbacks
 from skbert.training.distributed import on_all_ranks
-
-if TYPE_CHECKING:
-    from skbert.data.inputs import Texts
-    from skbert.data.numbers import Numbers, NumbersType
 
 
 class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
@@ -66,7 +70,6 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
             first call; or if a parameter is set that `partial_fit` does not support: `early_stopping`,
             `lora`, `freeze` "gradual", `checkpoint`. And everything that `fit` raises.
         """
-        from skbert.data.numbers import check_spread
 
         def read(texts: Texts) -> tuple[Numbers, np.ndarray, np.ndarray]:
             if hasattr(self, "model_"):
@@ -103,8 +106,6 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         InsufficientMemoryError
             If a single text does not fit into memory.
         """
-        from skbert.data.outputs import in_units
-
         now = self._snapshot()
         outputs = now._run(X, "logits")
         return in_units(outputs, now.target_mean_, now.target_scale_, now.target_type_)
@@ -131,10 +132,6 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
             If y holds anything but finite numbers, or its columns have other names or another order than
             those of `fit`; if a weight is missing or negative. And everything that `predict` raises.
         """
-        from skbert.data.numbers import check_n_columns, number_values
-        from skbert.data.targets import check_same_columns
-        from skbert.data.weights import check_text_weights
-
         check_is_fitted(self)
         now, X = self._snapshot(), computed(X)
         known = now._known_target()
@@ -146,8 +143,6 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
 
     def _known_target(self) -> Numbers:
         """Mean and scale of the fit, and the names of its columns, without any text."""
-        from skbert.data.numbers import known_numbers
-
         names = getattr(self, "target_names_", None)  # missing from the earliest files
         return known_numbers(self.target_type_, self.target_mean_, self.target_scale_, names)
 
@@ -155,9 +150,6 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         self, y: Any, texts: Texts, sample_weight: Any, known: Any
     ) -> tuple[Numbers, np.ndarray, np.ndarray]:
         """Numbers, the weight of each text, and the weight of each of its numbers."""
-        from skbert.data.numbers import standardize
-        from skbert.data.weights import check_text_weights
-
         weights = check_text_weights(len(texts), sample_weight)
         numbers = standardize(y, weights, known)
         return numbers, weights[:, None], np.ones(numbers.n_outputs)
