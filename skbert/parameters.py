@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.metrics import get_scorer_names
-from sklearn.utils._param_validation import HasMethods, Interval, InvalidParameterError, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    StrOptions,
+    make_constraint,
+)
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -22,15 +28,6 @@ Precision = Literal["auto", "bfloat16", "float16", "float32", "float64", "int8"]
 MIN_LENGTH = 8  # tokens per text; fewer hold little besides special tokens
 
 
-def _is_lora(value: Any) -> bool:
-    rank = isinstance(value, Integral) and value is not True
-    return value is None or rank or hasattr(value, "to_dict")
-
-
-def _is_scoring(value: Any) -> bool:
-    return value is None or callable(value) or (isinstance(value, str) and value in get_scorer_names())
-
-
 def _closest_scorer(value: Any) -> str:
     if not isinstance(value, str):
         return ""
@@ -39,26 +36,16 @@ def _closest_scorer(value: Any) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-_IN_OTHER_WORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "model": (
-        lambda value: isinstance(value, str | PathLike),
-        "a name on the hub or a folder, as str or path (to continue from a fitted estimator, set "
-        "its warm_start=True, or start others from its encoder, which save_encoder writes)",
-    ),
-    "freeze": (
-        lambda value: value is not True,  # which scikit-learn takes for the number 1
-        "a number of layers, 'embeddings', 'encoder' or 'gradual'",
-    ),
-    "lora": (_is_lora, "None, a rank, such as 8, or a peft.LoraConfig"),
-    "device": (
-        lambda value: isinstance(value, str),
-        "'auto', 'cpu', 'cuda', 'cuda:1' or another device as str (str(device) of a torch.device)",
-    ),
-    "class_weight": (
-        lambda value: value is None or isinstance(value, dict | str),
-        "None, 'balanced' or a dict of the weight of each class, such as dict(zip(classes, weights))",
-    ),
-    "scoring": (_is_scoring, "None, a callable, or one of sklearn.metrics.get_scorer_names()"),
+# What is said of a bad value where scikit-learn's own message would be long, or say little.
+_IN_OTHER_WORDS = {
+    "model": "a name on the hub or a folder, as str or path (to continue from a fitted estimator, set "
+    "its warm_start=True, or start others from its encoder, which save_encoder writes)",
+    "freeze": "a number of layers, 'embeddings', 'encoder' or 'gradual'",
+    "lora": "None, a rank, such as 8, or a peft.LoraConfig",
+    "device": "'auto', 'cpu', 'cuda', 'cuda:1' or another device as str (str(device) of a torch.device)",
+    "class_weight": "None, 'balanced' or a dict of the weight of each class, such as "
+    "dict(zip(classes, weights))",
+    "scoring": "None, a callable, or one of sklearn.metrics.get_scorer_names()",
 }
 
 
@@ -164,17 +151,20 @@ class ParametersMixin(BaseEstimator):
         self.checkpoint = checkpoint
 
     def _validate_params(self) -> None:
-        """As scikit-learn does, but with other messages where its own would be long or say little."""
-        for name, (fits, expected) in _IN_OTHER_WORDS.items():
-            value = getattr(self, name, None)  # a regressor has no class_weight
-            if not fits(value):
+        """As scikit-learn does, with the messages of `_IN_OTHER_WORDS`."""
+        for name, constraints in self._parameter_constraints.items():
+            if name not in _IN_OTHER_WORDS:
+                continue
+            value, allowed = getattr(self, name), map(make_constraint, constraints)
+            # To scikit-learn True is the number 1.
+            if value is True or not any(constraint.is_satisfied_by(value) for constraint in allowed):
                 got = (
                     repr(value) if len(repr(value)) <= 60 else f"an object of the type {type(value).__name__}"
                 )
                 meant = _closest_scorer(value) if name == "scoring" else ""
                 raise InvalidParameterError(
-                    f"The {name!r} parameter of {type(self).__name__} must be {expected}. Got {got} "
-                    f"instead.{meant}"
+                    f"The {name!r} parameter of {type(self).__name__} must be {_IN_OTHER_WORDS[name]}. Got "
+                    f"{got} instead.{meant}"
                 )
         super()._validate_params()
 
