@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -60,9 +60,6 @@ class FittedModel:
     moments: Moments | None = None  # of the optimizer, if training is to continue
 
 
-Finish = Callable[[TrainingResult], FittedModel]
-
-
 @freed_memory_kept()
 @threads_given_back()
 @own_settings()
@@ -71,7 +68,7 @@ def fit_texts(
     parameters: Mapping[str, Any],
     seed: int,
     start: Start | None,
-    watch: Callable[[Finish], Watcher],
+    watcher: Watcher,
     *,
     open_ended: bool = False,
     folder: FitFolder | None = None,
@@ -87,8 +84,8 @@ def fit_texts(
         For all random streams of the fit.
     start : Start or None
         A fitted model to continue from; None starts from the checkpoint.
-    watch : callable
-        Given `finish` (TrainingResult → FittedModel), returns the Watcher.
+    watcher : Watcher
+        Is given results as `FittedModel`.
     open_ended : bool, default=False
         Whether more data will follow (`partial_fit`): the learning rate then does not decay, and the
         optimizer's state is part of the result.
@@ -125,7 +122,7 @@ def fit_texts(
         loss = make_loss(data.target.target_type, smoothing, data.class_weights)
         state_writer = _state_writer(folder, found, seed, head_init)
         found = None  # its arrays are several times as large as the model
-        with Watchers([*own_watchers(model, parameters), watch(finish)]) as watcher:
+        with Watchers([*own_watchers(model, parameters), watcher], finish) as watchers:
             trainer = Trainer(
                 model,
                 rows,
@@ -133,7 +130,7 @@ def fit_texts(
                 loss,
                 runtime,
                 generators,
-                watcher,
+                watchers,
                 validation,
                 start.moments,
                 state_writer,

@@ -125,14 +125,14 @@ class LearningMixin(ParametersMixin):
 
         data = FitData(texts, target, of_texts, of_outputs, held_out, numbered)
         seed = self._draw_seed()
-        watch = self._watch(data, {"X": X, "y": y}, sample_weight, names)
+        watcher = self._watcher(data, {"X": X, "y": y}, sample_weight, names)
         if self.checkpoint is not None and current().size > 1:
             raise InputError(
                 f"checkpoint={self.checkpoint!r}, but the fit runs on {current().size} ranks, and no single "
                 "file holds their state. Set checkpoint to None, or fit in one process."
             )
         with unfinished.opened(self.checkpoint) as folder:
-            fitted = fit_texts(data, self._settings(), seed, start, watch, folder=folder)
+            fitted = fit_texts(data, self._settings(), seed, start, watcher, folder=folder)
             self._set_fitted(self._attributes(fitted, data) | names)
         return self
 
@@ -155,9 +155,9 @@ class LearningMixin(ParametersMixin):
         steps = start.moments.steps if start and start.moments else 0
         seed = (self._draw_seed() + steps) % 2**31
         earlier = getattr(self, "history_", [])
-        watch = self._watch(data, {"X": X, "y": y}, sample_weight, names, earlier)
+        watcher = self._watcher(data, {"X": X, "y": y}, sample_weight, names, earlier)
         parameters = self._settings() | {"epochs": 1}
-        fitted = fit_texts(data, parameters, seed, start, watch, open_ended=True)
+        fitted = fit_texts(data, parameters, seed, start, watcher, open_ended=True)
         self._set_fitted(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
         return self
 
@@ -169,22 +169,22 @@ class LearningMixin(ParametersMixin):
         """
         return {name: _plain(getattr(self, name)) for name in self._parameter_constraints}
 
-    def _watch(
+    def _watcher(
         self,
         data: FitData,
         given: dict[str, Any],
         sample_weight: Any,
         names: dict[str, Any],
         earlier: Sequence[dict[str, float]] = (),
-    ) -> Any:
-        """A factory: given `finish`, it makes the watcher for scikit-learn's callbacks."""
+    ) -> Watcher:
+        """What tells scikit-learn's callbacks about the fit, if this version has them."""
         if not HAS_CALLBACKS:
-            return lambda finish: Watcher()
+            return Watcher()
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        return lambda finish: ScikitLearnCallbacks(
+        return ScikitLearnCallbacks(
             self,
             given | {"metadata": metadata},
-            lambda result: self._attributes(finish(result), data, earlier) | names,
+            lambda fitted: self._attributes(fitted, data, earlier) | names,
         )
 
     def _attributes(

@@ -167,7 +167,7 @@ def test_gradual_thawing_in_a_fit(tiny_checkpoints, make_classifier, reviews):
 
     class Keep(Watcher):
         def epoch_end(self, record, result):
-            seen.append(result().weights)
+            seen.append(result().model.state_dict())
             return False
 
     folder = tiny_checkpoints("bert", layers=2)
@@ -176,7 +176,7 @@ def test_gradual_thawing_in_a_fit(tiny_checkpoints, make_classifier, reviews):
     data = FitData(
         check_texts(texts), encode_labels(labels, 24), *(torch.ones(n).double().numpy() for n in (24, 2))
     )
-    fit_texts(data, parameters, 0, None, lambda finish: Keep())
+    fit_texts(data, parameters, 0, None, Keep())
     start = make(folder).state_dict()
     frozen = []
     for weights in seen:

@@ -83,19 +83,21 @@ class Watcher:
         record : dict
             "epoch" (from 1), "loss" and, if there is validation, "validation_score".
         result : callable
-            Returns the `TrainingResult` as it would be if training ended here: a copy of the weights.
+            Returns the result as it would be if training ended here: with a copy of the weights.
         """
         return False
 
     def fit_end(self, result: Callable[[], Any]) -> None:
-        """Called after the last epoch; `result` returns a copy of the `TrainingResult`."""
+        """Called after the last epoch; `result` as in `epoch_end`."""
 
 
 class Watchers(Watcher):
-    """Several watchers; any of them may end the fit."""
+    """Several watchers, any of which may end the fit; they get what `finish` makes of a `TrainingResult`."""
 
-    def __init__(self, watchers: Iterable[Watcher]) -> None:
-        self._watchers = list(watchers)
+    def __init__(
+        self, watchers: Iterable[Watcher], finish: Callable[[Any], Any] = lambda result: result
+    ) -> None:
+        self._watchers, self._finish = list(watchers), finish
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -128,12 +130,12 @@ class Watchers(Watcher):
 
     def epoch_end(self, record: dict[str, float], result: Callable[[], Any]) -> bool:
         """Notify all watchers, including those after one that ends the fit."""
-        return any([watcher.epoch_end(record, result) for watcher in self._watchers])
+        return any([watcher.epoch_end(record, lambda: self._finish(result())) for watcher in self._watchers])
 
     def fit_end(self, result: Callable[[], Any]) -> None:
         """Notify all watchers."""
         for watcher in self._watchers:
-            watcher.fit_end(result)
+            watcher.fit_end(lambda: self._finish(result()))
 
 
 class ProgressBar(Watcher):
@@ -192,7 +194,7 @@ class ScikitLearnCallbacks(Watcher):
     data : dict
         "X", "y" and "metadata" of `fit`, for the callbacks that ask for them.
     attributes : callable
-        TrainingResult → the fitted attributes of an estimator whose training ended there.
+        FittedModel → the fitted attributes of an estimator whose training ended there.
     """
 
     def __init__(
