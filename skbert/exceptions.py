@@ -102,6 +102,10 @@ def shown(values: Iterable[Any], n: int = 10) -> str:
     return repr(values[:n]) + (f" and {len(values) - n} more" if len(values) > n else "")
 
 
+# What code raises that is given content of another form than it expects.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
 def is_panic(error: BaseException) -> bool:
     """Whether Rust code, such as that of tokenizers, has panicked: the error is no subclass of Exception."""
     return type(error).__name__ == "PanicException"

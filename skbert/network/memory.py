@@ -110,12 +110,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(word in str(error) for word in words)
 
 
-def raise_if_out_of_memory(error: Exception) -> None:
-    """Turn a failed allocation into a MemoryError: torch raises other types, and no file is to blame."""
+def raise_if_no_fault_of_a_file(error: Exception) -> None:
+    """Re-raise a handler's error, and a failed allocation as a MemoryError: torch raises other types."""
     if isinstance(error, MemoryError):
         raise error
     if is_out_of_memory(error):
         raise MemoryError(str(error)) from error
+    raise_if_of_a_handler(error)
 
 
 def checkpoint_layers(model: SequenceClassifier) -> None:

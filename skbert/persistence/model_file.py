@@ -24,7 +24,7 @@ import numpy as np
 from sklearn import config_context
 
 import skbert
-from skbert.exceptions import CheckpointError, PersistenceError, shown
+from skbert.exceptions import MALFORMED, CheckpointError, PersistenceError, shown
 from skbert.identity import LIBRARIES
 from skbert.paths import expanded
 from skbert.persistence import delta, model_spec, tensorfile
@@ -83,7 +83,7 @@ def load(
         raise
     except PersistenceError as error:
         raise PersistenceError(f"{os.fspath(path)!r} cannot be loaded: {error}") from error
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         # The checksums are right, so this content is what its author wrote.
         raise PersistenceError(
             f"{os.fspath(path)!r} cannot be loaded: its content is not what save() writes "

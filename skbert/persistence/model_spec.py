@@ -20,14 +20,13 @@ import numpy as np
 import torch
 
 from skbert.exceptions import PersistenceError
-from skbert.network.memory import raise_if_out_of_memory
+from skbert.network.memory import raise_if_no_fault_of_a_file
 from skbert.network.model import Architecture, SequenceClassifier, outline, with_weights
 from skbert.persistence.tensorfile import Arrays
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.library import import_family, quiet
 from skbert.pretrained.traits import architecture_of
 from skbert.scopes import own_settings, without_memory
-from skbert.signal_errors import raise_if_of_a_handler
 
 FAMILIES = (
     "bert",
@@ -160,8 +159,7 @@ def build(described: dict[str, Any], arrays: Arrays, n_outputs: int) -> Sequence
     except PersistenceError:
         raise
     except Exception as error:  # of whatever kind: transformers checks a config where it happens to use it
-        raise_if_out_of_memory(error)
-        raise_if_of_a_handler(error)
+        raise_if_no_fault_of_a_file(error)
         raise PersistenceError(
             f"its model cannot be built ({type(error).__name__}: {str(error)[:200]})."
         ) from error

@@ -21,7 +21,7 @@ import torch
 from skbert import forks
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
-from skbert.network.memory import raise_if_out_of_memory
+from skbert.network.memory import raise_if_no_fault_of_a_file
 from skbert.network.model import Architecture, copy_module
 from skbert.network.pooling import Pooling
 from skbert.pretrained.files import FILES, POOLING, VOCABULARIES
@@ -38,7 +38,6 @@ from skbert.pretrained.traits import (
     stated_pooling,
 )
 from skbert.randomness import DrawsNothing
-from skbert.signal_errors import raise_if_of_a_handler
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -178,8 +177,7 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
             if _gives_states(probe):
                 return
     except Exception as error:
-        raise_if_out_of_memory(error)
-        raise_if_of_a_handler(error)
+        raise_if_no_fault_of_a_file(error)
         trouble, cause = f"{type(error).__name__}: {error}", error
     raise CheckpointError(
         f"The encoder in {folder}, of the family {encoder.config.model_type!r}, does not give a state for "

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from skbert.exceptions import CheckpointError, is_panic
-from skbert.network.memory import raise_if_out_of_memory
+from skbert.network.memory import raise_if_no_fault_of_a_file
 from skbert.pretrained.files import ADAPTER, CONFIG, INDEX, WEIGHTS
 from skbert.pretrained.library import quiet
 from skbert.pretrained.traits import read_settings
-from skbert.signal_errors import raise_if_of_a_handler
 
 _PROCESS_LIMITS = ("Too many open files", "can't start new thread")  # whatever the type of the error
 _POINTER = b"version https://git-lfs"  # first bytes of a Git LFS file that was not fetched
@@ -145,8 +144,7 @@ def naming(what: str) -> Iterator[None]:
             raise CheckpointError(f"{what} could not be read ({error}).") from error
         if not isinstance(error, Exception):
             raise
-        raise_if_out_of_memory(error)
-        raise_if_of_a_handler(error)
+        raise_if_no_fault_of_a_file(error)
         if getattr(error, "errno", None) in (EMFILE, ENFILE) or any(w in str(error) for w in _PROCESS_LIMITS):
             raise
         raise CheckpointError(f"{what} could not be read ({type(error).__name__}: {error}).") from error

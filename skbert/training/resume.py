@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from skbert.exceptions import PersistenceError, warn
-from skbert.network.memory import raise_if_out_of_memory
+from skbert.exceptions import MALFORMED, PersistenceError, warn
+from skbert.network.memory import raise_if_no_fault_of_a_file
 from skbert.signal_errors import raise_if_of_a_handler
 from skbert.training.optimizer import WeightState
 
@@ -72,16 +72,8 @@ class FolderStateWriter(StateWriter):
         if self._found is not None:
             try:
                 restore(trainer, *self._found)
-            except (
-                ArithmeticError,
-                AttributeError,
-                LookupError,
-                RuntimeError,
-                TypeError,
-                ValueError,
-            ) as error:
-                raise_if_out_of_memory(error)
-                raise_if_of_a_handler(error)
+            except MALFORMED as error:
+                raise_if_no_fault_of_a_file(error)
                 # Its checksums are right, so this content is what its author wrote.
                 raise PersistenceError(
                     f"{self._file!r} does not hold the state of a fit ({type(error).__name__}: "
