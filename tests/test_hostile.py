@@ -189,7 +189,7 @@ FORGED = {
             value={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
         ),
     },
-    "its tokenizer cannot be read": {
+    "its tokenizer could not be read": {
         "a tokenizer that gives up": changed(
             "tokenizer", "normalizer", value={"type": "Precompiled", "precompiled_charsmap": ""}
         ),

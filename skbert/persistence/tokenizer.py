@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from skbert.data.template import Template
-from skbert.exceptions import PersistenceError, is_panic
+from skbert.exceptions import PersistenceError
 from skbert.pretrained import checkpoints
+from skbert.pretrained.reading import naming
 from skbert.pretrained.tokenizer_json import fatal
-from skbert.signal_errors import raise_if_of_a_handler
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,17 +24,9 @@ def build_tokenizer(content: Any, n_texts: int, max_length: int) -> Tokenizer:
         If `content` describes none.
     """
     check_tokenizer(content)
-    try:
+    with naming("its tokenizer", PersistenceError):
         tokenizer = checkpoints.new_tokenizer(json.dumps(content))
         n_special = Template.read(tokenizer, n_texts).n_special
-    except MemoryError:
-        raise
-    except BaseException as error:  # the tokenizers package raises no narrower one
-        if not (isinstance(error, Exception) or is_panic(error)):
-            raise
-        if isinstance(error, Exception):
-            raise_if_of_a_handler(error)
-        raise PersistenceError(f"its tokenizer cannot be read ({str(error)[:200]}).") from error
     if n_special >= max_length:
         raise PersistenceError(
             f"its tokenizer adds {n_special} special tokens, but max_length_ is {max_length}."

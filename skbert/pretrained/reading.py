@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from skbert.exceptions import CheckpointError, is_panic
+from skbert.exceptions import CheckpointError, SkbertError, is_panic
 from skbert.network.memory import raise_if_no_fault_of_a_file
 from skbert.pretrained.files import ADAPTER, CONFIG, INDEX, WEIGHTS
 from skbert.pretrained.library import quiet
@@ -133,21 +133,21 @@ def _refuse_other_sizes(folder: Path, found: Any) -> None:
 
 
 @contextmanager
-def naming(what: str) -> Iterator[None]:
+def naming(what: str, kind: type[SkbertError] = CheckpointError) -> Iterator[None]:
     """Name what could not be read: files may hold anything, and transformers does not check everything."""
     try:
         yield
-    except CheckpointError:
+    except kind:
         raise
     except BaseException as error:
         if is_panic(error):
-            raise CheckpointError(f"{what} could not be read ({error}).") from error
+            raise kind(f"{what} could not be read ({error}).") from error
         if not isinstance(error, Exception):
             raise
         raise_if_no_fault_of_a_file(error)
         if getattr(error, "errno", None) in (EMFILE, ENFILE) or any(w in str(error) for w in _PROCESS_LIMITS):
             raise
-        raise CheckpointError(f"{what} could not be read ({type(error).__name__}: {error}).") from error
+        raise kind(f"{what} could not be read ({type(error).__name__}: {error}).") from error
 
 
 def refuse_other_weights(folder: Path, missing: set[str], unexpected: set[str], encoder: Any) -> None:
