@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 _FORKED = 0x40  # PF_FORKNOEXEC of Linux: forked, and no program started since
@@ -66,14 +66,8 @@ class lazy(Generic[T]):  # noqa: N801  # it is used as a decorator, as `property
         self.name = compute.__name__
         self.__doc__ = compute.__doc__
 
-    @overload
-    def __get__(self, instance: None, owner: type) -> Self: ...
-
-    @overload
-    def __get__(self, instance: object, owner: type) -> T: ...
-
-    def __get__(self, instance: object | None, owner: type) -> Self | T:
+    def __get__(self, instance: object | None, owner: type) -> T:
         """The value, which is stored on the instance under the method's name."""
         if instance is None:
-            return self
+            return self  # type: ignore[return-value]  # only where somebody looks at the class
         return vars(instance).setdefault(self.name, self.compute(instance))
