@@ -19,7 +19,6 @@ from skbert.data.inputs import Texts
 from skbert.data.labels import (
     check_no_label,
     check_same_classes,
-    check_validation_labels,
     encode_known_labels,
     encode_labels,
     known_labels,
@@ -202,14 +201,14 @@ def test_columns_of_a_dataframe_name_the_labels():
         with pytest.raises(
             InputError, match=r"y_val has the columns .* Pass the same columns in the same order"
         ):
-            check_validation_labels(other, 4, labels)
+            labels.of_held_out(other, 4)
     many = pd.DataFrame(np.eye(14, dtype=int), columns=[f"L{n:02}" for n in range(14)])
     turned = many[[*many.columns[:11], "L12", "L11", "L13"]]
     with pytest.raises(InputError, match=r"'L09'\] and 4 more \(the first difference: 'L12', not 'L11'\)"):
         encode_known_labels(turned, 14, encode_labels(many, 14))
     # An array has no names to compare.
     assert encode_known_labels(INDICATOR, 4, labels).classes.tolist() == labels.classes.tolist()
-    assert check_validation_labels(y, 4, labels).tolist() == INDICATOR.tolist()
+    assert labels.of_held_out(y, 4).tolist() == INDICATOR.tolist()
     assert known_labels(["card", "hello", "refund"], y).classes.tolist() == labels.classes.tolist()
     with pytest.raises(InputError, match=r"with the columns \['refund', .* Leave classes out"):
         known_labels(["card", "hello"], y)
@@ -283,14 +282,14 @@ def test_columns_without_names_are_numbered(columns):
 def test_validation_labels_that_are_no_indicator():
     labels = encode_labels(INDICATOR, 4)
     with pytest.raises(InputError, match=r"y_val is a matrix of the values \[-1, 1\]"):
-        check_validation_labels(INDICATOR * 2 - 1, 4, labels)
+        labels.of_held_out(INDICATOR * 2 - 1, 4)
 
 
 def test_validation_labels_of_another_form():
     with pytest.raises(InputError, match="shape"):
-        check_validation_labels([0, 1], 2, encode_labels(INDICATOR, 4))
+        encode_labels(INDICATOR, 4).of_held_out([0, 1], 2)
     with pytest.raises(InputError, match="shape"):
-        check_validation_labels(INDICATOR[:2], 2, encode_labels(["a", "b"], 2))
+        encode_labels(["a", "b"], 2).of_held_out(INDICATOR[:2], 2)
 
 
 BIG = 2**53
@@ -328,7 +327,7 @@ def test_labels_that_only_a_common_dtype_makes_equal_are_no_labels_of_the_model(
     with pytest.raises(InputError, match=f"y has classes that the model does {said}"):
         encode_known_labels(y, len(y), known)
     with pytest.raises(InputError, match=f"y_val has classes that y does {said}"):
-        check_validation_labels(y, len(y), known)
+        known.of_held_out(y, len(y))
 
 
 @pytest.mark.parametrize(
@@ -364,7 +363,7 @@ def test_fifty_classes_are_no_regression():
     # Nor are few of them, all different, of classes that a model has.
     some = np.arange(25)
     assert encode_known_labels(some, 25, known).codes.tolist() == some.tolist()
-    assert check_validation_labels(some, 25, known).tolist() == some.tolist()
+    assert known.of_held_out(some, 25).tolist() == some.tolist()
     assert known_labels(range(50), some).classes.tolist() == list(range(50))
 
 
@@ -456,7 +455,7 @@ def test_labels_of_an_array_go_with_any_names():
     y = pd.DataFrame(INDICATOR, columns=["refund", "card", "hello"])
     known = encode_labels(INDICATOR, 4)
     assert encode_known_labels(y, 4, known).codes.tolist() == INDICATOR.tolist()
-    assert check_validation_labels(y, 4, known).tolist() == INDICATOR.tolist()
+    assert known.of_held_out(y, 4).tolist() == INDICATOR.tolist()
     assert encode_labels(["a", "b"], 2).names is None  # whose score may be given a table of one column
 
 

@@ -121,7 +121,8 @@ def encode(
     kept = truncate_longest_first(lengths, budget)
     if template.n_special == 0:
         _refuse_texts_of_nothing(texts, kept)
-    owners, starts = _windows(lengths, kept) if long_text == "windows" else _one_row(lengths)
+    # Where texts are not cut into windows, each is one row, as if all of it were kept.
+    owners, starts = _windows(lengths, kept if long_text == "windows" else lengths)
     kept_of_rows = kept[:, owners]
     heads = kept_of_rows // 4 if long_text == "head_tail" else kept_of_rows
     truncated = kept < lengths
@@ -155,11 +156,6 @@ class _Span:
     head: np.ndarray
     kept: np.ndarray
     end: np.ndarray  # of the side's tokens; read only where head < kept
-
-
-def _one_row(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Owners and starts of rows where each text is one row that starts at its first token."""
-    return np.arange(lengths.shape[1]), np.zeros_like(lengths)
 
 
 def _windows(lengths: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

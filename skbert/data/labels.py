@@ -73,8 +73,8 @@ class Labels:
         return chosen if self.target_type == "multilabel-indicator" else self.classes[chosen]
 
     def of_held_out(self, y: Any, n_texts: int) -> np.ndarray:
-        """Labels of texts to validate on."""
-        return check_validation_labels(y, n_texts, self)
+        """Labels of texts to validate on, of which training must have seen every class."""
+        return _known_values(y, n_texts, self, "y_val")[0]
 
     def attributes(self) -> dict[str, Any]:
         """What a fitted estimator keeps."""
@@ -197,17 +197,6 @@ def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
     """
     _, codes = _known_values(y, n_texts, known, "y")
     return Labels(codes, known.classes, known.target_type)
-
-
-def check_validation_labels(y: Any, n_texts: int, labels: Labels) -> np.ndarray:
-    """Labels of validation texts, of which training must have seen every class.
-
-    Raises
-    ------
-    InputError
-        If they are missing, of another length or form, or hold a class that y does not.
-    """
-    return _known_values(y, n_texts, labels, "y_val")[0]
 
 
 def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.ndarray, np.ndarray]:
