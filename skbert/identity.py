@@ -66,16 +66,14 @@ def describe_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> d
     held_out = groups = "None"
     if data.held_out is not None:
         held_out = "not None " + _checksum_of_parts(
-            _checksum_of_texts(data.held_out[0]), canonical(data.held_out[1].tolist())
+            _checksum_of_texts(data.held_out[0]), canonical(data.held_out[1])
         )
     if data.groups is not None:
         groups = f"not None {_checksum_of_array(data.groups)}"
     return found | {
         "random_state": "None" if parameters["random_state"] is None else f"seed {seed}",
         "X": f"{len(data.texts)} texts {_checksum_of_texts(data.texts)}",
-        "y": _checksum_of_parts(
-            _checksum_of_array(data.target.targets), _described_attributes(data.target.attributes())
-        ),
+        "y": _checksum_of_parts(_checksum_of_array(data.target.targets), canonical(data.target.attributes())),
         "sample_weight": _checksum_of_array(data.weights),
         "groups": groups,
         "X_val or y_val": held_out,
@@ -132,6 +130,8 @@ def differences(first: Mapping[str, str], second: Mapping[str, str], words: str)
 
 def canonical(value: Any) -> str:
     """The same text for equal values, in every process."""
+    if isinstance(value, np.ndarray):  # numpy abbreviates long ones
+        value = value.tolist()
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
     if isinstance(value, Integral):
@@ -159,11 +159,6 @@ def _checksum_of_parts(*parts: str) -> str:
     for part in parts:
         _update(digest, part)
     return _CHECKSUM + digest.hexdigest()
-
-
-def _described_attributes(attributes: Mapping[str, Any]) -> str:
-    arrays = {name: value.tolist() for name, value in attributes.items() if isinstance(value, np.ndarray)}
-    return canonical({**attributes, **arrays})
 
 
 def _checksum_of_texts(texts: Texts) -> str:
