@@ -67,7 +67,7 @@ class FrozenLayers:
         self,
         model: SequenceClassifier,
         encodings: Encodings,
-        plain: Callable[[], SequenceClassifier] | None = None,
+        plain: Callable[[], SequenceClassifier],
     ) -> np.ndarray:
         """Pooled vectors of all rows, (n_rows, hidden_size), float32 or float64.
 
@@ -76,23 +76,23 @@ class FrozenLayers:
         model : SequenceClassifier
             Defines the pooling.
         encodings : Encodings
-        plain : callable, default=None
-            Makes a model with the encoder's weights, if vectors must be computed; None if `model` is one.
+        plain : callable
+            Gives a model with the encoder's weights, if vectors must be computed.
         """
         with Progress("embed", len(encodings), self.verbose) as progress:
             if self.cache.helps("vectors", len(encodings)):
                 return self._kept_vectors(model, encodings, plain, progress)
-            return self._embed(plain() if plain else model, encodings, progress)
+            return self._embed(plain(), encodings, progress)
 
     def _kept_vectors(
         self,
         model: SequenceClassifier,
         encodings: Encodings,
-        plain: Callable[[], SequenceClassifier] | None,
+        plain: Callable[[], SequenceClassifier],
         progress: Progress,
     ) -> np.ndarray:
         def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            values = self._embed(plain() if plain else model, encodings.take(places), progress)
+            values = self._embed(plain(), encodings.take(places), progress)
             return values, np.arange(len(places) + 1)
 
         names = [name for name, _ in self.encoder.named_parameters() if not name.startswith("pooler.")]
@@ -216,7 +216,7 @@ def run_with_cached_vectors(
     known = LOOK_UPS.helps("vectors", len(encodings)) and fingerprints.knows_all(model.encoder)
     if runtime.device.type != "cpu" or runtime.int8 or not known:
         return inference.run_model(model, encodings, runtime, output, progress)
-    vectors = FrozenLayers(model.encoder, runtime, LOOK_UPS).vectors(model, encodings)
+    vectors = FrozenLayers(model.encoder, runtime, LOOK_UPS).vectors(model, encodings, lambda: model)
     if output == "logits":
         vectors = _classify(model, torch.from_numpy(vectors), encodings, runtime)
     return encodings.average_windows(vectors)

@@ -104,7 +104,7 @@ def init_head(
     if head_init == "random":
         return "random"
     rows = probing.choose_rows(len(data), generators.probe)
-    embeddings = frozen.vectors(model, data.encodings.take(rows))
+    embeddings = frozen.vectors(model, data.encodings.take(rows), lambda: model)
     inference.release(model)
     seen = (embeddings, data.targets[rows], weights[rows])
     if head_init == "auto" and not _generalizes(model, data, rows, seen, generators):

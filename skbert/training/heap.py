@@ -36,23 +36,15 @@ def freed_memory_kept() -> Iterator[None]:
     """Make a block, or a decorated function, reuse the same memory again and again."""
     fit = object()
     try:
-        _begin(fit)
+        with _lock:
+            _running.add(fit)
+            _set_thresholds(trim=_NEVER)
         yield
     finally:
-        _end(fit)
-
-
-def _begin(fit: object) -> None:
-    with _lock:
-        _running.add(fit)
-        _set_thresholds(trim=_NEVER)
-
-
-def _end(fit: object) -> None:
-    with _lock:
-        _running.discard(fit)
-        if not _running:
-            _set_thresholds(trim=2 * _LARGEST)
+        with _lock:
+            _running.discard(fit)
+            if not _running:
+                _set_thresholds(trim=2 * _LARGEST)
 
 
 def _set_thresholds(trim: int) -> None:
