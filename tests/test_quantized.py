@@ -20,7 +20,6 @@ from skbert.network.quantized import (
     FloatProduct,
     Int8Linear,
     LastInput,
-    SignedProduct,
     UnsignedProduct,
     is_exact,
     product_of_this_machine,
@@ -42,7 +41,7 @@ def rows(n, width, seed=0):
     )
 
 
-@pytest.fixture(params=[UnsignedProduct, SignedProduct, FloatProduct])
+@pytest.fixture(params=[UnsignedProduct, FloatProduct])
 def product(request, monkeypatch):
     if not is_exact(request.param):
         pytest.skip("this torch or processor has no such exact product")
@@ -122,16 +121,11 @@ def test_products_are_those_of_integers_whatever_the_processor(width):
     assert torch.equal(FloatProduct(weight, scale)(rows), expected)
     if is_exact(UnsignedProduct):
         assert torch.equal(UnsignedProduct(weight, scale)(rows.bitwise_xor(-128)), expected)
-    if is_exact(SignedProduct):
-        assert torch.equal(SignedProduct(weight, scale)(rows), expected)
 
 
-def test_without_instructions_for_bytes_the_product_is_no_loop(monkeypatch):
+def test_where_the_product_of_bytes_is_not_exact_it_is_one_in_float32(monkeypatch):
     monkeypatch.setattr(quantized, "is_exact", lambda product: product is not UnsignedProduct)
-    monkeypatch.setattr(quantized, "_has_vnni", lambda: False)
     assert product_of_this_machine.__wrapped__() is FloatProduct
-    monkeypatch.setattr(quantized, "_has_vnni", lambda: True)
-    assert product_of_this_machine.__wrapped__() is SignedProduct
 
 
 def test_a_row_does_not_depend_on_the_others(product):

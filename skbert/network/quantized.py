@@ -10,9 +10,8 @@ Vector-wise quantization (Dettmers et al., 2022, arXiv:2208.07339), symmetric, w
 3. The product of the integers is exact; it is multiplied by both scales, and the bias is added.
 
 oneDNN's product of unsigned by signed bytes applies the weights' scales in the same call, but without VNNI
-instructions it may saturate. It is used where this torch has it and it is exact at the extremes. Otherwise
-torch's own product of signed bytes is used; without VNNI, where that is a plain loop, a product in float32,
-which is exact as well. The integers are the same on every machine; only the time differs.
+instructions it may saturate. It is used where this torch has it and it is exact at the extremes; elsewhere a
+product in float32, which is exact as well. The integers are the same on every machine; only the time differs.
 """
 
 from __future__ import annotations
@@ -105,20 +104,6 @@ class FloatProduct:
         return first.mul_(self.scale)
 
 
-class SignedProduct:
-    """torch's product of signed bytes; its parameters are those of `FloatProduct`."""
-
-    offset = 0
-
-    def __init__(self, weight: torch.Tensor, scale: torch.Tensor) -> None:
-        self.weight = weight.t()
-        self.scale = scale
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """(n_tokens, n_inputs) int8 → (n_tokens, n_outputs) float32."""
-        return torch._int_mm(rows, self.weight).float().mul_(self.scale)
-
-
 class UnsignedProduct:
     """oneDNN's product of unsigned by signed bytes; its parameters are those of `FloatProduct`."""
 
@@ -175,20 +160,12 @@ def quantize(module: nn.Module) -> None:
 
 
 @cache
-def product_of_this_machine() -> type[FloatProduct | SignedProduct | UnsignedProduct]:
+def product_of_this_machine() -> type[FloatProduct | UnsignedProduct]:
     """The fastest product that is exact with this torch on this processor."""
-    if is_exact(UnsignedProduct):
-        return UnsignedProduct
-    if _has_vnni() and is_exact(SignedProduct):
-        return SignedProduct
-    return FloatProduct
+    return UnsignedProduct if is_exact(UnsignedProduct) else FloatProduct
 
 
-def _has_vnni() -> bool:
-    return torch.cpu._is_vnni_supported()
-
-
-def is_exact(product: type[FloatProduct | SignedProduct | UnsignedProduct]) -> bool:
+def is_exact(product: type[FloatProduct | UnsignedProduct]) -> bool:
     """Whether this torch has a product, and it does not saturate on this processor."""
     weight = torch.full((16, 64), _LEVELS, dtype=torch.int8)
     weight[::2] = -_LEVELS
