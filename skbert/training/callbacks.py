@@ -17,21 +17,11 @@ from skbert.progress import Bar
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "HAS_CALLBACKS",
-    "CallbackSupportMixin",
-    "ProgressBar",
-    "ScikitLearnCallbacks",
-    "Watcher",
-    "Watchers",
-    "with_callbacks",
-]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 try:
     from sklearn import callback as sklearn_callback
-    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin  # to be imported from here
 
     HAS_CALLBACKS = True
 except ImportError:  # scikit-learn < 1.9 has no callbacks
