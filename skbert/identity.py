@@ -188,7 +188,7 @@ def _checksum_of_weights(start: Start) -> str:
     digest = hashlib.sha256()
     own = ("head.", "hidden.") if start.head_init is None else ()
     model = start.new_model(shared=True)
-    _update(digest, canonical([*model.rebuild[1], model.pooling, model.dropout.p]))
+    _update(digest, canonical([model.config, model.architecture, model.pooling, model.dropout.p]))
     for name, weight in model.state_dict().items():
         if not name.startswith(own):
             _update(digest, f"{name} {_checksum_of_array(weight.numpy())}")

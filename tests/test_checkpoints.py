@@ -485,10 +485,10 @@ def test_loading_is_silent_and_leaves_transformers_as_it_was(folder):
 def test_build_encoder_has_the_same_shape(tiny_checkpoints):
     for family in FAMILIES:
         checkpoint = checkpoints.load(tiny_checkpoints(family))
-        build, arguments = checkpoint.rebuild()
+        build, config = checkpoint.rebuild()
         shapes = [
             {n: (p.shape, p.dtype) for n, p in encoder.named_parameters()}
-            for encoder in (build(*arguments), checkpoint.new_encoder())
+            for encoder in (build(config, checkpoint.architecture.packed), checkpoint.new_encoder())
         ]
         assert shapes[0] == shapes[1]
 

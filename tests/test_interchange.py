@@ -225,8 +225,8 @@ def test_more_weights_than_there_are_places(fitted, tmp_path):
 
 
 def test_other_families_are_refused_by_name(fitted, tmp_path):
-    build, (config, packed) = fitted.model_.rebuild
-    fitted.model_.rebuild = (build, (config | {"model_type": "xyz"}, packed))
+    build, config = fitted.model_.rebuild
+    fitted.model_.rebuild = (build, config | {"model_type": "xyz"})
     with pytest.raises(PersistenceError, match=r"family 'xyz' cannot be written; those of bert, "):
         fitted.save_pretrained(tmp_path)
 

@@ -349,10 +349,8 @@ def test_str_of_great_width(make_classifier, reviews, tmp_path):
 
 
 def test_other_families_are_refused_by_name(fitted, tmp_path, monkeypatch):
-    config, packed = fitted.model_.rebuild[1]
-    monkeypatch.setattr(
-        fitted.model_, "rebuild", (fitted.model_.rebuild[0], (config | {"model_type": "xyz"}, packed))
-    )
+    build, config = fitted.model_.rebuild
+    monkeypatch.setattr(fitted.model_, "rebuild", (build, config | {"model_type": "xyz"}))
     with pytest.raises(PersistenceError, match=r"'xyz'.*bert.*joblib"):
         fitted.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
@@ -892,9 +890,9 @@ def test_skops(family, tiny_checkpoints, make_classifier, reviews, tmp_path):
 def test_pickles_of_other_families(fitted):
     import pickle
 
-    build, (config, packed) = fitted.model_.rebuild
+    build, config = fitted.model_.rebuild
     fitted = pickle.loads(pickle.dumps(fitted))
-    fitted.model_.rebuild = (build, (config | {"model_type": "ernie"}, packed))  # a BERT by another name
+    fitted.model_.rebuild = (build, config | {"model_type": "ernie"})  # a BERT by another name
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.decision_function(TEXTS), fitted.decision_function(TEXTS))
 

@@ -57,8 +57,8 @@ class SequenceClassifier(nn.Module):
         Logits per text.
     head_dropout : float
         Dropout probability in the head.
-    rebuild : callable and its arguments
-        What an unpickled model builds its encoder with; see `__reduce__`.
+    rebuild : callable and dict
+        What an unpickled model builds its encoder with, and the encoder's config; see `__reduce__`.
     head_layers : int, default=0
         Hidden layers between the pooled vector and the head's linear layer.
     """
@@ -70,7 +70,7 @@ class SequenceClassifier(nn.Module):
         pooling: Pooling,
         n_outputs: int,
         head_dropout: float,
-        rebuild: tuple[Callable[..., Any], tuple[Any, ...]],
+        rebuild: tuple[Callable[..., Any], dict[str, Any]],
         *,
         head_layers: int = 0,
     ) -> None:
@@ -103,7 +103,7 @@ class SequenceClassifier(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The encoder's config, as plain values."""
-        return self.rebuild[1][0]
+        return self.rebuild[1]
 
     @property
     def hidden_size(self) -> int:
@@ -235,13 +235,11 @@ def _naming_dtype(encoder: Any) -> Iterator[None]:
 
 @own_settings()
 def _restore(
-    build: Callable[..., Any],
-    arguments: tuple[Any, ...],
-    settings: dict[str, Any],
-    weights: dict[str, Any],
+    build: Callable[..., Any], config: dict[str, Any], settings: dict[str, Any], weights: dict[str, Any]
 ) -> SequenceClassifier:
     tensors = {name: torch.from_numpy(values.copy()) for name, values in weights.items()}
-    return with_weights(build(*arguments), tensors, rebuild=(build, arguments), **settings)
+    encoder = build(config, settings["architecture"].packed)
+    return with_weights(encoder, tensors, rebuild=(build, config), **settings)
 
 
 def with_weights(encoder: Any, tensors: dict[str, torch.Tensor], **settings: Any) -> SequenceClassifier:

@@ -79,7 +79,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
         If its encoder is of none of the `FAMILIES`, or a weight is no longer a plain one.
     """
     builders = {function: name for name, function in _BUILDERS.items()}
-    build, (config, *arguments) = model.rebuild
+    build, config = model.rebuild
     if not is_describable(model):
         raise PersistenceError(
             f"The encoder is of the family {config['model_type']!r}, which a model file cannot hold; it can "
@@ -95,7 +95,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
     return {
         "builder": builders[build],
         "config": config,
-        "arguments": arguments,
+        "arguments": [model.architecture.packed],
         "settings": settings,
     }, arrays
 
@@ -142,20 +142,19 @@ def build(described: dict[str, Any], arrays: Arrays, n_outputs: int) -> Sequence
         If there is too little memory for it.
     """
     config, settings = described["config"], dict(described["settings"])
-    arguments = (config, *described["arguments"])
     build_encoder = _BUILDERS[described["builder"]]
     _check_config(config, arrays)
     _check_settings(settings, described["arguments"], arrays, n_outputs)
     import_family(config["model_type"])
     try:
-        settings["architecture"] = Architecture(**settings["architecture"])
-        settings["rebuild"] = (build_encoder, arguments)
+        architecture = Architecture(**settings["architecture"])
+        settings |= {"architecture": architecture, "rebuild": (build_encoder, config)}
         with without_memory():
-            model = outline(build_encoder(*arguments), arrays, **settings)
+            model = outline(build_encoder(config, architecture.packed), arrays, **settings)
             _check_architecture(model)
             _check_shapes(model, arrays)
         tensors = {name: _as_tensor(array) for name, array in arrays.items()}
-        return with_weights(build_encoder(*arguments), tensors, **settings)
+        return with_weights(build_encoder(config, architecture.packed), tensors, **settings)
     except PersistenceError:
         raise
     except Exception as error:  # of whatever kind: transformers checks a config where it happens to use it

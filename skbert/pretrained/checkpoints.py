@@ -66,9 +66,9 @@ class Checkpoint:
         """
         return copy_module(self.encoder, shared=shared)
 
-    def rebuild(self) -> tuple[Any, tuple[Any, ...]]:
+    def rebuild(self) -> tuple[Any, dict[str, Any]]:
         """What a pickled model stores to build its encoder again: plain values, no weights."""
-        return build_encoder, (self.encoder.config.to_dict(), self.architecture.packed)
+        return build_encoder, self.encoder.config.to_dict()
 
 
 def load(model: str | os.PathLike[str], revision: str | None = None) -> Checkpoint:

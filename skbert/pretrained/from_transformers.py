@@ -151,14 +151,13 @@ def _as_skbert(classifier: Any, checkpoint: Checkpoint, order: np.ndarray) -> Se
     pooler = FamilyPooler(classifier.get_submodule(layout.dense), layout.activation_of(config), norm)
     encoder = classifier.base_model
     encoder.pooler = pooler
-    packed = checkpoint.architecture.packed
     model = SequenceClassifier(
         encoder,
         checkpoint.architecture,
         families.pooling_of(config),
         len(order),
         checkpoint.head_dropout,
-        rebuild=(families.build_encoder, (config, packed)),
+        rebuild=(families.build_encoder, config),
     )
     output = classifier.get_submodule(layout.output)
     rows = torch.from_numpy(order)
