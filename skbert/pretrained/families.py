@@ -117,11 +117,6 @@ def build_encoder(config: dict[str, Any], packed: bool) -> Any:
     return encoder
 
 
-def activation_of_pooler(pooler: nn.Module) -> str:
-    """Name of the activation of a model's pooler; poolers of encoders in transformers use tanh."""
-    return pooler.activation if isinstance(pooler, FamilyPooler) else "tanh"
-
-
 def head_of(
     weight: torch.Tensor, bias: torch.Tensor, activation: str
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None:

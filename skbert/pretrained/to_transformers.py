@@ -124,11 +124,7 @@ def _weights(model: SequenceClassifier, head: nn.Linear, config: dict[str, Any])
     activation = layout.activation_of(config)
     if model.pooler is None:
         return _weights_without_pooler(model, head, layout, activation, family)
-    pooler: Any = model.pooler
-    if families.activation_of_pooler(pooler) != activation:
-        raise PersistenceError(
-            f"The pooler's activation is not {activation}, which {family!r} uses. {_INSTEAD}"
-        )
+    pooler: Any = model.pooler  # the encoder's own, which has tanh where the head has, or a `FamilyPooler`
     layers = {layout.dense: pooler.dense, layout.output: head}
     if layout.norm is not None:
         layers[layout.norm] = pooler.norm
