@@ -27,14 +27,30 @@ if TYPE_CHECKING:
 
 
 class Validation:
-    """Scores nothing and never stops: a fit without held-out texts."""
+    """Scores nothing and never stops: a fit without held-out texts.
 
-    should_stop = False
-    best_epoch = -1  # the last one
-    best: tuple[list[torch.Tensor], float] | None = None  # the best epoch's weights, as `snapshot` gives them
+    Parameters
+    ----------
+    patience : int or None
+        Epochs without a better score before `should_stop`; None never stops.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: int | None = None) -> None:
+        self.patience = patience
         self.scores: list[float] = []
+        self.best: tuple[list[torch.Tensor], float] | None = None  # the best epoch's weights; see `snapshot`
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the last `patience` epochs brought no better score."""
+        if self.patience is None:
+            return False
+        return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch that scored best, the last one among equals; -1, the last one, without scores."""
+        return max(range(len(self.scores)), key=lambda epoch: (self.scores[epoch], epoch), default=-1)
 
     def check(self, model: SequenceClassifier, held_out: Encodings | None) -> None:
         """Try the scorer before the first step, so that a bad one costs no epoch."""
@@ -45,7 +61,9 @@ class Validation:
         """Score the model, and keep its weights if they are the best so far."""
 
     def restore_best(self, optimizer: MasterAdamW) -> None:
-        """Put the weights of the best epoch back."""
+        """Put the best epoch's weights back, unless the last epoch was the best."""
+        if self.best is not None and self.best_epoch != len(self.scores) - 1:
+            optimizer.load_snapshot(self.best)
 
 
 class HeldOutValidation(Validation):
@@ -56,7 +74,6 @@ class HeldOutValidation(Validation):
     scorer : callable
         A model's outputs for the held-out texts → score.
     patience : int or None
-        Epochs without a better score before `should_stop`; None never stops.
     runtime : Runtime
     verbose : int, default=0
         As for `BertClassifier`.
@@ -69,23 +86,10 @@ class HeldOutValidation(Validation):
         runtime: Runtime,
         verbose: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(patience)
         self.scorer = scorer
-        self.patience = patience
         self.runtime = runtime
         self.verbose = verbose
-
-    @property
-    def should_stop(self) -> bool:  # type: ignore[override]  # a constant in the base, which never stops
-        """Whether the last `patience` epochs brought no better score."""
-        if self.patience is None:
-            return False
-        return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience
-
-    @property
-    def best_epoch(self) -> int:  # type: ignore[override]  # a constant in the base
-        """The epoch that scored best, the last one among equals."""
-        return max(range(len(self.scores)), key=lambda epoch: (self.scores[epoch], epoch))
 
     def check(self, model: SequenceClassifier, held_out: Encodings | None) -> None:
         """Score once before the first step: a scorer that fails or gives NaN is reported at once."""
@@ -101,12 +105,6 @@ class HeldOutValidation(Validation):
         self.scores.append(current().broadcast_object(self._score(model, held_out)))
         if self.best_epoch == len(self.scores) - 1:
             self.best = optimizer.snapshot()
-
-    def restore_best(self, optimizer: MasterAdamW) -> None:
-        """Put the best epoch's weights back, unless the last epoch was the best."""
-        if self.best_epoch != len(self.scores) - 1:
-            assert self.best is not None
-            optimizer.load_snapshot(self.best)
 
     def _score(self, model: SequenceClassifier, held_out: Encodings | None) -> float:
         assert held_out is not None
