@@ -104,8 +104,9 @@ def fit_texts(
     check_max_length(parameters["max_length"], start.max_positions, start.name)
     found = None if folder is None else folder.find(identity.describe(data, parameters, seed, start, runtime))
     seed = seed if found is None else found.seed
-    frozen = FrozenLayers(start.encoder, runtime, open_cache(parameters["memory"]), parameters["verbose"])
-    training, validation = encode_data(data, parameters, start, frozen, seed)
+    cache = open_cache(parameters["memory"])
+    training, validation = encode_data(data, parameters, start, cache, runtime, seed)
+    frozen = FrozenLayers(start.encoder, runtime, cache, parameters["verbose"])
     settings = resolve_settings(parameters, len(training), start, open_ended=open_ended)
     generators = Generators.from_seed(seed, runtime.device, ranks.rank)
     with isolated_cuda(generators.seed, runtime.device):

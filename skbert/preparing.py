@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skbert.caching.cache import Cache
 from skbert.data.encoding import LongText, encode
 from skbert.data.fit_data import FitData, Target, TrainingData, joined_groups
 from skbert.data.inputs import Texts, factorize
 from skbert.data.literal import unknown_tokens
 from skbert.exceptions import TruncationWarning, UnknownTokensWarning, shown, warn
-from skbert.frozen import FrozenLayers
 from skbert.runtime import Runtime
 from skbert.starting import Start
 from skbert.training.hold_out import hold_out
@@ -32,11 +32,11 @@ _MANY_UNKNOWN = 0.1  # of all tokens
 
 
 def encode_data(
-    data: FitData, parameters: Mapping[str, Any], start: Start, frozen: FrozenLayers, seed: int
+    data: FitData, parameters: Mapping[str, Any], start: Start, cache: Cache, runtime: Runtime, seed: int
 ) -> tuple[TrainingData, Validation]:
     """Encode the texts; use the given texts to validate on, or hold some out."""
     max_length, long_text = parameters["max_length"], parameters["long_text"]
-    read = partial(encode, start.tokenizer, max_length=max_length, long_text=long_text, cache=frozen.cache)
+    read = partial(encode, start.tokenizer, max_length=max_length, long_text=long_text, cache=cache)
     # Texts of weight zero teach nothing.
     rows = np.flatnonzero(data.weights.reshape(len(data.weights), -1).any(axis=1))
     held_out = data.held_out
@@ -46,7 +46,7 @@ def encode_data(
         held_out = data.texts.take(held), data.target.values(held)
     validation = Validation()
     if held_out is not None:  # first: an incompatible scorer is refused before any text is encoded
-        validation = make_validation(*held_out, data.target, parameters, frozen.runtime)
+        validation = make_validation(*held_out, data.target, parameters, runtime)
     encodings = read(data.texts.take(rows))
     _warn_of_truncation(float(encodings.truncated.mean()), max_length, long_text)
     _warn_of_unknown_tokens(encodings.ids, start.tokenizer)
