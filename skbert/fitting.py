@@ -91,10 +91,6 @@ def fit_texts(
         optimizer's state is part of the result.
     folder : FitFolder, default=None
         Stores the state of the fit, and may already hold that of the same fit if it was interrupted.
-
-    Returns
-    -------
-    FittedModel
     """
     ranks = current()
     runtime = resolve_runtime(parameters["device"], parameters["precision"])

@@ -52,10 +52,6 @@ def describe(
         Drawn from `random_state`; it counts unless that is None.
     start : Start
     runtime : Runtime
-
-    Returns
-    -------
-    dict of str to str
     """
     return describe_given(data, parameters, seed) | describe_start(start) | describe_environment(runtime)
 

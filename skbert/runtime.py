@@ -60,10 +60,6 @@ def resolve_runtime(device: str, precision: str, *, predict: bool = False) -> Ru
     predict : bool, default=False
         Whether the call only predicts.
 
-    Returns
-    -------
-    Runtime
-
     Raises
     ------
     InputError

@@ -75,10 +75,6 @@ class Cache:
             With the dtype and the width of the rows.
         rows_per_block : int, default=1024
             Rows that are computed, kept and dropped together.
-
-        Returns
-        -------
-        list of ndarray
         """
         found = dict(zip(keys, STORE.find(space, keys), strict=True))
         missing = {key: place for place, key in enumerate(keys) if found[key] is None}

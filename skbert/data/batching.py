@@ -81,10 +81,6 @@ def collate(
     indices : ndarray of shape (n_texts_in_batch,)
     targets, weights : ndarray of shape (n_samples,) or (n_samples, n_outputs), optional
         Of all texts; those at `indices` are taken. Omitted for prediction.
-
-    Returns
-    -------
-    Batch
     """
     chosen = encodings.take(indices)
     lengths = chosen.lengths

@@ -103,10 +103,6 @@ def encode(
     cache : Cache, default=None
         Where ids of texts may be found, or are to be kept.
 
-    Returns
-    -------
-    Encodings
-
     Notes
     -----
     Of a long text, "head" reads no more than `max_length` tokens. So if both sides of a pair are that long

@@ -65,10 +65,6 @@ def check_texts(X: Any, name: str = "X") -> Texts:
     name : str, default="X"
         The caller's name for X.
 
-    Returns
-    -------
-    Texts
-
     Raises
     ------
     InputError
@@ -106,10 +102,6 @@ def check_same_n_columns(texts: Texts, n_features_in: int, estimator: str) -> No
 
 def unique_texts(texts: Texts) -> tuple[Texts, np.ndarray]:
     """Each distinct text once, and for every row the place of its text among them.
-
-    Parameters
-    ----------
-    texts : Texts
 
     Returns
     -------

@@ -91,10 +91,6 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     n_texts : int
         Number of texts that y must match.
 
-    Returns
-    -------
-    Labels
-
     Raises
     ------
     InputError

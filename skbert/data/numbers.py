@@ -93,10 +93,6 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
     known : Numbers, default=None
         Of a model that continues training: its mean and scale are used, and its columns are expected.
 
-    Returns
-    -------
-    Numbers
-
     Raises
     ------
     InputError

@@ -20,13 +20,7 @@ def blank_linear(n_inputs: int, n_outputs: int, *, bias: bool = True) -> nn.Line
 
 
 class BarePooler(nn.Module):
-    """The pooler of ALBERT and BigBird: a linear layer, whose activation the encoder keeps beside it.
-
-    Parameters
-    ----------
-    dense : nn.Linear
-    activation : nn.Module
-    """
+    """The pooler of ALBERT and BigBird: a linear layer, whose activation the encoder keeps beside it."""
 
     def __init__(self, dense: nn.Linear, activation: nn.Module) -> None:
         super().__init__()
@@ -39,13 +33,7 @@ class BarePooler(nn.Module):
 
 
 class HiddenLayer(nn.Module):
-    """x + W₂ dropout(GELU(W₁ x)), of one width.
-
-    Parameters
-    ----------
-    size : int
-    dropout : float
-    """
+    """x + W₂ dropout(GELU(W₁ x)), of one width."""
 
     def __init__(self, size: int, dropout: float) -> None:
         super().__init__()

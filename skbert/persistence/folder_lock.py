@@ -15,12 +15,7 @@ _OPTIONS: dict[str, Any] = {"fallback_to_soft": False} if "fallback_to_soft" in 
 
 
 class FolderLock:
-    """The lock of a folder: a file in it.
-
-    Parameters
-    ----------
-    file : Path
-    """
+    """The lock of a folder: a file in it."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -64,15 +64,6 @@ def is_describable(model: SequenceClassifier) -> bool:
 def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
     """What `build` makes the model from: plain values, and its weights.
 
-    Parameters
-    ----------
-    model : SequenceClassifier
-
-    Returns
-    -------
-    described : dict
-    arrays : dict of str to ndarray
-
     Raises
     ------
     PersistenceError

@@ -53,12 +53,7 @@ class Unfinished:
 
 
 class FitFolder:
-    """The folder of one fit.
-
-    Parameters
-    ----------
-    path : Path
-    """
+    """The folder of one fit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -81,10 +81,6 @@ def load(model: str | os.PathLike[str], revision: str | None = None) -> Checkpoi
     revision : str, default=None
         Branch, tag or commit on the hub.
 
-    Returns
-    -------
-    Checkpoint
-
     Raises
     ------
     CheckpointError

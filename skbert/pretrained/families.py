@@ -71,14 +71,7 @@ LAYOUTS = {
 
 
 class FamilyPooler(nn.Module):
-    """The layers of a family's head before the one that gives the logits.
-
-    Parameters
-    ----------
-    dense : nn.Linear
-    activation : str
-    norm : nn.Module or None
-    """
+    """The layers of a family's head before the one that gives the logits."""
 
     reads_any_vector = True  # of the first token, or the mean over all of them
 

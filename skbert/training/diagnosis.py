@@ -145,10 +145,6 @@ def texts_of_all_classes(targets: np.ndarray, n_texts: int) -> np.ndarray:
     ----------
     targets : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     n_texts : int
-
-    Returns
-    -------
-    ndarray of int
     """
     if are_numbers(targets):
         chosen = np.linspace(0, len(targets) - 1, min(n_texts, len(targets)), dtype=int)

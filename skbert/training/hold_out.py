@@ -42,10 +42,6 @@ def hold_out(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int
     fraction : float
         Fraction of the rows for validation. Where texts repeat, it may be fewer rows, or more.
     seed : int
-
-    Returns
-    -------
-    Split
     """
     training, validation = _hold_out_rows(targets, fraction, seed)
     complete = _n_classes(targets, validation) == _n_classes(targets)

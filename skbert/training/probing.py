@@ -67,10 +67,6 @@ def generalizes(
         Draws the parts.
     groups : ndarray of shape (n_samples,), int64, default=None
         Index of each row's text among the distinct ones; None where all are distinct.
-
-    Returns
-    -------
-    bool
     """
     groups = np.arange(len(targets)) if groups is None else groups
     rank = np.argsort(generator.permutation(int(groups.max()) + 1))
