@@ -34,12 +34,13 @@ class SavingMixin:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
+        if "model_" in state:
+            import_stages()
         if isinstance(state.get("model_"), dict):
             from skbert.persistence import model_spec
             from skbert.persistence.fitted import n_outputs_of
 
             state["model_"] = model_spec.build(**state["model_"], n_outputs=n_outputs_of(state))
-            import_stages()
         if isinstance(state.get("tokenizer_"), str):
             from skbert.pretrained import checkpoints
 
