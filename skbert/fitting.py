@@ -105,13 +105,13 @@ def fit_texts(
     frozen = FrozenLayers(start.encoder, runtime, cache, parameters["verbose"])
     settings = resolve_settings(parameters, len(training), start, open_ended=open_ended)
     generators = Generators.from_seed(seed, runtime.device, ranks.rank)
-    with isolated_cuda(generators.seed, runtime.device):
+    with isolated_cuda(generators.cuda_seed, runtime.device):
         ranks.compare(lambda: identity.describe_start(start))
         model = start.new_model()
         head_init = _init_new_head(start, found, model, training, parameters, frozen, generators)
         choose_trained(model, parameters, lora, generators)
         ranks.broadcast(list(model.parameters()))
-        rows = start_above(model, parameters["freeze"], lora, training, frozen, start)
+        above = start_above(model, parameters["freeze"], lora, training, frozen, start)
         training = replace(training, held_out=None)  # the trainer has its own form of them
         truncated = float(training.encodings.truncated.mean())
         finish = partial(assemble, start, head_init, settings.learning_rate, truncated)
@@ -122,7 +122,7 @@ def fit_texts(
         with Watchers([*own_watchers(model, parameters), watcher], finish) as watchers:
             trainer = Trainer(
                 model,
-                rows,
+                above,
                 settings,
                 loss,
                 runtime,
@@ -132,7 +132,7 @@ def fit_texts(
                 start.moments,
                 state_writer,
             )
-            del rows
+            del above
             result = trainer.fit()
         fitted = finish(result, trainer.moments() if open_ended else None)
         frozen.note_unchanged(fitted.model, model)

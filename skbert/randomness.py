@@ -25,7 +25,7 @@ class Generators:
     weights: torch.Generator  # new weights, on the CPU
     dropout: torch.Generator  # dropout masks, on the device; on CUDA its own generator draws them
     probe: np.random.Generator  # parts of the texts that a linear probe is tried on
-    seed: int  # for the generator of a CUDA device, while it is isolated
+    cuda_seed: int  # for the generator of a CUDA device, while it is isolated
 
     @classmethod
     def from_seed(cls, seed: int, device: torch.device, rank: int = 0) -> Generators:
@@ -40,7 +40,7 @@ class Generators:
             weights=torch.Generator().manual_seed(weights),
             dropout=torch.Generator(device).manual_seed(dropout),
             probe=np.random.default_rng(probe),
-            seed=of_device,
+            cuda_seed=of_device,
         )
 
 

@@ -99,11 +99,6 @@ def matmul_precision(device: torch.device) -> str:
     return "ieee" if precision == "none" else precision
 
 
-def _own_gpu() -> torch.device:
-    found, current = torch.cuda.device_count(), torch.cuda.current_device()
-    return torch.device("cuda", workers.gpu_of_this_process(found, current))
-
-
 def _parsed(name: str) -> torch.device:
     try:
         return torch.device(name)
@@ -122,7 +117,8 @@ def _named_device(name: str) -> torch.device:
                 f"device={name!r} was asked for, but torch {torch.__version__} finds {found} CUDA devices "
                 f"here, on {platform.node()}. Use device='auto' or 'cpu'."
             )
-        return _own_gpu() if device.index is None else device
+        if device.index is None:
+            return torch.device("cuda", workers.gpu_of_this_process(found, torch.cuda.current_device()))
     return device
 
 

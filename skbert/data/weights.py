@@ -51,6 +51,7 @@ def check_weights(
             check_something_to_learn(labels.codes[weights > 0], labels.classes)
         of_classes = _label_weights(labels, weights, class_weight)
         of_rows = weights[:, None] * np.where(labels.codes == 1, of_classes > 0, True)
+        least = 1.0  # of a label whose ones have weight zero: they have no rows left to weight
     else:
         of_classes = _weight_of_classes(labels, weights, class_weight)
         of_rows = weights * (of_classes > 0)[labels.codes]
@@ -61,11 +62,7 @@ def check_weights(
                 f"{labels.classes[kept].tolist()} have rows with a weight above zero. Give at least two "
                 "classes such a weight."
             )
-    # A class of weight zero is treated as one that next to no text has: this sets its starting bias, in a new
-    # head only. If a label's ones have weight zero, they have no rows left, so there is nothing to weight.
-    if labels.codes.ndim == 2:
-        least = 1.0
-    else:
+        # As of a class that next to no text has: this sets its starting bias, in a new head only.
         least = of_classes[of_classes > 0].mean() if goes_on else _NEXT_TO_NOTHING * of_classes.max()
     of_classes = np.where(of_classes > 0, of_classes, least)
     _check_total(of_rows.sum())
