@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from checkpoints import build_albert
 
 pytestmark = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 
@@ -162,6 +163,13 @@ def test_the_first_prediction_of_a_loaded_model_imports_nothing(source, make_cla
     classifier.save_pretrained(tmp_path / "folder")
     (tmp_path / "pickle").write_bytes(pickle.dumps(classifier))
     done = run(FIRST, tmp_path, source)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_neither_does_that_of_a_family_that_only_pickles(make_classifier, reviews, tmp_path):
+    classifier = make_classifier(model=build_albert(tmp_path / "albert")).fit(*map(list, reviews))
+    (tmp_path / "pickle").write_bytes(pickle.dumps(classifier))
+    done = run(FIRST, tmp_path, "pickle")
     assert done.stdout.strip() == "[]", done.stderr
 
 
