@@ -61,16 +61,7 @@ def packed_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # (n_tokens, n_heads, head_size). Indexing with [0] would make its gradient a copy into zeros.
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
-    if q.device.type == "cpu":  # the CPU's fused kernel refuses dropout, and is slower with a mask
-        return _cpu_attention(q, k, v, packing, scale, dropout, sliding_window).unsqueeze(0), None
-    if has_kernel(q, packing.n_texts):
-        bounds, longest = (packing.bounds, packing.bounds), (packing.max_length, packing.max_length)
-        return flash_attention(q, k, v, bounds, longest, scale, dropout, sliding_window).unsqueeze(0), None
-    # (n_tokens, n_heads, head_size) → (n_texts, n_heads, max_length, head_size)
-    q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))
-    bias = packing.attention_bias(sliding_window, q.dtype)
-    out = _padded_attention(q, k, v, bias, scale, dropout, packing.generator)
-    return packing.unpad(out.transpose(1, 2)).unsqueeze(0), None
+    return _attend(q, k, v, packing, scale, dropout, sliding_window).unsqueeze(0), None
 
 
 def first_token_attention(
@@ -99,21 +90,11 @@ def first_token_attention(
     """
     q, k, v = (x.squeeze(0).unflatten(1, (n_heads, -1)) for x in (query, key, value))
     n_filler, q = len(q) - packing.n_texts, q[: packing.n_texts]
-    scale = q.shape[-1] ** -0.5
-    if q.device.type == "cpu":
-        out = _cpu_attention(q, k, v, packing, scale, dropout, first=True)
-        return fill(out.flatten(1), n_filler).unsqueeze(0)
-    if has_kernel(q, packing.n_texts):
-        each = torch.arange(packing.n_texts + 1, dtype=torch.int32, device=q.device)
-        bounds, longest = (each, packing.bounds), (1, packing.max_length)
-        return flash_attention(q, k, v, bounds, longest, scale, dropout).flatten(1).unsqueeze(0)
-    k, v = (packing.pad(x).transpose(1, 2) for x in (k, v))  # (n_texts, n_heads, max_length, head_size)
-    bias = packing.attention_bias(None, q.dtype)
-    out = _padded_attention(q[:, :, None], k, v, bias, scale, dropout, packing.generator)
-    return out.flatten(1).unsqueeze(0)
+    out = _attend(q, k, v, packing, q.shape[-1] ** -0.5, dropout, first=True)
+    return fill(out.flatten(1), n_filler).unsqueeze(0)
 
 
-def _cpu_attention(
+def _attend(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -123,11 +104,24 @@ def _cpu_attention(
     window: int | None = None,
     first: bool = False,
 ) -> torch.Tensor:
-    """Attention of packed texts on a CPU; with `first`, one query per text: that of its first token."""
-    if _runs_are_enough(q, k, v, dropout):
-        return run_attention(q, k, v, packing.lengths.numpy(), scale, window)
-    layout = packing.layout(q.shape[1], q.dtype, window, first)
-    return GroupedAttention.apply(q, k, v, layout, scale, dropout, packing.generator)
+    """(n_tokens, n_heads, head_size) → the same; with `first`, `q` is that of each text's first token."""
+    if q.device.type == "cpu":  # the CPU's fused kernel refuses dropout, and is slower with a mask
+        if _runs_are_enough(q, k, v, dropout):
+            return run_attention(q, k, v, packing.lengths.numpy(), scale, window)
+        layout = packing.layout(q.shape[1], q.dtype, window, first)
+        return GroupedAttention.apply(q, k, v, layout, scale, dropout, packing.generator)
+    if has_kernel(q, packing.n_texts):
+        bounds, longest = packing.bounds, packing.max_length
+        asking, most = bounds, longest
+        if first:
+            asking, most = torch.arange(packing.n_texts + 1, dtype=torch.int32, device=q.device), 1
+        return flash_attention(q, k, v, (asking, bounds), (most, longest), scale, dropout, window)
+    # → (n_texts, n_heads, max_length, head_size)
+    k, v = (packing.pad(x).transpose(1, 2) for x in (k, v))
+    q = q[:, :, None] if first else packing.pad(q).transpose(1, 2)
+    bias = packing.attention_bias(window, q.dtype)
+    out = _padded_attention(q, k, v, bias, scale, dropout, packing.generator)
+    return out.squeeze(2) if first else packing.unpad(out.transpose(1, 2))
 
 
 def _padded_attention(
