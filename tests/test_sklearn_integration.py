@@ -355,7 +355,7 @@ def test_sample_weight_is_routed_through_a_search(make_classifier, reviews, rout
 def test_requests_are_cloned(make_classifier, routing):
     estimator = make_classifier().set_fit_request(sample_weight=True)
     requests = clone(estimator).get_metadata_routing().fit.requests
-    assert requests == {"sample_weight": True, "X_val": None, "y_val": None}
+    assert requests == {"sample_weight": True, "groups": True, "X_val": None, "y_val": None}
 
 
 def test_score_takes_weights(fitted, reviews):

@@ -259,7 +259,8 @@ def check_no_label(texts: Texts, labels: Labels) -> None:
         if len(labels.classes) > _MANY and len(labels.classes) > (n_different := len(set(texts.first))):
             warn(
                 f"y has {len(labels.classes)} different labels, but X only {n_different} different texts, "
-                f"such as {texts.first[0][:60]!r}. Are these the labels, and y the texts? Pass fit(texts, labels)."
+                f"such as {texts.first[0][:60]!r}. If these are the labels, and y the texts, pass "
+                "fit(texts, labels)."
             )
         return
     y = labels.classes[labels.codes].tolist()
