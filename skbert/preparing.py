@@ -17,6 +17,7 @@ from skbert.caching.cache import Cache
 from skbert.data.encoding import LongText, encode
 from skbert.data.fit_data import FitData, Target, TrainingData, joined_groups
 from skbert.data.inputs import Texts, factorize
+from skbert.data.labels import Labels
 from skbert.data.literal import unknown_tokens
 from skbert.exceptions import TruncationWarning, UnknownTokensWarning, shown, warn
 from skbert.runtime import Runtime
@@ -80,7 +81,7 @@ def split_off_validation(
     if data.groups is not None:
         groups = joined_groups(groups, data.groups[rows])
     split = hold_out(data.target.targets[rows], groups, fraction, seed)
-    if not split.complete:
+    if isinstance(data.target, Labels) and not split.complete:
         _warn_of_unscored(data.target, rows, rows[split.validation])
     if not split.unseen:
         warn(
@@ -91,16 +92,16 @@ def split_off_validation(
     return rows[split.training], rows[split.validation]
 
 
-def _warn_of_unscored(target: Target, rows: np.ndarray, held: np.ndarray) -> None:
+def _warn_of_unscored(labels: Labels, rows: np.ndarray, held: np.ndarray) -> None:
     """Warn of classes, or labels, that no held-out row has."""
-    codes = target.targets
+    codes = labels.codes
     if codes.ndim == 1:
         what, missing = "classes", np.setdiff1d(codes[rows], codes[held])
     else:
         what, missing = "labels", np.flatnonzero(codes[rows].any(axis=0) & ~codes[held].any(axis=0))
     warn(
         f"The texts held out for early stopping ({len(held)}) have none of the {what} "
-        f"{shown(target.classes[missing].tolist(), 5)}: their score says nothing about these. Raise "
+        f"{shown(labels.classes[missing].tolist(), 5)}: their score says nothing about these. Raise "
         "validation_fraction (the last text of a class stays in training), or pass X_val and y_val to fit."
     )
 

@@ -83,10 +83,11 @@ def check_groups(groups: Any, n_texts: int) -> np.ndarray | None:
     if groups is None:
         return None
     groups = computed(groups)
-    values = list(groups) if isinstance(groups, list | tuple) else np.asarray(groups, dtype=object)
-    if getattr(values, "ndim", 1) != 1:
-        found = f"has the shape {values.shape}" if values.ndim else f"is {groups!r:.60}"
+    shape = (len(groups),) if isinstance(groups, list | tuple) else np.shape(groups)
+    if len(shape) != 1:
+        found = f"has the shape {shape}" if shape else f"is {groups!r:.60}"
         raise InputError(f"groups {found}. Expected a 1-D array-like with the group of each text.")
+    values = list(groups)
     if len(values) != n_texts:
         raise InputError(f"groups has {len(values)} entries for {n_texts} texts. Expected one per text.")
     missing = first_missing(values)
