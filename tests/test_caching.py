@@ -365,7 +365,7 @@ def test_values_come_back_exactly(tmp_path, dtype):
 
 
 def written(folder):
-    return next(Path(folder).rglob("*.rows"))
+    return next(Path(folder).rglob("*.safetensors"))
 
 
 def test_every_damaged_byte_is_found(tmp_path):
@@ -416,7 +416,7 @@ def test_a_pipe_among_the_files_is_not_waited_for(tmp_path, is_known):
     if is_known:
         assert folder.lacking("tokens-a", [key(3)], LIKE) == []
         file.unlink()
-    os.mkfifo(file if is_known else file.with_name("0.rows"))
+    os.mkfifo(file if is_known else file.with_name("0.safetensors"))
     with pytest.warns(skbert.CacheWarning, match="not an intact cache file: .* is not a file"):
         found = find(folder, "tokens-a", {key(3)})
     assert found.keys() == (set() if is_known else {key(3)})
@@ -468,7 +468,7 @@ def test_a_fit_computes_damaged_entries_again_and_says_so_once(tmp_path, make_cl
     texts, labels = map(list, reviews)
     parameters = {"freeze": "encoder", "memory": tmp_path / "shared"}
     expected = make_classifier(**parameters).fit(texts, labels).decision_function(texts)
-    for file in (tmp_path / "shared").rglob("*.rows"):
+    for file in (tmp_path / "shared").rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:-3] + b"bad")
     skbert.clear_caches()
     parameters["memory"] = tmp_path / "moved"  # a folder that this process has not read yet
@@ -537,7 +537,7 @@ def test_a_folder_that_cannot_be_written_is_said_once(tmp_path, monkeypatch, err
     model.fit(texts[:4], labels[:4])  # a second warning would be an error
     model.fit(texts, labels)
     np.testing.assert_allclose(model.decision_function(texts), expected, rtol=1e-6)
-    assert not list(tmp_path.rglob("*.rows"))
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
@@ -560,13 +560,13 @@ def test_a_folder_gets_what_earlier_fits_left_in_memory(tmp_path, make_classifie
     texts, labels = map(list, reviews)
     make_classifier(freeze="encoder").fit(texts[:8], labels[:8])
     make_classifier(freeze="encoder", memory=tmp_path).fit(texts[:12], labels[:12])
-    written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.rows")}
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
     skbert.clear_caches()
     for _ in range(2):  # from the folder, then from memory
         make_classifier(freeze="encoder", memory=tmp_path).fit(texts[:12], labels[:12])
     for kind in ("tokens", "vectors"):
         assert (skbert.cache_info(kind).misses, skbert.cache_info(kind).hits > 0) == (0, True)
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.rows")} == written  # nothing twice
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")} == written  # nothing twice
 
 
 def test_what_is_kept_depends_on_no_path_of_a_checkpoint(tmp_path, tiny_bert, make_classifier, reviews):

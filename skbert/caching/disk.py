@@ -25,7 +25,7 @@ from skbert.ragged import offsets_of
 from skbert.signal_errors import raise_if_of_a_handler
 
 _JSON = "skbert-rows-1"  # the number is that of the format
-_SUFFIX = ".rows"
+_SUFFIX = ".safetensors"
 _KEY = 24  # bytes; see `cache.digest`
 
 
