@@ -51,6 +51,7 @@ def tables_of(text):
         ("performance.md", "long_texts"),
         ("performance.md", "precision"),
         ("performance.md", "speed"),
+        ("performance.md", f"speed --out {RESULTS / 'speed_float32.json'}"),
         ("training.md", "techniques"),
     ],
 )

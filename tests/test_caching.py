@@ -566,7 +566,9 @@ def test_a_folder_gets_what_earlier_fits_left_in_memory(tmp_path, make_classifie
         make_classifier(freeze="encoder", memory=tmp_path).fit(texts[:12], labels[:12])
     for kind in ("tokens", "vectors"):
         assert (skbert.cache_info(kind).misses, skbert.cache_info(kind).hits > 0) == (0, True)
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")} == written  # nothing twice
+    assert {
+        file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")
+    } == written  # nothing twice
 
 
 def test_what_is_kept_depends_on_no_path_of_a_checkpoint(tmp_path, tiny_bert, make_classifier, reviews):
