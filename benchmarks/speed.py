@@ -75,7 +75,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.device == "cuda" and not args.table and not torch.cuda.is_available():
         parser.error("torch finds no CUDA device here")
-    args.out = args.out or RESULTS / ("speed_gpu.json" if args.device == "cuda" else "speed.json")
+    kind = "_gpu" if args.device == "cuda" else "_float32" if args.float32 else ""
+    args.out = args.out or RESULTS / f"speed{kind}.json"
     args.rounds = args.rounds or (1 if args.quick else 3)
     args.datasets = args.datasets or list(REAL if args.data else SYNTHETIC)
     return args

@@ -97,7 +97,7 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     early_stopping : bool, default=False
         Whether to end the fit when the validation score has not improved for `n_iter_no_change` epochs.
         Without `X_val` in `fit`, a `validation_fraction` of the texts is held out of training: stratified by
-        class, or at random for an indicator matrix, with identical texts kept together. With
+        class, or at random for an indicator matrix, with identical texts, and `groups`, kept together. With
         ``freeze="gradual"`` all epochs run, and the best one is chosen.
     validation_fraction : float, default=0.1
         Fraction of the texts held out for early stopping, in (0, 1).

@@ -15,7 +15,7 @@ import numpy as np
 
 from skbert.caching.cache import Cache
 from skbert.data.encoding import LongText, encode
-from skbert.data.fit_data import FitData, Target, TrainingData, joined_groups
+from skbert.data.fit_data import FitData, Target, TrainingData
 from skbert.data.inputs import Texts, factorize
 from skbert.data.labels import Labels
 from skbert.data.literal import unknown_tokens
@@ -77,22 +77,22 @@ def split_off_validation(
     rows: np.ndarray, data: FitData, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a fraction of the rows off for validation; returns training and validation rows."""
-    _, groups = factorize(data.texts.take(rows).rows)
-    if data.groups is not None:
-        groups = joined_groups(groups, data.groups[rows])
-    split = hold_out(data.target.targets[rows], groups, fraction, seed)
+    _, texts = factorize(data.texts.take(rows).rows)
+    groups = None if data.groups is None else data.groups[rows]
+    split = hold_out(data.target.targets[rows], texts, fraction, seed, groups)
     if isinstance(data.target, Labels) and not split.complete:
-        _warn_of_unscored(data.target, rows, rows[split.validation])
+        unit = "text" if groups is None else "group"
+        _warn_of_unscored(data.target, rows, rows[split.validation], f"the last {unit} of a class")
     if not split.unseen:
         warn(
-            f"There are so few different {'texts' if data.groups is None else 'groups'} that those held out "
+            f"There are so few different {'texts' if groups is None else 'groups'} that those held out "
             "for early stopping are also used for training: the validation scores say nothing about new "
             "ones. Pass X_val and y_val to fit."
         )
     return rows[split.training], rows[split.validation]
 
 
-def _warn_of_unscored(labels: Labels, rows: np.ndarray, held: np.ndarray) -> None:
+def _warn_of_unscored(labels: Labels, rows: np.ndarray, held: np.ndarray, kept: str) -> None:
     """Warn of classes, or labels, that no held-out row has."""
     codes = labels.codes
     if codes.ndim == 1:
@@ -102,7 +102,7 @@ def _warn_of_unscored(labels: Labels, rows: np.ndarray, held: np.ndarray) -> Non
     warn(
         f"The texts held out for early stopping ({len(held)}) have none of the {what} "
         f"{shown(labels.classes[missing].tolist(), 5)}: their score says nothing about these. Raise "
-        "validation_fraction (the last text of a class stays in training), or pass X_val and y_val to fit."
+        f"validation_fraction ({kept} stays in training), or pass X_val and y_val to fit."
     )
 
 

@@ -62,7 +62,8 @@ class BertRegressor(CallbackSupportMixin, SavingMixin, RegressionMixin):
         Factor on the learning rate per layer of distance from the head, in (0, 1].
     early_stopping : bool, default=False
         Whether to end the fit when the validation score has not improved for `n_iter_no_change` epochs.
-        Without `X_val` in `fit`, a random `validation_fraction` of the texts is held out of training.
+        Without `X_val` in `fit`, a random `validation_fraction` of the texts, or of their `groups`, is held
+        out of training.
     validation_fraction : float, default=0.1
         Fraction of the texts held out for early stopping, in (0, 1).
     n_iter_no_change : int, default=2

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skbert import inference
-from skbert.data.fit_data import TrainingData, joined_groups
 from skbert.data.inputs import factorize
 from skbert.data.weights import combine
 from skbert.exceptions import InputError
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from skbert.data.encoding import Encodings
+    from skbert.data.fit_data import TrainingData
     from skbert.frozen import FrozenLayers
     from skbert.training.optimizer import Moments
 
@@ -121,9 +121,7 @@ def _generalizes(
 ) -> bool:
     """Whether a probe on some rows generalizes; equal rows count once, with their summed weight."""
     embeddings, targets, weights = seen
-    groups = _text_groups(data.encodings, rows)
-    if data.groups is not None:
-        groups = joined_groups(groups, data.groups[rows])
+    groups = _text_groups(data.encodings, rows) if data.groups is None else data.groups[rows]
     keys, of_targets = row_keys(data.encodings.take(rows)), (target.tobytes() for target in targets)
     same = factorize(zip(groups.tolist(), keys, of_targets, strict=True))[1]
     firsts = np.unique(same, return_index=True)[1]

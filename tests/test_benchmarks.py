@@ -51,7 +51,7 @@ def tables_of(text):
         ("performance.md", "long_texts"),
         ("performance.md", "precision"),
         ("performance.md", "speed"),
-        ("performance.md", f"speed --out {RESULTS / 'speed_float32.json'}"),
+        ("performance.md", "speed --float32"),
         ("training.md", "techniques"),
     ],
 )

@@ -4,6 +4,7 @@ import datetime
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import sklearn
 from sklearn.model_selection import GroupKFold, cross_validate
@@ -11,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skbert import BertClassifier, BertRegressor, InputError, SkbertWarning
-from skbert.data.fit_data import FitData, check_groups, joined_groups
+from skbert.data.fit_data import FitData, check_groups
 from skbert.data.inputs import check_texts
 from skbert.data.labels import encode_labels
 from skbert.preparing import split_off_validation
@@ -335,18 +336,62 @@ def test_groups_of_a_regression(tiny_bert):
     assert len(split[1]) == 16
 
 
-def test_groups_with_equal_texts_are_one():
-    # Rows 0 and 3 are equal texts, 3 and 4 of one group, 1 and 2 of another.
-    assert joined_groups(np.array([0, 1, 2, 0, 3, 4]), np.array([0, 1, 1, 2, 2, 3])).tolist() == [
-        0,
-        1,
-        1,
-        0,
-        0,
-        2,
-    ]
-    # Of some rows of a larger numbering: numbers that do not occur make no group.
-    assert joined_groups(np.array([0, 1, 2]), np.array([7, 3, 7])).tolist() == [0, 1, 0]
+@pytest.mark.parametrize(
+    ("n_groups", "n_each", "n_classes"),
+    [(2, 300, 3), (5, 200, 77), (8, 100, 20), (10, 100, 100), (300, 4, 2)],
+)
+def test_groups_with_any_classes_are_whole_and_near_the_fraction(n_groups, n_each, n_classes):
+    groups = np.repeat(np.arange(n_groups), n_each)
+    for seed in range(8):
+        codes = np.random.default_rng(seed).integers(0, n_classes, len(groups))
+        split = hold_out(codes, np.arange(len(groups)), 0.1, seed, groups)
+        assert split.unseen
+        assert sorted([*split.training, *split.validation]) == list(range(len(groups)))
+        assert not set(groups[split.training]) & set(groups[split.validation])
+        assert set(codes[split.training]) == set(codes)
+        expected = max(0.1 * len(groups), n_each)
+        assert abs(len(split.validation) - expected) <= n_each / 2
+
+
+def test_groups_are_held_out_so_that_classes_are_as_frequent():
+    """A class of which one group has nearly all texts, which training needs, and one that all groups have."""
+    groups = np.repeat(np.arange(20), 50)
+    codes = np.zeros(1000, int)
+    codes[:40], codes[900:904], codes[::10] = 1, 1, 2
+    shares = []
+    for seed in range(20):
+        split = hold_out(codes, np.arange(1000), 0.2, seed, groups)
+        assert np.count_nonzero(codes[split.training] == 1) >= 4
+        shares.append(np.mean(codes[split.validation] == 2))
+    assert np.ptp(shares) < 0.05
+
+
+def test_training_keeps_a_class_that_one_group_has():
+    groups = np.repeat(np.arange(10), 10)
+    codes = (groups == 3).astype(int) + 2 * (groups == 4)
+    for seed in range(10):
+        split = hold_out(codes, np.arange(100), 0.5, seed, groups)
+        assert set(codes[split.training]) == {0, 1, 2}
+        assert not split.complete
+
+
+def test_indicators_and_numbers_are_held_out_in_groups():
+    groups = np.repeat(np.arange(30), 5)
+    rng = np.random.default_rng(0)
+    for targets in ((rng.random((150, 4)) < 0.3).astype(int), rng.normal(size=(150, 1))):
+        split = hold_out(targets, np.arange(150), 0.2, 0, groups)
+        assert not set(groups[split.training]) & set(groups[split.validation])
+        assert len(split.validation) == 30
+
+
+def test_a_text_that_groups_share_stays_in_training_and_joins_no_groups():
+    groups = np.repeat(np.arange(100), 10)
+    texts = np.where(np.arange(1000) % 10 == 0, 0, np.arange(1000))  # all have written "thanks"
+    split = hold_out(np.arange(1000) % 2, texts, 0.1, 0, groups)
+    assert split.unseen
+    assert not set(texts[split.training]) & set(texts[split.validation])
+    assert len(split.validation) == 90
+    assert len(set(groups[split.validation])) == 10
 
 
 def test_one_group_is_said(make_classifier):
@@ -371,6 +416,8 @@ def test_one_group_is_said(make_classifier):
         ),
         ("author", "groups is 'author'. Expected a 1-D"),
         (7, "groups is 7. Expected a 1-D"),
+        (pa.array([None] + ["a"] * 23), "groups has a missing value at row 0"),
+        (np.ma.array([1] * 24, mask=[0] * 5 + [1] + [0] * 18), "groups has a missing value at row 5"),
         (
             [{"a"}] * 24,
             r"groups cannot be compared \(unhashable type: 'set'\). Pass one str or int per text.",

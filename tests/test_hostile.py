@@ -207,6 +207,12 @@ FORGED = {
             },
         ),
     },
+    "its tokenizer could not be read .Exception: Unknown": {
+        "words of a limit of the process": changed("tokenizer", "version", value="Too many open files"),
+    },
+    r"its tokenizer could not be read .Exception: .{,600}$": {
+        "a long message": changed("tokenizer", "version", value="9" * 3000),
+    },
     "it has format True": {
         "a format by bool": lambda content, _: content.update(format=True),
     },

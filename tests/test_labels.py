@@ -472,6 +472,9 @@ def test_labels_in_place_of_texts_are_noticed(make_classifier):
         make_classifier(epochs=1).fit(labels, texts)
     check_no_label(Texts(texts), encode_labels(labels, 40))  # a warning would be an error
     check_no_label(Texts(texts), encode_labels(texts, 40))
+    # A model that goes on has more classes than these few texts.
+    many = make_classifier(epochs=1).partial_fit(texts[:10], texts[:10], classes=texts)
+    many.set_params(warm_start=True).fit(texts[:10], texts[:10])
 
 
 def test_of_two_columns_of_labels_multioutput_is_named():

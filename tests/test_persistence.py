@@ -431,9 +431,7 @@ def test_bytes_that_were_replaced_inserted_or_removed_are_found(data, file, tmp_
 def assert_refused(content, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(content)
-    with pytest.raises(
-        PersistenceError, match=r"damaged' (cannot be loaded|is not a whole safetensors file): "
-    ):
+    with pytest.raises(PersistenceError, match=r"damaged' cannot be loaded: "):
         BertClassifier.load(path)
 
 
@@ -480,7 +478,9 @@ def test_files_of_others(tmp_path, tiny_bert, fitted):
     pickled, zipped = tmp_path / "model.joblib", tmp_path / "model.pt"
     for compress in (0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)):
         joblib.dump(fitted, pickled, compress=compress)
-        with pytest.raises(PersistenceError, match=r"like a pickle or a joblib file\. .* joblib\.load reads"):
+        with pytest.raises(
+            PersistenceError, match=r"like a pickle or a joblib file, which joblib\.load reads"
+        ):
             BertClassifier.load(pickled)
     torch.save(fitted.model_.state_dict(), zipped)
     for path in (pickled, zipped, Path(tiny_bert) / "model.safetensors", Path(tiny_bert) / "config.json"):

@@ -101,6 +101,18 @@ def test_what_was_seen_proves_nothing():
     assert sum(answers[1]) <= 1
 
 
+@pytest.mark.parametrize(("n_groups", "n_each"), [(2, 500), (3, 2500), (20, 1000), (3, 500)])
+def test_noise_does_not_generalize_to_other_groups_however_large(n_groups, n_each):
+    answers = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        n = n_groups * n_each
+        embeddings, codes = rng.normal(size=(n, 8)), rng.integers(0, 2, n)
+        groups = np.repeat(np.arange(n_groups), n_each)
+        answers.append(generalizes(embeddings, codes, np.ones(n), 2, rng, groups))
+    assert sum(answers) <= 1
+
+
 def test_windows_of_one_text_are_in_one_part(tiny_bert):
     checkpoint = checkpoints.load(tiny_bert)
     tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)

@@ -27,6 +27,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
     GridSearchCV,
+    GroupKFold,
     StratifiedKFold,
     TunedThresholdClassifierCV,
     cross_val_predict,
@@ -356,6 +357,17 @@ def test_requests_are_cloned(make_classifier, routing):
     estimator = make_classifier().set_fit_request(sample_weight=True)
     requests = clone(estimator).get_metadata_routing().fit.requests
     assert requests == {"sample_weight": True, "groups": True, "X_val": None, "y_val": None}
+
+
+def test_a_stack_takes_groups_if_they_are_not_routed_to_its_estimators(make_classifier, routing, reviews):
+    texts, labels = map(list, reviews)
+    estimators = [("bert", make_classifier(epochs=1).set_fit_request(groups=False))]
+    stack = StackingClassifier(estimators, LogisticRegression(), cv=2)
+    groups = np.arange(24) // 4
+    scores = cross_val_score(
+        stack, texts, labels, cv=GroupKFold(2), params={"groups": groups}, error_score="raise"
+    )
+    assert len(scores) == 2
 
 
 def test_score_takes_weights(fitted, reviews):

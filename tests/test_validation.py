@@ -341,9 +341,16 @@ def test_a_score_of_groups_is_one_of_classes(make_classifier, reviews):
     assert len(classifier.validation_scores_) == 1
 
 
-def test_log_loss_of_validation_texts_that_lack_a_class(make_classifier, reviews):
-    """scikit-learn's own scorer would fail: it sees only the classes of these texts."""
-    texts, y = list(reviews[0]), list("abc" * 8)
-    fitted = make_classifier(epochs=2, scoring="neg_log_loss").fit(texts, y, X_val=texts[:2], y_val=y[:2])
-    expected = -log_loss(y[:2], fitted.predict_proba(texts[:2]), labels=["a", "b", "c"])
-    assert fitted.best_validation_score_ == pytest.approx(expected, rel=1e-6)
+@pytest.mark.parametrize(
+    ("scoring", "labels"), [("neg_log_loss", "ab"), ("neg_log_loss", "abc"), ("neg_brier_score", "abc")]
+)
+def test_probabilities_are_scored_where_validation_texts_lack_a_class(
+    scoring, labels, make_classifier, reviews
+):
+    """scikit-learn's own scorers would fail: they see only the classes of these texts."""
+    texts, y = list(reviews[0]), list(labels * (24 // len(labels)))
+    metric = log_loss if scoring == "neg_log_loss" else sklearn.metrics.brier_score_loss
+    for given in (scoring, sklearn.metrics.get_scorer(scoring)):
+        fitted = make_classifier(epochs=2, scoring=given).fit(texts, y, X_val=texts[:1], y_val=y[:1])
+        expected = -metric(y[:1], fitted.predict_proba(texts[:1]), labels=list(labels))
+        assert fitted.best_validation_score_ == pytest.approx(expected, rel=1e-6)

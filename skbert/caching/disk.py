@@ -174,20 +174,18 @@ def _read_index(path: Path, space: str, like: np.ndarray) -> _Index:
     about = tensorfile.unsealed(_JSON, metadata)
     try:
         known, described = about["space"] == space, about["arrays"]
-        rows, digests, lengths = described["rows"], arrays["keys"].tobytes(), arrays["lengths"]
+        rows, keys, lengths = described["rows"], arrays["keys"], arrays["lengths"]
         sound = all(tensorfile.describe(array) == described[name] for name, array in arrays.items())
         fits = (tensorfile.dtype_of(rows), rows["shape"][1:]) == (like.dtype, [*like.shape[1:]])
-        offsets = offsets_of(lengths)
-        whole = (
-            (lengths >= 0).all() and len(digests) == _KEY * len(lengths) and offsets[-1] == rows["shape"][0]
-        )
+        kinds = keys.dtype == np.uint8 and lengths.dtype == np.int64 and keys.ndim == lengths.ndim == 1
+        whole = kinds and len(keys) == _KEY * len(lengths) and lengths.sum() == rows["shape"][0]
     except (LookupError, TypeError, ValueError) as error:
         raise PersistenceError("it is not one that skbert writes") from error
-    if not (known and sound and whole):
+    if not (known and sound and whole and (lengths >= 0).all()):
         raise PersistenceError("its keys are not those that were written for these rows")
     if not fits:
         raise PersistenceError("its rows have another dtype or shape")
-    return _Index(digests, offsets, rows)
+    return _Index(keys.tobytes(), offsets_of(lengths), rows)
 
 
 def _read_values(path: Path, index: _Index) -> np.ndarray:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from skbert.data.encoding import Encodings
 from skbert.data.inputs import Texts, check_texts, computed, factorize
@@ -83,10 +81,15 @@ def check_groups(groups: Any, n_texts: int) -> np.ndarray | None:
     if groups is None:
         return None
     groups = computed(groups)
-    shape = (len(groups),) if isinstance(groups, list | tuple) else np.shape(groups)
-    if len(shape) != 1:
-        found = f"has the shape {shape}" if shape else f"is {groups!r:.60}"
-        raise InputError(f"groups {found}. Expected a 1-D array-like with the group of each text.")
+    if isinstance(groups, np.ma.MaskedArray):
+        cells = groups.data.astype(object)
+        cells[np.ma.getmaskarray(groups)] = None
+        groups = cells
+    if not isinstance(groups, list | tuple):
+        groups = np.asarray(groups.astype(object) if hasattr(groups, "iloc") else groups)
+        if groups.ndim != 1:
+            found = f"has the shape {groups.shape}" if groups.ndim else f"is {groups.item()!r:.60}"
+            raise InputError(f"groups {found}. Expected a 1-D array-like with the group of each text.")
     values = list(groups)
     if len(values) != n_texts:
         raise InputError(f"groups has {len(values)} entries for {n_texts} texts. Expected one per text.")
@@ -100,23 +103,3 @@ def check_groups(groups: Any, n_texts: int) -> np.ndarray | None:
         return factorize(values)[1]
     except TypeError as error:
         raise InputError(f"groups cannot be compared ({error}). Pass one str or int per text.") from error
-
-
-def joined_groups(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Groups of the rows that share a number in either of two numberings, directly or through other rows.
-
-    Parameters
-    ----------
-    first, second : ndarray of shape (n_samples,), int64
-        Such as the index of each row's text, and of its author.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), int64
-        Index of each row's group; every index occurs.
-    """
-    n_first = int(first.max()) + 1
-    n_nodes = n_first + int(second.max()) + 1
-    edges = coo_array((np.ones(len(first)), (first, n_first + second)), shape=(n_nodes, n_nodes))
-    of_nodes = connected_components(edges, directed=False)[1]
-    return np.unique(of_nodes[first], return_inverse=True)[1].astype(np.int64)

@@ -178,8 +178,7 @@ def check_same_classes(classes: Any, known: Labels) -> None:
     if not same:
         raise InputError(
             f"classes={shown(named.tolist())} are not those of the model, {shown(known.classes.tolist())}, "
-            f"which "
-            f"cannot change. Leave classes out to continue with these. {_KNOWN_TO['y'][1]}"
+            f"which cannot change. Leave classes out to continue with these. {_KNOWN_TO['y'][1]}"
         )
 
 
@@ -256,9 +255,10 @@ def check_no_label(texts: Texts, labels: Labels) -> None:
     if labels.codes.ndim == 2 or len(texts) < _ENOUGH_TO_TELL:
         return
     if texts.second is None:
-        if len(labels.classes) > _MANY and len(labels.classes) > (n_different := len(set(texts.first))):
+        n_labels = len(np.unique(labels.codes))  # a model that goes on has more classes
+        if n_labels > _MANY and n_labels > (n_different := len(set(texts.first))):
             warn(
-                f"y has {len(labels.classes)} different labels, but X only {n_different} different texts, "
+                f"y has {n_labels} different labels, but X only {n_different} different texts, "
                 f"such as {texts.first[0][:60]!r}. If these are the labels, and y the texts, pass "
                 "fit(texts, labels)."
             )

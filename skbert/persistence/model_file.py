@@ -72,7 +72,13 @@ def load(
         )
     if checkpoint is not None:
         os.fspath(checkpoint)  # a TypeError here is the caller's fault, not the file's
-    arrays, metadata, size = tensorfile.read(path)
+    try:
+        arrays, metadata, size = tensorfile.read(path)
+    except PersistenceError as error:
+        raise PersistenceError(
+            f"{os.fspath(path)!r} cannot be loaded: {error}. Expected a whole file that save() wrote; get it "
+            "again from where it was saved."
+        ) from error
     try:
         content = _checked_json(metadata)
         if "base" in content:

@@ -86,7 +86,9 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
     return {
         "builder": builders[build],
         "config": config,
-        "arguments": [model.architecture.packed],
+        "arguments": [
+            model.architecture.packed
+        ],  # once more: `build` reads the settings, the format has both
         "settings": settings,
     }, arrays
 

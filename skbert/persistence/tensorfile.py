@@ -151,48 +151,38 @@ def read(
     Raises
     ------
     PersistenceError
-        If it is not a whole safetensors file.
+        If it is not a whole safetensors file; the message is the reason alone.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: a pipe would wait for its writer
-        raise PersistenceError(f"{os.fspath(path)!r} is not a file. Expected a file that save() wrote.")
+        raise PersistenceError("it is not a file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        try:
-            start = _take(file, 8)
-            length = int.from_bytes(start, "little")
-            if length > min(size - 8, MAX_HEADER):
-                if start.startswith(_OF_JOBLIB) and any(start[2:]):  # else a length that a header may have
-                    raise PersistenceError(
-                        f"{os.fspath(path)!r} is not a safetensors file: it begins like a pickle or a joblib "
-                        "file. If you trust where it comes from, joblib.load reads it."
-                    )
-                raise _RefusedError(f"its header is said to be {length} bytes long, but the file has {size}")
-            entries = _parse(_take(file, length))
-            metadata = entries.pop(_METADATA, {})
-            if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-                raise _RefusedError("its metadata are not a dict of str to str")
-            arrays = {}
-            for name, dtype, shape in _places(entries, size - 8 - length):
-                if names is None or name in names:
-                    arrays[name] = _read_array(file, dtype, shape)
-                else:
-                    file.seek(math.prod(shape) * dtype.itemsize, os.SEEK_CUR)
-        except _RefusedError as error:
-            raise PersistenceError(
-                f"{os.fspath(path)!r} is not a whole safetensors file: {error}. It may be truncated, "
-                "damaged, or of another kind; get it again from where it was saved."
-            ) from error
+        start = _take(file, 8)
+        length = int.from_bytes(start, "little")
+        if length > min(size - 8, MAX_HEADER):
+            if start.startswith(_OF_JOBLIB) and any(start[2:]):  # else a length that a header may have
+                raise PersistenceError(
+                    "it begins like a pickle or a joblib file, which joblib.load reads if you trust where it "
+                    "comes from"
+                )
+            raise PersistenceError(f"its header is said to be {length} bytes long, but the file has {size}")
+        entries = _parse(_take(file, length))
+        metadata = entries.pop(_METADATA, {})
+        if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+            raise PersistenceError("its metadata are not a dict of str to str")
+        arrays = {}
+        for name, dtype, shape in _places(entries, size - 8 - length):
+            if names is None or name in names:
+                arrays[name] = _read_array(file, dtype, shape)
+            else:
+                file.seek(math.prod(shape) * dtype.itemsize, os.SEEK_CUR)
     return arrays, metadata, size
-
-
-class _RefusedError(Exception):
-    """Why a file is not read."""
 
 
 def _take(file: BinaryIO, length: int) -> bytes:
     content = file.read(length)
     if len(content) < length:
-        raise _RefusedError("it ends too early")
+        raise PersistenceError("it ends too early")
     return content
 
 
@@ -205,9 +195,9 @@ def _parse(text: bytes) -> dict[str, Any]:
     try:
         header = parsed(text.decode())
     except (ValueError, RecursionError) as error:
-        raise _RefusedError(f"its header is not JSON ({str(error)[:100]})") from error
+        raise PersistenceError(f"its header is not JSON ({str(error)[:100]})") from error
     if not isinstance(header, dict):
-        raise _RefusedError("its header is not a JSON object")
+        raise PersistenceError("its header is not a JSON object")
     return header
 
 
@@ -247,23 +237,23 @@ def _places(entries: dict[str, Any], size: int) -> list[tuple[str, np.dtype[Any]
     found = []
     for name, entry in entries.items():
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-            raise _RefusedError(f"the entry of {name[:80]!r} does not describe an array")
+            raise PersistenceError(f"the entry of {name[:80]!r} does not describe an array")
         shape, offsets = entry["shape"], entry["data_offsets"]
         if not (_are_sizes(shape) and len(shape) <= _MAX_DIMENSIONS):
-            raise _RefusedError(f"the shape of {name[:80]!r} is not valid")
+            raise PersistenceError(f"the shape of {name[:80]!r} is not valid")
         if not (_are_sizes(offsets) and len(offsets) == 2):
-            raise _RefusedError(f"the position of {name[:80]!r} is not valid")
+            raise PersistenceError(f"the position of {name[:80]!r} is not valid")
         if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
-            raise _RefusedError(f"the dtype of {name[:80]!r} is unknown")
+            raise PersistenceError(f"the dtype of {name[:80]!r} is unknown")
         found.append((offsets, name, np.dtype(_DTYPES[entry["dtype"]]), shape))
     found.sort(key=lambda item: item[0])
     end = 0
     for (begin, stop), name, dtype, shape in found:
         if begin != end or stop - begin != math.prod(shape) * dtype.itemsize:
-            raise _RefusedError(f"the bytes of {name[:80]!r} are not where they should be")
+            raise PersistenceError(f"the bytes of {name[:80]!r} are not where they should be")
         end = stop
     if end != size:
-        raise _RefusedError(f"its arrays take {end} bytes, but there are {size}")
+        raise PersistenceError(f"its arrays take {end} bytes, but there are {size}")
     return [(name, dtype, shape) for _, name, dtype, shape in found]
 
 
@@ -277,12 +267,12 @@ def _read_array(file: BinaryIO, dtype: np.dtype[Any], shape: list[int]) -> np.nd
     while done < len(content):
         count = file.readinto(view[done:])  # type: ignore[attr-defined]  # open() gives a buffered reader
         if not count:
-            raise _RefusedError("it ends too early")
+            raise PersistenceError("it ends too early")
         done += count
     try:
         array = content.view(dtype).reshape(shape)
     except ValueError as error:  # no bytes, and sizes that are nevertheless too large
-        raise _RefusedError(f"an array cannot have the shape {shape}") from error
+        raise PersistenceError(f"an array cannot have the shape {shape}") from error
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 

@@ -141,13 +141,17 @@ def naming(what: str, kind: type[SkbertError] = CheckpointError) -> Iterator[Non
         raise
     except BaseException as error:
         if is_panic(error):
-            raise kind(f"{what} could not be read ({error}).") from error
+            raise kind(f"{what} could not be read ({str(error)[:500]}).") from error
         if not isinstance(error, Exception):
             raise
         raise_if_no_fault_of_a_file(error)
-        if getattr(error, "errno", None) in (EMFILE, ENFILE) or any(w in str(error) for w in _PROCESS_LIMITS):
+        said = str(error)
+        at_limit = isinstance(error, OSError | RuntimeError) and any(
+            words in said for words in _PROCESS_LIMITS
+        )
+        if at_limit or getattr(error, "errno", None) in (EMFILE, ENFILE):
             raise
-        raise kind(f"{what} could not be read ({type(error).__name__}: {error}).") from error
+        raise kind(f"{what} could not be read ({type(error).__name__}: {said[:500]}).") from error
 
 
 def refuse_other_weights(folder: Path, missing: set[str], unexpected: set[str], encoder: Any) -> None:

@@ -83,7 +83,7 @@ def warn_of_collapse(
     if not differ(predicted):
         same, known = _described(predicted[0], target)
         n_checked = len(np.unique(owners[rows]))
-        which = "" if n_checked == n_texts else f" of {n_texts} that were checked"
+        which = "" if n_checked == n_texts else f" that were checked (of {n_texts})"
         warn(
             f"The model predicts {same} for all {n_checked} training texts{which}; its training loss is "
             f"{loss:.3f}, while {known} {constant:.3f}. {_verdict(loss, constant, data, target)}.",

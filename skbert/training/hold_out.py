@@ -1,8 +1,9 @@
 """Texts held out of training for early stopping.
 
 1. Rows are split: stratified by class; for an indicator matrix, or for numbers, at random.
-2. Equal texts, or texts of one group, that end up on both sides are moved to one of them: a text that was
-   trained on says nothing about others, and with oversampling the score would become 1.
+2. Equal texts that end up on both sides are moved to one of them: a text that was trained on says nothing
+   about others, and with oversampling the score would become 1.
+3. If there are groups of texts, whole groups are held out instead.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array, csr_array
 from sklearn.model_selection import train_test_split
 
 from skbert.data.numbers import are_numbers
 from skbert.exceptions import InputError
+
+_DRAWS = 32  # random choices of groups that are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,9 @@ class Split:
     unseen: bool = True  # no text is on both sides
 
 
-def hold_out(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> Split:
+def hold_out(
+    targets: np.ndarray, texts: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
+) -> Split:
     """Split rows into training and validation.
 
     Where there are too few rows of some class to stratify, one row of each class stays in training and the
@@ -37,23 +43,77 @@ def hold_out(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int
     targets : ndarray of shape (n_samples,) or (n_samples, n_labels)
         An indicator matrix is split at random, except that one text of each label stays in training if that
         leaves enough; numbers are split entirely at random.
-    groups : ndarray of shape (n_samples,), int64
-        Index of each row's text, or group of texts, among the distinct ones.
+    texts : ndarray of shape (n_samples,), int64
+        Index of each row's text among the distinct ones.
     fraction : float
-        Fraction of the rows for validation. Where texts repeat, it may be fewer rows, or more.
+        Fraction of the rows for validation. Where texts repeat, or in groups, it may be fewer rows, or more.
     seed : int
+    groups : ndarray of shape (n_samples,), int64, default=None
+        Index of each row's group.
     """
+    if groups is not None:
+        held = _hold_out_groups(targets, texts, groups, fraction, seed)
+        if len(held):
+            others = np.setdiff1d(np.arange(len(targets)), held)
+            return Split(others, held, _n_classes(targets, held) == _n_classes(targets))
     training, validation = _hold_out_rows(targets, fraction, seed)
     complete = _n_classes(targets, validation) == _n_classes(targets)
-    shared = np.intersect1d(groups[training], groups[validation])
+    if groups is not None:
+        return Split(training, validation, complete, unseen=False)
+    shared = np.intersect1d(texts[training], texts[validation])
     if len(shared) == 0:
         return Split(training, validation, complete)
-    held = _held_wholly(targets, groups, validation, shared, seed)
-    held = _without_last_ones(targets, groups, training, held)
+    held = _held_wholly(targets, texts, validation, shared, seed)
+    held = _without_last_ones(targets, texts, training, held)
     if len(held) == 0:
         return Split(training, validation, complete, unseen=False)
     others = np.setdiff1d(np.arange(len(targets)), held)
     return Split(others, held, _n_classes(targets, held) == _n_classes(targets))
+
+
+def _hold_out_groups(
+    targets: np.ndarray, texts: np.ndarray, groups: np.ndarray, fraction: float, seed: int
+) -> np.ndarray:
+    """Rows of whole groups: of some random choices, the one nearest to the fraction of all and of each class.
+
+    A text that a group outside has as well is left to training. No row is held out where training would lack
+    a class whatever group it lent.
+    """
+    groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    rows, sizes = np.arange(len(targets)), np.bincount(groups)
+    of_groups = coo_array((np.ones(len(rows)), (groups, rows)), shape=(len(sizes), len(rows))).tocsr()
+    counts = of_groups @ _membership(targets)  # (n_groups, n_classes)
+    expected = np.r_[fraction * len(rows), fraction * counts.sum(axis=0)]
+
+    def distance(held: np.ndarray) -> float:
+        if len(held) == 0:
+            return np.inf
+        found = np.r_[sizes[held].sum(), counts[held].sum(axis=0)]
+        of_rows, *of_classes = np.abs(found / expected - 1).clip(max=2).tolist()
+        return of_rows + (sum(of_classes) / len(of_classes) if of_classes else 0.0)
+
+    rng = np.random.default_rng(seed)
+    best = min((_some_groups(sizes, fraction, rng) for _ in range(_DRAWS)), key=distance)
+    held = np.flatnonzero(np.isin(groups, best))
+    held = _without_last_ones(targets, groups, rows, held)
+    return held[~np.isin(texts[held], texts[np.setdiff1d(rows, held)])]
+
+
+def _membership(targets: np.ndarray) -> csr_array:
+    """Which classes, or labels, each row has, (n_samples, n_classes), without those that no row has."""
+    if are_numbers(targets):
+        return csr_array((len(targets), 0))
+    if targets.ndim == 2:
+        return csr_array(targets[:, targets.any(axis=0)], dtype=float)
+    codes = np.unique(targets, return_inverse=True)[1].reshape(-1)
+    return coo_array((np.ones(len(codes)), (np.arange(len(codes)), codes))).tocsr()
+
+
+def _some_groups(sizes: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Groups in random order, until their rows come nearest to the fraction; not all of them."""
+    order = rng.permutation(len(sizes))
+    n_held = int(np.abs(np.cumsum(sizes[order]) - fraction * sizes.sum()).argmin()) + 1
+    return order[: min(n_held, len(sizes) - 1)]
 
 
 def _held_wholly(

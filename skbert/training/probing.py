@@ -52,7 +52,7 @@ def generalizes(
     generator: np.random.Generator,
     groups: np.ndarray | None = None,
 ) -> bool:
-    """Whether a probe on two thirds of the rows predicts the others better than a constant prediction.
+    """Whether a probe on about two thirds of the rows predicts the others better than a constant prediction.
 
     They are compared by log loss (numbers by squared error), on rows of classes that both parts have. With
     too few rows to tell, the answer is yes. Equal texts, and windows of one text, are in the same part.
@@ -66,13 +66,9 @@ def generalizes(
     generator : numpy.random.Generator
         Draws the parts.
     groups : ndarray of shape (n_samples,), int64, default=None
-        Index of each row's text among the distinct ones; None where all are distinct.
+        Index of each row's text, or group of texts; None where all texts are distinct.
     """
-    groups = np.arange(len(targets)) if groups is None else groups
-    rank = np.argsort(generator.permutation(int(groups.max()) + 1))
-    order = np.argsort(rank[groups], kind="stable")[:_MAX_ROWS_TO_ASK]
-    fit, held = order[len(order) // 3 :], order[: len(order) // 3]
-    held = held[~np.isin(groups[held], groups[fit])]
+    fit, held = _parts(np.arange(len(targets)) if groups is None else groups, generator)
     if targets.ndim == 1:
         held = held[np.isin(targets[held], targets[fit])]
     if len(held) == 0 or len(np.unique(targets[fit])) < 2:
@@ -84,6 +80,22 @@ def generalizes(
         targets[held],
     )
     return bool(np.average(probe - constant, weights=weights[held]) > 0)
+
+
+def _parts(groups: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to fit and rows held out: of whole groups, about a third of the rows, or one larger group."""
+    order, sizes = generator.permutation(int(groups.max()) + 1), np.bincount(groups)
+    n_rows = min(len(groups), _MAX_ROWS_TO_ASK)
+    third = n_rows // 3
+    occurring = order[sizes[order] > 0]
+    n_held = max(1, int(np.searchsorted(np.cumsum(sizes[occurring]), third, side="right")))
+    rank = np.argsort(order)
+    rows = np.argsort(rank[groups], kind="stable")
+    place = int(sizes[occurring[:n_held]].sum())
+    held, fit = rows[:place], rows[place:]
+    if len(held) > third:  # of one large group, or many rows
+        held = generator.permutation(held)[: max(1, third)]
+    return fit[: n_rows - len(held)], held
 
 
 def init_biases(

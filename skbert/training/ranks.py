@@ -137,7 +137,7 @@ class SeveralRanks(Ranks):
                 "The ranks of this fit were given different input: "
                 + "; ".join(found[:3])
                 + (f"; and {len(found) - 3} more differences" if len(found) > 3 else "")
-                + ". Every rank must call fit with the same texts, labels and parameters, in the same order."
+                + ". Every rank must call fit with the same data and parameters, in the same order."
             )
 
     def end(self) -> None:

@@ -67,10 +67,10 @@ class HeldOutScorer:
         self.target, self.texts, self.y = target, texts, y
         self.scoring = self._default() if scoring is None else scoring
         self._scorer = metrics.get_scorer(self.scoring)
-        if self.scoring == "neg_log_loss" and isinstance(target, Labels):  # the texts may lack some classes
-            options = {"response_method": "predict_proba", "greater_is_better": False}
-            self._scorer = metrics.make_scorer(metrics.log_loss, **options, labels=target.classes)
         self._metric = getattr(self._scorer, "_score_func", None)  # of a scorer of scikit-learn
+        if isinstance(target, Labels) and self._must_know(target.classes):
+            options = {"response_method": "predict_proba", "greater_is_better": False}
+            self._scorer = metrics.make_scorer(self._metric, **options, labels=target.classes)
         self._check()
 
     def __call__(self, given: np.ndarray) -> float:
@@ -92,6 +92,11 @@ class HeldOutScorer:
                 "number; use another scorer, or more validation texts."
             )
         return score
+
+    def _must_know(self, classes: np.ndarray) -> bool:
+        """Whether the scorer is one of scikit-learn's that fail where held-out texts lack some classes."""
+        names = ("neg_log_loss",) if len(classes) == 2 else ("neg_log_loss", "neg_brier_score")
+        return repr(self._scorer) in {repr(metrics.get_scorer(name)) for name in names}
 
     def _default(self) -> str:
         if isinstance(self.target, Labels):

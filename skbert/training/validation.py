@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Validation:
-    """Scores nothing and never stops: a fit without held-out texts.
+    """What the loop asks after each epoch; by itself, it scores nothing: for a fit without held-out texts.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Validation:
     @property
     def should_stop(self) -> bool:
         """Whether the last `patience` epochs brought no better score."""
-        if self.patience is None:
+        if self.patience is None or not self.scores:
             return False
         return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience
 
