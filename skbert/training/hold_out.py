@@ -51,24 +51,26 @@ def hold_out(
     groups : ndarray of shape (n_samples,), int64, default=None
         Index of each row's group.
     """
-    if groups is not None:
-        held = _hold_out_groups(targets, texts, groups, fraction, seed)
-        if len(held):
-            others = np.setdiff1d(np.arange(len(targets)), held)
-            return Split(others, held, _n_classes(targets, held) == _n_classes(targets))
     training, validation = _hold_out_rows(targets, fraction, seed)
-    complete = _n_classes(targets, validation) == _n_classes(targets)
-    if groups is not None:
-        return Split(training, validation, complete, unseen=False)
+    if groups is None:
+        held = _hold_out_texts(targets, texts, training, validation, seed)
+    else:
+        held = _hold_out_groups(targets, texts, groups, fraction, seed)
+    unseen = len(held) > 0
+    held = held if unseen else validation
+    others = np.setdiff1d(np.arange(len(targets)), held)
+    return Split(others, held, _n_classes(targets, held) == _n_classes(targets), unseen)
+
+
+def _hold_out_texts(
+    targets: np.ndarray, texts: np.ndarray, training: np.ndarray, validation: np.ndarray, seed: int
+) -> np.ndarray:
+    """Rows to validate on, with all rows of their texts; none if too few texts differ."""
     shared = np.intersect1d(texts[training], texts[validation])
     if len(shared) == 0:
-        return Split(training, validation, complete)
+        return validation
     held = _held_wholly(targets, texts, validation, shared, seed)
-    held = _without_last_ones(targets, texts, training, held)
-    if len(held) == 0:
-        return Split(training, validation, complete, unseen=False)
-    others = np.setdiff1d(np.arange(len(targets)), held)
-    return Split(others, held, _n_classes(targets, held) == _n_classes(targets))
+    return _without_last_ones(targets, texts, training, held)
 
 
 def _hold_out_groups(
@@ -76,8 +78,7 @@ def _hold_out_groups(
 ) -> np.ndarray:
     """Rows of whole groups: of some random choices, the one nearest to the fraction of all and of each class.
 
-    A text that a group outside has as well is left to training. No row is held out where training would lack
-    a class whatever group it lent.
+    A text that another group has as well is left to training, and so is the last group with a class.
     """
     groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
     rows, sizes = np.arange(len(targets)), np.bincount(groups)
