@@ -125,7 +125,7 @@ def test_ranks_that_were_given_something_else(together, name, words):
     for found in together:
         error = found[name]
         assert error["type"] == "RankError"
-        assert all(word in error["text"] for word in [*words, "same texts, labels and parameters"])
+        assert all(word in error["text"] for word in [*words, "same data and parameters"])
         assert error["unchanged"]
 
 

@@ -245,7 +245,6 @@ BAD = {
             "roc_auc_ovr",
             r"no text of 'c', which the scorer may need: raise validation_fraction, or pass X_val and y_val",
         ),
-        ("d2_log_loss_score", "no text of 'c'"),
     ],
 )
 def test_remedies_for_scorers_by_name(scoring, remedy, make_classifier, reviews):
