@@ -4,16 +4,20 @@ import datetime
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 import sklearn
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.model_selection import GroupKFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skbert import BertClassifier, BertRegressor, InputError, SkbertWarning
 from skbert.data.fit_data import FitData, check_groups
-from skbert.data.inputs import check_texts
+from skbert.data.inputs import check_texts, factorize
 from skbert.data.labels import encode_labels
 from skbert.preparing import split_off_validation
 from skbert.training.hold_out import hold_out
@@ -394,6 +398,34 @@ def test_a_text_that_groups_share_stays_in_training_and_joins_no_groups():
     assert len(set(groups[split.validation])) == 10
 
 
+@given(
+    st.integers(4, 40).flatmap(
+        lambda n: st.tuples(*(st.lists(st.integers(0, k), min_size=n, max_size=n) for k in (3, n, 6)))
+    ),
+    st.sampled_from([0.1, 0.25, 0.5, 0.8]),
+    st.integers(0, 3),
+    st.sampled_from(["classes", "labels", "numbers"]),
+)
+def test_whatever_the_groups_no_text_and_no_group_is_on_both_sides(drawn, fraction, seed, kind):
+    codes, texts, groups = map(np.array, drawn)
+    targets = {"classes": codes, "labels": np.eye(4, dtype=int)[codes], "numbers": codes[:, None] * 1.0}[kind]
+    try:
+        split = hold_out(targets, factorize(texts.tolist())[1], fraction, seed, groups)
+    except InputError:  # the fraction leaves too few rows on one side
+        return
+    assert sorted([*split.training, *split.validation]) == list(range(len(codes)))
+    if not split.unseen:
+        return
+    assert len(split.validation) > 0
+    assert not set(texts[split.training]) & set(texts[split.validation])
+    if kind != "numbers":
+        assert set(codes[split.training]) == set(codes)
+    # Of a group that is held out, only texts that others have, too, are in training.
+    held = np.isin(groups, groups[split.validation])
+    left = np.setdiff1d(split.training, np.flatnonzero(~held))
+    assert set(texts[left]) <= set(texts[~held])
+
+
 def test_one_group_is_said(make_classifier):
     texts, y, _ = near_copies(10)
     with pytest.warns(SkbertWarning, match="so few different groups that"):
@@ -431,11 +463,9 @@ def test_groups_that_cannot_be_used(make_classifier, reviews, groups, message):
 
 def test_any_comparable_groups_are_numbered():
     days = [datetime.date(2026, 1, 1), datetime.date(2026, 1, 2), datetime.date(2026, 1, 1)]
-    for groups in (
-        days,
-        pd.Series(days),
-        [("a", 1), ("b", 2), ("a", 1)],
-        ["x", 3, "x"],
-        pd.Categorical(list("aba")),
-    ):
+    kinds = (pd.Series, pl.Series, torch.tensor, pa.array, np.ma.array, np.array)
+    ints = [kind([7, 8, 7]) for kind in kinds]
+    strs = [pd.Categorical(list("aba")), pa.array(list("aba")), pl.Series(list("aba"))]
+    tuples = [("a", 1), ("b", 2), ("a", 1)]
+    for groups in (days, pd.Series(days), tuples, ["x", 3, "x"], *ints, *strs):
         assert check_groups(groups, 3).tolist() == [0, 1, 0]
