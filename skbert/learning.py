@@ -73,7 +73,8 @@ class LearningMixin(ParametersMixin):
             Weight of each text; a weight of two counts as the text given twice.
         groups : array-like of shape (n_samples,), default=None
             Group of each text, such as its author. Where the fit holds texts out, for `early_stopping` and
-            for `head_init="auto"`, those of a group are held out together. Metadata routing passes it on
+            for `head_init="auto"`, those of a group are held out together, except texts that other groups
+            have as well, which are trained on. Metadata routing passes it on
             unless `set_fit_request(groups=False)` is called.
         X_val, y_val : array-like, default=None
             Texts and targets to validate on after each epoch. The fitted model has the weights of the epoch

@@ -84,10 +84,12 @@ def split_off_validation(
         unit = "text" if groups is None else "group"
         _warn_of_unscored(data.target, rows, rows[split.validation], f"the last {unit} of a class")
     if not split.unseen:
+        why = "There are so few different texts that those held out for early stopping are"
+        if groups is not None:
+            why = "No group can be held out that training does without: the groups of held-out texts are"
         warn(
-            f"There are so few different {'texts' if groups is None else 'groups'} that those held out "
-            "for early stopping are also used for training: the validation scores say nothing about new "
-            "ones. Pass X_val and y_val to fit."
+            f"{why} also used for training, and the validation scores say nothing about new ones. Pass X_val "
+            "and y_val to fit."
         )
     return rows[split.training], rows[split.validation]
 

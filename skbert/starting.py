@@ -121,14 +121,16 @@ def _generalizes(
 ) -> bool:
     """Whether a probe on some rows generalizes; equal rows count once, with their summed weight."""
     embeddings, targets, weights = seen
-    groups = _text_groups(data.encodings, rows) if data.groups is None else data.groups[rows]
+    texts = _text_groups(data.encodings, rows)
+    groups = texts if data.groups is None else data.groups[rows]
     keys, of_targets = row_keys(data.encodings.take(rows)), (target.tobytes() for target in targets)
     same = factorize(zip(groups.tolist(), keys, of_targets, strict=True))[1]
     firsts = np.unique(same, return_index=True)[1]
     summed = np.zeros((len(firsts), *weights.shape[1:]))
     np.add.at(summed, same, weights)
     some = (embeddings[firsts], targets[firsts], summed)
-    return probing.generalizes(*some, model.head.out_features, generators.probe, groups[firsts])
+    n_outputs = model.head.out_features
+    return probing.generalizes(*some, n_outputs, generators.probe, groups[firsts], texts[firsts])
 
 
 def _text_groups(encodings: Encodings, rows: np.ndarray) -> np.ndarray:

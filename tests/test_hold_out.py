@@ -1,6 +1,7 @@
 """Which rows early stopping holds out: the classes in both parts, and each text in one of them."""
 
 import datetime
+from collections import deque
 
 import numpy as np
 import pandas as pd
@@ -370,6 +371,25 @@ def test_groups_are_held_out_so_that_classes_are_as_frequent():
     assert np.ptp(shares) < 0.05
 
 
+def test_groups_that_alone_have_a_class_are_not_chosen():
+    """Chosen and given back, they would leave nothing."""
+    sizes = [38, 4, 9, 114]
+    groups = np.repeat(np.arange(4), sizes)
+    codes = np.where(groups == 0, 1, 0)
+    for seed in range(10):
+        split = hold_out(codes, np.arange(165), 0.2, seed, groups)
+        assert split.unseen
+        assert len(split.validation) in (4, 9, 13)
+
+
+def test_where_no_group_can_be_held_out_texts_are(make_classifier):
+    groups = np.repeat(np.arange(30), 10)
+    texts = np.arange(300) // 5  # each five times
+    split = hold_out(groups, texts, 0.2, 0, groups)  # each group is a class
+    assert not split.unseen
+    assert not set(texts[split.training]) & set(texts[split.validation])
+
+
 def test_training_keeps_a_class_that_one_group_has():
     groups = np.repeat(np.arange(10), 10)
     codes = (groups == 3).astype(int) + 2 * (groups == 4)
@@ -428,7 +448,7 @@ def test_whatever_the_groups_no_text_and_no_group_is_on_both_sides(drawn, fracti
 
 def test_one_group_is_said(make_classifier):
     texts, y, _ = near_copies(10)
-    with pytest.warns(SkbertWarning, match="so few different groups that"):
+    with pytest.warns(SkbertWarning, match="No group can be held out that training does without"):
         make_classifier(early_stopping=True, epochs=1).fit(texts, y, groups=["one"] * 40)
 
 
@@ -448,6 +468,11 @@ def test_one_group_is_said(make_classifier):
         ),
         ("author", "groups is 'author'. Expected a 1-D"),
         (7, "groups is 7. Expected a 1-D"),
+        (
+            torch.ones(24, requires_grad=True),
+            r"groups cannot be read \(.*\). Pass a list with one str or int",
+        ),
+        (list(pa.array([1] * 23 + [None])), "groups has a missing value at row 23"),
         (pa.array([None] + ["a"] * 23), "groups has a missing value at row 0"),
         (np.ma.array([1] * 24, mask=[0] * 5 + [1] + [0] * 18), "groups has a missing value at row 5"),
         (
@@ -467,5 +492,6 @@ def test_any_comparable_groups_are_numbered():
     ints = [kind([7, 8, 7]) for kind in kinds]
     strs = [pd.Categorical(list("aba")), pa.array(list("aba")), pl.Series(list("aba"))]
     tuples = [("a", 1), ("b", 2), ("a", 1)]
+    strs += [list(pa.array(list("aba"))), list(torch.tensor([1, 2, 1])), deque(["1", 1, "1"])]
     for groups in (days, pd.Series(days), tuples, ["x", 3, "x"], *ints, *strs):
         assert check_groups(groups, 3).tolist() == [0, 1, 0]

@@ -178,10 +178,13 @@ def _read_index(path: Path, space: str, like: np.ndarray) -> _Index:
         sound = all(tensorfile.describe(array) == described[name] for name, array in arrays.items())
         fits = (tensorfile.dtype_of(rows), rows["shape"][1:]) == (like.dtype, [*like.shape[1:]])
         kinds = keys.dtype == np.uint8 and lengths.dtype == np.int64 and keys.ndim == lengths.ndim == 1
-        whole = kinds and len(keys) == _KEY * len(lengths) and lengths.sum() == rows["shape"][0]
+        n_items = rows["shape"][0]
+        whole = kinds and type(n_items) is int and len(keys) == _KEY * len(lengths)
+        # As Python's int, whose sum does not wrap around.
+        whole = whole and sum(lengths.tolist()) == n_items and bool((lengths >= 0).all())
     except (LookupError, TypeError, ValueError) as error:
         raise PersistenceError("it is not one that skbert writes") from error
-    if not (known and sound and whole and (lengths >= 0).all()):
+    if not (known and sound and whole):
         raise PersistenceError("its keys are not those that were written for these rows")
     if not fits:
         raise PersistenceError("its rows have another dtype or shape")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from skbert.data.encoding import Encodings
-from skbert.data.inputs import Texts, check_texts, computed, factorize
+from skbert.data.inputs import Texts, check_texts, computed, factorize, rows_of
 from skbert.data.labels import Labels
 from skbert.data.numbers import Numbers
 from skbert.data.targets import first_missing
@@ -85,12 +85,20 @@ def check_groups(groups: Any, n_texts: int) -> np.ndarray | None:
         cells = groups.data.astype(object)
         cells[np.ma.getmaskarray(groups)] = None
         groups = cells
-    if not isinstance(groups, list | tuple):
-        groups = np.asarray(groups.astype(object) if hasattr(groups, "iloc") else groups)
+    if isinstance(groups, Sequence) and not isinstance(groups, str) and not hasattr(groups, "__array__"):
+        groups = rows_of(groups)
+    else:
+        try:
+            groups = np.asarray(groups.astype(object) if hasattr(groups, "iloc") else groups)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"groups cannot be read ({error}). Pass a list with one str or int per text."
+            ) from error
         if groups.ndim != 1:
             found = f"has the shape {groups.shape}" if groups.ndim else f"is {groups.item()!r:.60}"
             raise InputError(f"groups {found}. Expected a 1-D array-like with the group of each text.")
-    values = list(groups)
+    # A list may hold the elements of a tensor, or Arrow's, which are compared by what they hold.
+    values = [v.item() if hasattr(v, "item") else v.as_py() if hasattr(v, "as_py") else v for v in groups]
     if len(values) != n_texts:
         raise InputError(f"groups has {len(values)} entries for {n_texts} texts. Expected one per text.")
     missing = first_missing(values)

@@ -76,8 +76,8 @@ def load(
         arrays, metadata, size = tensorfile.read(path)
     except PersistenceError as error:
         raise PersistenceError(
-            f"{os.fspath(path)!r} cannot be loaded: {error}. Expected a whole file that save() wrote; get it "
-            "again from where it was saved."
+            f"{os.fspath(path)!r} cannot be loaded: {error}. Expected a file that save() wrote; this one may "
+            "be truncated, damaged, or of another kind."
         ) from error
     try:
         content = _checked_json(metadata)

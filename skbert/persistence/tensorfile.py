@@ -154,7 +154,7 @@ def read(
         If it is not a whole safetensors file; the message is the reason alone.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: a pipe would wait for its writer
-        raise PersistenceError("it is not a file")
+        raise PersistenceError("it is not a regular file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = _take(file, 8)
@@ -165,6 +165,8 @@ def read(
                     "it begins like a pickle or a joblib file, which joblib.load reads if you trust where it "
                     "comes from"
                 )
+            if length <= size - 8:
+                raise PersistenceError(f"its header has {length} bytes, more than the {MAX_HEADER} allowed")
             raise PersistenceError(f"its header is said to be {length} bytes long, but the file has {size}")
         entries = _parse(_take(file, length))
         metadata = entries.pop(_METADATA, {})

@@ -27,7 +27,7 @@ class Split:
     training: np.ndarray  # (n_training,) int64, ascending
     validation: np.ndarray  # (n_validation,) int64, ascending
     complete: bool  # the validation rows hold every class, or label
-    unseen: bool = True  # no text is on both sides
+    unseen: bool = True  # no text, and no group but for texts that others have, too, is on both sides
 
 
 def hold_out(
@@ -52,12 +52,14 @@ def hold_out(
         Index of each row's group.
     """
     training, validation = _hold_out_rows(targets, fraction, seed)
-    if groups is None:
-        held = _hold_out_texts(targets, texts, training, validation, seed)
-    else:
+    held = validation[:0]
+    if groups is not None:
         held = _hold_out_groups(targets, texts, groups, fraction, seed)
-    unseen = len(held) > 0
-    held = held if unseen else validation
+    unseen = len(held) > 0 or groups is None
+    if len(held) == 0:
+        held = _hold_out_texts(targets, texts, training, validation, seed)
+    if len(held) == 0:
+        held, unseen = validation, False
     others = np.setdiff1d(np.arange(len(targets)), held)
     return Split(others, held, _n_classes(targets, held) == _n_classes(targets), unseen)
 
@@ -87,17 +89,28 @@ def _hold_out_groups(
     expected = np.r_[fraction * len(rows), fraction * counts.sum(axis=0)]
 
     def distance(held: np.ndarray) -> float:
-        if len(held) == 0:
-            return np.inf
         found = np.r_[sizes[held].sum(), counts[held].sum(axis=0)]
         of_rows, *of_classes = np.abs(found / expected - 1).clip(max=2).tolist()
         return of_rows + (sum(of_classes) / len(of_classes) if of_classes else 0.0)
 
+    free = _not_needed(counts)
     rng = np.random.default_rng(seed)
-    best = min((_some_groups(sizes, fraction, rng) for _ in range(_DRAWS)), key=distance)
-    held = np.flatnonzero(np.isin(groups, best))
-    held = _without_last_ones(targets, groups, rows, held)
-    return held[~np.isin(texts[held], texts[np.setdiff1d(rows, held)])]
+    draws = [_some_groups(rng.permutation(free), sizes, fraction) for _ in range(_DRAWS if len(free) else 0)]
+    for chosen in sorted(draws, key=distance):
+        held = np.flatnonzero(np.isin(groups, chosen))
+        held = _without_last_ones(targets, groups, rows, held)
+        held = held[~np.isin(texts[held], texts[np.setdiff1d(rows, held)])]
+        if len(held):
+            return held
+    return rows[:0]
+
+
+def _not_needed(counts: csr_array) -> np.ndarray:
+    """Groups that are not the only one with some class."""
+    of_classes = counts.tocsc()
+    n_groups = np.diff(of_classes.indptr)
+    needed = of_classes.indices[np.repeat(n_groups == 1, n_groups)]
+    return np.setdiff1d(np.arange(counts.shape[0]), needed)
 
 
 def _membership(targets: np.ndarray) -> csr_array:
@@ -110,9 +123,8 @@ def _membership(targets: np.ndarray) -> csr_array:
     return coo_array((np.ones(len(codes)), (np.arange(len(codes)), codes))).tocsr()
 
 
-def _some_groups(sizes: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Groups in random order, until their rows come nearest to the fraction; not all of them."""
-    order = rng.permutation(len(sizes))
+def _some_groups(order: np.ndarray, sizes: np.ndarray, fraction: float) -> np.ndarray:
+    """The first groups, until their rows come nearest to the fraction of all; not every group there is."""
     n_held = int(np.abs(np.cumsum(sizes[order]) - fraction * sizes.sum()).argmin()) + 1
     return order[: min(n_held, len(sizes) - 1)]
 

@@ -51,8 +51,9 @@ def generalizes(
     n_outputs: int,
     generator: np.random.Generator,
     groups: np.ndarray | None = None,
+    texts: np.ndarray | None = None,
 ) -> bool:
-    """Whether a probe on about two thirds of the rows predicts the others better than a constant prediction.
+    """Whether a probe on most rows, some two thirds, predicts the others better than a constant prediction.
 
     They are compared by log loss (numbers by squared error), on rows of classes that both parts have. With
     too few rows to tell, the answer is yes. Equal texts, and windows of one text, are in the same part.
@@ -67,8 +68,14 @@ def generalizes(
         Draws the parts.
     groups : ndarray of shape (n_samples,), int64, default=None
         Index of each row's text, or group of texts; None where all texts are distinct.
+    texts : ndarray of shape (n_samples,), int64, default=None
+        Index of each row's text, if `groups` are others: a text of both parts is not asked about.
     """
     fit, held = _parts(np.arange(len(targets)) if groups is None else groups, generator)
+    if texts is not None:
+        held = held[~np.isin(texts[held], texts[fit])]
+        if len(held) == 0:  # the groups share all of their texts
+            fit, held = _parts(texts, generator)
     if targets.ndim == 1:
         held = held[np.isin(targets[held], targets[fit])]
     if len(held) == 0 or len(np.unique(targets[fit])) < 2:
@@ -83,19 +90,27 @@ def generalizes(
 
 
 def _parts(groups: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit and rows held out: of whole groups, about a third of the rows, or one larger group."""
+    """Rows to fit and rows held out: of whole groups in random order, as many as fit into a third.
+
+    If none does, the smallest group is held out; of fewer than three rows, none.
+    """
     order, sizes = generator.permutation(int(groups.max()) + 1), np.bincount(groups)
     n_rows = min(len(groups), _MAX_ROWS_TO_ASK)
     third = n_rows // 3
-    occurring = order[sizes[order] > 0]
-    n_held = max(1, int(np.searchsorted(np.cumsum(sizes[occurring]), third, side="right")))
-    rank = np.argsort(order)
-    rows = np.argsort(rank[groups], kind="stable")
-    place = int(sizes[occurring[:n_held]].sum())
-    held, fit = rows[:place], rows[place:]
-    if len(held) > third:  # of one large group, or many rows
-        held = generator.permutation(held)[: max(1, third)]
-    return fit[: n_rows - len(held)], held
+    rows = order if len(order) == len(groups) else generator.permutation(len(groups))
+    if third == 0:
+        return rows, rows[:0]
+    held, n_held = [], 0
+    for group in order[sizes[order] > 0].tolist():
+        if n_held + sizes[group] <= third:
+            held.append(group)
+            n_held += sizes[group]
+        if n_held == third:
+            break
+    held = held or [int(np.where(sizes > 0, sizes, len(groups) + 1).argmin())]
+    is_held = np.isin(groups[rows], held)
+    of_held = rows[is_held] if len(rows) == n_rows else rows[is_held][:third]
+    return rows[~is_held][: n_rows - len(of_held)], of_held
 
 
 def init_biases(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,12 @@ from skbert.warning_filters import holding_warning_filters
 
 # scikit-learn takes the rows of an indicator matrix as probabilities of one label.
 _OF_ONE_LABEL = (metrics.log_loss, metrics.d2_log_loss_score)
+# They take the classes from the labels of the texts, unless they are given.
+_OF_CLASSES = tuple(
+    getattr(metrics, name)
+    for name in ("log_loss", "brier_score_loss", "d2_log_loss_score", "d2_brier_score")
+    if hasattr(metrics, name)
+)
 # Undefined where a prediction is negative, which it may become in any epoch.
 _OF_POSITIVE_NUMBERS = (
     metrics.mean_squared_log_error,
@@ -68,9 +75,9 @@ class HeldOutScorer:
         self.scoring = self._default() if scoring is None else scoring
         self._scorer = metrics.get_scorer(self.scoring)
         self._metric = getattr(self._scorer, "_score_func", None)  # of a scorer of scikit-learn
-        if isinstance(target, Labels) and self._must_know(target.classes):
-            options = {"response_method": "predict_proba", "greater_is_better": False}
-            self._scorer = metrics.make_scorer(self._metric, **options, labels=target.classes)
+        if isinstance(target, Labels) and self._must_know_classes(target):
+            self._scorer = copy(self._scorer)
+            self._scorer._kwargs = {"labels": target.classes}
         self._check()
 
     def __call__(self, given: np.ndarray) -> float:
@@ -93,10 +100,10 @@ class HeldOutScorer:
             )
         return score
 
-    def _must_know(self, classes: np.ndarray) -> bool:
-        """Whether the scorer is one of scikit-learn's that fail where held-out texts lack some classes."""
-        names = ("neg_log_loss",) if len(classes) == 2 else ("neg_log_loss", "neg_brier_score")
-        return repr(self._scorer) in {repr(metrics.get_scorer(name)) for name in names}
+    def _must_know_classes(self, labels: Labels) -> bool:
+        """Whether the metric would fail where the held-out texts lack some classes, unless it is told all."""
+        told = {"multiclass": _OF_CLASSES, "binary": (metrics.log_loss,)}.get(labels.target_type, ())
+        return self._metric in told and getattr(self._scorer, "_kwargs", None) == {}
 
     def _default(self) -> str:
         if isinstance(self.target, Labels):
