@@ -473,6 +473,8 @@ def test_one_group_is_said(make_classifier):
             r"groups cannot be read \(.*\). Pass a list with one str or int",
         ),
         (list(pa.array([1] * 23 + [None])), "groups has a missing value at row 23"),
+        (list(torch.ones(24, 2)), "groups has several values in a cell"),
+        ([np.ones(2)] * 24, "groups has several values in a cell"),
         (pa.array([None] + ["a"] * 23), "groups has a missing value at row 0"),
         (np.ma.array([1] * 24, mask=[0] * 5 + [1] + [0] * 18), "groups has a missing value at row 5"),
         (

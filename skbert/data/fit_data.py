@@ -97,8 +97,10 @@ def check_groups(groups: Any, n_texts: int) -> np.ndarray | None:
         if groups.ndim != 1:
             found = f"has the shape {groups.shape}" if groups.ndim else f"is {groups.item()!r:.60}"
             raise InputError(f"groups {found}. Expected a 1-D array-like with the group of each text.")
-    # A list may hold the elements of a tensor, or Arrow's, which are compared by what they hold.
-    values = [v.item() if hasattr(v, "item") else v.as_py() if hasattr(v, "as_py") else v for v in groups]
+    try:  # a list may hold the elements of a tensor, or Arrow's, which are compared by what they hold
+        values = [v.item() if hasattr(v, "item") else v.as_py() if hasattr(v, "as_py") else v for v in groups]
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"groups has several values in a cell ({error}). Pass one per text.") from error
     if len(values) != n_texts:
         raise InputError(f"groups has {len(values)} entries for {n_texts} texts. Expected one per text.")
     missing = first_missing(values)

@@ -3,7 +3,7 @@
 1. Rows are split: stratified by class; for an indicator matrix, or for numbers, at random.
 2. Equal texts that end up on both sides are moved to one of them: a text that was trained on says nothing
    about others, and with oversampling the score would become 1.
-3. If there are groups of texts, whole groups are held out instead.
+3. If there are groups of texts, whole groups are held out instead, less the texts that others have, too.
 """
 
 from __future__ import annotations

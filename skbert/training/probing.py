@@ -56,7 +56,7 @@ def generalizes(
     """Whether a probe on most rows, some two thirds, predicts the others better than a constant prediction.
 
     They are compared by log loss (numbers by squared error), on rows of classes that both parts have. With
-    too few rows to tell, the answer is yes. Equal texts, and windows of one text, are in the same part.
+    too few rows to tell, the answer is yes. No text, and so no window of it, is in both parts.
 
     Parameters
     ----------
@@ -97,6 +97,7 @@ def _parts(groups: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarr
     order, sizes = generator.permutation(int(groups.max()) + 1), np.bincount(groups)
     n_rows = min(len(groups), _MAX_ROWS_TO_ASK)
     third = n_rows // 3
+    # In random order: that of the groups will do where there are as many.
     rows = order if len(order) == len(groups) else generator.permutation(len(groups))
     if third == 0:
         return rows, rows[:0]
