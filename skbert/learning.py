@@ -7,7 +7,8 @@ constructing and cloning an estimator cost nothing.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -126,7 +127,8 @@ class LearningMixin(ParametersMixin):
 
         data = FitData(texts, target, of_texts, of_outputs, held_out, numbered)
         seed = self._draw_seed()
-        watcher = self._watcher(data, {"X": X, "y": y}, sample_weight, names)
+        attributes = partial(self._attributes, data, names, [])
+        watcher = self._watcher(X, y, sample_weight, attributes)
         if self.checkpoint is not None and current().size > 1:
             raise InputError(
                 f"checkpoint={self.checkpoint!r}, but the fit runs on {current().size} ranks, and no single "
@@ -134,7 +136,7 @@ class LearningMixin(ParametersMixin):
             )
         with unfinished.opened(self.checkpoint) as folder:
             fitted = fit_texts(data, self._settings(), seed, start, watcher, folder=folder)
-            self._set_fitted(self._attributes(fitted, data) | names)
+            self._set_fitted(attributes(fitted))
         return self
 
     def _draw_seed(self) -> int:
@@ -155,11 +157,11 @@ class LearningMixin(ParametersMixin):
         data = FitData(texts, target, of_texts, of_outputs)
         steps = start.moments.steps if start and start.moments else 0
         seed = (self._draw_seed() + steps) % 2**31
-        earlier = getattr(self, "history_", [])
-        watcher = self._watcher(data, {"X": X, "y": y}, sample_weight, names, earlier)
+        attributes = partial(self._attributes, data, names, getattr(self, "history_", []))
+        watcher = self._watcher(X, y, sample_weight, attributes)
         parameters = self._settings() | {"epochs": 1}
         fitted = fit_texts(data, parameters, seed, start, watcher, open_ended=True)
-        self._set_fitted(self._attributes(fitted, data, earlier) | names | {"_moments": fitted.moments})
+        self._set_fitted(attributes(fitted) | {"_moments": fitted.moments})
         return self
 
     def _settings(self) -> dict[str, Any]:
@@ -171,30 +173,21 @@ class LearningMixin(ParametersMixin):
         return {name: _plain(getattr(self, name)) for name in self._parameter_constraints}
 
     def _watcher(
-        self,
-        data: FitData,
-        given: dict[str, Any],
-        sample_weight: Any,
-        names: dict[str, Any],
-        earlier: Sequence[dict[str, float]] = (),
+        self, X: Any, y: Any, sample_weight: Any, attributes: Callable[[FittedModel], dict[str, Any]]
     ) -> Watcher:
         """What tells scikit-learn's callbacks about the fit, if this version has them."""
         if not HAS_CALLBACKS:
             return Watcher()
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        return ScikitLearnCallbacks(
-            self,
-            given | {"metadata": metadata},
-            lambda fitted: self._attributes(fitted, data, earlier) | names,
-        )
+        return ScikitLearnCallbacks(self, {"X": X, "y": y, "metadata": metadata}, attributes)
 
     def _attributes(
-        self, fitted: FittedModel, data: FitData, earlier: Sequence[dict[str, float]] = ()
+        self, data: FitData, names: dict[str, Any], earlier: list[dict[str, float]], fitted: FittedModel
     ) -> dict[str, Any]:
-        """The fitted attributes; `earlier` is the history of epochs before this fit."""
+        """The fitted attributes, `names` among them; `earlier` is the history of epochs before this fit."""
         scores = fitted.validation_scores
         history = [*earlier, *_history(fitted.loss_curve, scores, len(earlier) + 1)]
-        return data.target.attributes() | {
+        attributes = {
             "n_features_in_": data.texts.n_columns,
             "model_": fitted.model,
             "tokenizer_": fitted.tokenizer,
@@ -213,6 +206,7 @@ class LearningMixin(ParametersMixin):
             "learning_rate_": fitted.learning_rate,
             "truncated_fraction_": fitted.truncated_fraction,
         }
+        return data.target.attributes() | attributes | names
 
     def _set_fitted(self, attributes: dict[str, Any]) -> None:
         """Change the estimator, in one step, and only now that nothing can fail any more."""

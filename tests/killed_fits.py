@@ -36,7 +36,7 @@ class StepCounter(Watcher):
 class Watched(BertClassifier):
     """A classifier whose steps are watched by its attribute `counter`."""
 
-    def _watcher(self, data, given, sample_weight, names):
+    def _watcher(self, X, y, sample_weight, attributes):
         return self.counter
 
 
