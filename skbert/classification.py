@@ -72,7 +72,9 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         """
 
         def read(texts: Texts) -> tuple[Labels, np.ndarray, np.ndarray]:
-            return self._read_target(y, texts, sample_weight, self._known_to_partial_fit(y, classes))
+            known = self._known_target() if hasattr(self, "model_") else known_labels(classes, y)
+            check_same_classes(classes, known)
+            return self._read_target(y, texts, sample_weight, known)
 
         return self._fit_one_epoch(X, y, sample_weight, read)
 
@@ -197,11 +199,6 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         labels = labels_to_score(y, len(now._texts(X)), now._known_target())
         weights = None if sample_weight is None else check_text_weights(len(labels), sample_weight)
         return float(accuracy_score(labels, now.predict(X), sample_weight=weights))
-
-    def _known_to_partial_fit(self, y: Any, classes: Any) -> Labels:
-        known = self._known_target() if hasattr(self, "model_") else known_labels(classes, y)
-        check_same_classes(classes, known)
-        return known
 
     def _known_target(self) -> Labels:
         """The classes of the fit, without any text."""

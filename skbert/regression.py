@@ -72,10 +72,10 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         """
 
         def read(texts: Texts) -> tuple[Numbers, np.ndarray, np.ndarray]:
-            if hasattr(self, "model_"):
-                return self._read_target(y, texts, sample_weight, self._known_target())
-            found = self._read_target(y, texts, sample_weight, None)
-            check_spread(*found[:2])
+            known = self._known_target() if hasattr(self, "model_") else None
+            found = self._read_target(y, texts, sample_weight, known)
+            if known is None:
+                check_spread(*found[:2])
             return found
 
         return self._fit_one_epoch(X, y, sample_weight, read)
