@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from skbert.data.encoding import Encodings
-from skbert.data.inputs import Texts, check_texts, computed, factorize, rows_of
+from skbert.data.inputs import Texts, check_texts, computed, factorize, rows_of, unmasked
 from skbert.data.labels import Labels
 from skbert.data.numbers import Numbers
 from skbert.data.targets import first_missing
@@ -80,11 +80,7 @@ def check_groups(groups: Any, n_texts: int) -> np.ndarray | None:
     """Check the groups of the texts, if any, and number them: (n_samples,) int64."""
     if groups is None:
         return None
-    groups = computed(groups)
-    if isinstance(groups, np.ma.MaskedArray):
-        cells = groups.data.astype(object)
-        cells[np.ma.getmaskarray(groups)] = None
-        groups = cells
+    groups = unmasked(computed(groups))
     if isinstance(groups, Sequence) and not isinstance(groups, str) and not hasattr(groups, "__array__"):
         groups = rows_of(groups)
     else:

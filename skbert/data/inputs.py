@@ -55,6 +55,17 @@ def computed(data: Any) -> Any:
     return data.compute() if hasattr(type(data), "__dask_graph__") else data
 
 
+def unmasked(data: Any) -> Any:
+    """An array with None in its masked cells, if it is numpy's masked array."""
+    if not isinstance(data, np.ma.MaskedArray):
+        return data
+    if not np.ma.is_masked(data):
+        return data.data
+    cells = data.data.astype(object)
+    cells[np.ma.getmaskarray(data)] = None
+    return cells
+
+
 def check_texts(X: Any, name: str = "X") -> Texts:
     """Check X and return its texts.
 
@@ -162,10 +173,7 @@ def _columns(X: Any, name: str) -> list[list[Any]]:
         raise InputTypeError(f"{name} is a Series of structs. {_EXPECTED}; pass {name}.struct.unnest().")
     if hasattr(X, "toarray"):
         raise InputTypeError(f"{name} is a sparse {type(X).__name__} of numbers. {_EXPECTED}.")
-    if isinstance(X, np.ma.MaskedArray):
-        cells = np.array(X.data, dtype=object)
-        cells[np.ma.getmaskarray(X)] = None
-        X = cells
+    X = unmasked(X)
     if hasattr(X, "iloc") and hasattr(X, "columns"):
         return [np.asarray(X.iloc[:, i].astype(object)).tolist() for i in range(len(X.columns))]
     if hasattr(X, "iloc"):

@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from skbert.data.inputs import computed
+from skbert.data.inputs import computed, unmasked
 from skbert.data.targets import check_finite, check_same_columns, first_missing, names_of_columns
 from skbert.exceptions import InputError
 
@@ -156,11 +156,9 @@ def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
             f"BertRegressor requires y to be passed, but the target {name} is {y!r}. Pass one number per "
             "text."
         )
-    y = computed(y)
+    y = unmasked(computed(y))
     if hasattr(y, "toarray"):
         raise InputError(f"Sparse data was passed for {name}, but dense data is required. Use .toarray().")
-    if isinstance(y, np.ma.MaskedArray):
-        y = np.ma.filled(y.astype(object), np.nan)
     try:
         missing, values = first_missing(y), np.asarray(y)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # ragged lists, tensors, ...

@@ -15,7 +15,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from skbert.data.inputs import computed, is_row, names_in, rows_of
+from skbert.data.inputs import computed, is_row, names_in, rows_of, unmasked
 from skbert.exceptions import InputError, shown, warn
 from skbert.warning_filters import holding_warning_filters
 
@@ -174,13 +174,7 @@ def knowing_classes() -> Iterator[None]:
 
 def _unwrapped(y: Any, name: str) -> Any:
     """Turn other sequences into lists, rows of one label into labels, and masked cells into missing ones."""
-    y = computed(y)
-    if isinstance(y, np.ma.MaskedArray):
-        if not np.ma.is_masked(y):
-            return y.data
-        cells = y.data.astype(object)
-        cells[np.ma.getmaskarray(y)] = None
-        return cells
+    y = unmasked(computed(y))
     if isinstance(y, Sequence) and not isinstance(y, list | tuple | memoryview | array):
         y = y if hasattr(y, "__array__") else rows_of(y)
     if isinstance(y, list | tuple) and y and all(isinstance(r, list | tuple) and len(r) == 1 for r in y):
