@@ -30,7 +30,7 @@ def codes_in(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
         kept = there.astype(found.dtype) == found
     places = {label: code for code, label in enumerate(classes.tolist())}
     codes = np.array([places.get(label, -1) for label in there.tolist()], dtype=np.int64)
-    return np.where(kept, codes, -1)[inverse.reshape(-1)]
+    return np.where(kept, codes, -1)[inverse]
 
 
 def kind_of(labels: np.ndarray) -> str:

@@ -114,7 +114,7 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
             f"{classes.tolist()[0]!r}. A classifier needs examples of at least two classes."
         )
     kind: LabelsType = "binary" if len(classes) == 2 else "multiclass"
-    return Labels(codes.reshape(-1).astype(np.int64), classes, kind)
+    return Labels(codes.astype(np.int64), classes, kind)
 
 
 def _columns(y: Any, indicator: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def _hold_out_groups(
 
     A text that another group has as well is left to training, and so is the last group with a class.
     """
-    groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    groups = np.unique(groups, return_inverse=True)[1]
     rows, sizes = np.arange(len(targets)), np.bincount(groups)
     of_groups = coo_array((np.ones(len(rows)), (groups, rows)), shape=(len(sizes), len(rows))).tocsr()
     counts = of_groups @ _membership(targets)  # (n_groups, n_classes)
@@ -119,7 +119,7 @@ def _membership(targets: np.ndarray) -> csr_array:
         return csr_array((len(targets), 0))
     if targets.ndim == 2:
         return csr_array(targets[:, targets.any(axis=0)], dtype=float)
-    codes = np.unique(targets, return_inverse=True)[1].reshape(-1)
+    codes = np.unique(targets, return_inverse=True)[1]
     return coo_array((np.ones(len(codes)), (np.arange(len(codes)), codes))).tocsr()
 
 
