@@ -80,28 +80,20 @@ class FrozenLayers:
             Gives a model with the encoder's weights, if vectors must be computed.
         """
         with Progress("embed", len(encodings), self.verbose) as progress:
-            if self.cache.helps("vectors", len(encodings)):
-                return self._kept_vectors(model, encodings, plain, progress)
-            return self._embed(plain(), encodings, progress)
+            if not self.cache.helps("vectors", len(encodings)):
+                return self._embed(plain(), encodings, progress)
 
-    def _kept_vectors(
-        self,
-        model: SequenceClassifier,
-        encodings: Encodings,
-        plain: Callable[[], SequenceClassifier],
-        progress: Progress,
-    ) -> np.ndarray:
-        def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            values = self._embed(plain(), encodings.take(places), progress)
-            return values, np.arange(len(places) + 1)
+            def compute(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                values = self._embed(plain(), encodings.take(places), progress)
+                return values, np.arange(len(places) + 1)
 
-        names = [name for name, _ in self.encoder.named_parameters() if not name.startswith("pooler.")]
-        pooler = (
-            [fingerprints.digest(p) for p in model.pooler.parameters()] if model.pooler is not None else None
-        )
-        space = self._space("vectors", model, names, [model.pooling, type(model.pooler).__name__, pooler])
-        like = np.empty((0, model.hidden_size), dtype=self.runtime.master_dtype_in_numpy)
-        return np.concatenate(self.cache.rows(space, row_keys(encodings), compute, like))
+            names = [name for name, _ in self.encoder.named_parameters() if not name.startswith("pooler.")]
+            pooler = None
+            if model.pooler is not None:
+                pooler = [fingerprints.digest(p) for p in model.pooler.parameters()]
+            space = self._space("vectors", model, names, [model.pooling, type(model.pooler).__name__, pooler])
+            like = np.empty((0, model.hidden_size), dtype=self.runtime.master_dtype_in_numpy)
+            return np.concatenate(self.cache.rows(space, row_keys(encodings), compute, like))
 
     def _embed(self, model: SequenceClassifier, encodings: Encodings, progress: Progress) -> np.ndarray:
         every_row = encodings.take(np.arange(len(encodings)))  # each as a text of its own
