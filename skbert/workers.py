@@ -3,7 +3,7 @@
 1. `choose_gpu`: "auto" is the GPU with the number of a rank (torchrun), or of a worker (joblib: loky,
    multiprocessing), wrapping around; else torch's current one. Dask-CUDA and Ray show each worker its own
    GPUs through CUDA_VISIBLE_DEVICES: torch then counts only those, and no number is needed.
-2. `share_cores`: joblib, Dask, Ray and torchrun give each process its share of the cores through
+2. `limit_threads`: joblib, Dask, Ray and torchrun give each process its share of the cores through
    OMP_NUM_THREADS. torch follows it; the tokenizers' thread pool has a variable of its own.
 3. A process forked from one that has used torch (joblib's backend "multiprocessing") computes with one
    thread: with more it would hang.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 
 from skbert.exceptions import InputError, warn
 
@@ -79,25 +79,13 @@ def gpu_of_this_process(n_gpus: int, current: int) -> int:
     return gpu
 
 
-def share_cores(environment: MutableMapping[str, str]) -> None:
-    """Limit the tokenizers' threads to the number that this process was given for torch.
-
-    Parameters
-    ----------
-    environment : mutable mapping
-        Of a worker or a rank; RAYON_NUM_THREADS is set if OMP_NUM_THREADS is set and it is not.
-    """
-    threads = environment.get("OMP_NUM_THREADS")
-    if threads is not None:
-        environment.setdefault("RAYON_NUM_THREADS", threads)
-
-
 def limit_threads() -> None:
     """Let this process, if it is one of several, compute with its share of the cores without hanging."""
     _survive_fork()
     started = {"LOCAL_RANK", "RAY_RAYLET_PID"} & os.environ.keys()  # by torchrun, by Ray
-    if started or multiprocessing.parent_process() is not None:
-        share_cores(os.environ)
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads is not None and (started or multiprocessing.parent_process() is not None):
+        os.environ.setdefault("RAYON_NUM_THREADS", threads)
 
 
 def _survive_fork() -> None:

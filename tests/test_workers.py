@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV
 import skbert
 from skbert import CheckpointError, InputError, SkbertError
 from skbert import exceptions as tree
-from skbert.workers import choose_gpu, share_cores, worker_number
+from skbert.workers import choose_gpu, limit_threads, worker_number
 
 RANK_2 = {"LOCAL_RANK": "2", "RANK": "10", "WORLD_SIZE": "16"}
 
@@ -114,14 +114,19 @@ def test_workers_keep_to_their_share_of_the_cores(make_classifier, reviews):
     assert {(in_torch, in_tokenizers) for _, in_torch, in_tokenizers in found} == {(1, "1")}
 
 
-def test_share_of_the_cores():
-    environment = {"OMP_NUM_THREADS": "3"}
-    share_cores(environment)
-    assert environment == {"OMP_NUM_THREADS": "3", "RAYON_NUM_THREADS": "3"}
-    share_cores(own := {"OMP_NUM_THREADS": "3", "RAYON_NUM_THREADS": "1"})
-    share_cores(nothing := {})
-    assert own["RAYON_NUM_THREADS"] == "1"
-    assert nothing == {}
+@pytest.mark.parametrize(
+    ("own", "expected"), [({}, None), (RANK_2, "3"), (RANK_2 | {"RAYON_NUM_THREADS": "1"}, "1")]
+)
+def test_share_of_the_cores(monkeypatch, own, expected):
+    monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "3", **own})
+    limit_threads()
+    assert os.environ.get("RAYON_NUM_THREADS") == expected
+
+
+def test_no_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(RANK_2))
+    limit_threads()
+    assert os.environ == RANK_2
 
 
 def test_the_first_process_keeps_its_environment_and_threads(make_classifier, reviews):
