@@ -144,14 +144,12 @@ class SequenceClassifier(nn.Module):
         if self.starts_at == "vectors":
             assert batch.frozen is not None
             return batch.frozen
-        packing = Packing(batch.lengths, batch.positions, batch.max_length, self.generator)
+        positions, n_filler = batch.positions, 0
         if self.architecture.packed:
-            packing.n_filler = filler.filler_size(
-                len(batch.positions), batch.positions.device, self.encoder.dtype
-            )
-            states = self._encode_packed(batch, packing)  # (n_tokens or n_texts, hidden_size)
-        else:
-            states = self._encode_padded(batch, packing)
+            n_filler = filler.filler_size(len(positions), positions.device, self.encoder.dtype)
+        packing = Packing(batch.lengths, positions, batch.max_length, self.generator, n_filler)
+        encode = self._encode_packed if self.architecture.packed else self._encode_padded
+        states = encode(batch, packing)  # (n_tokens, hidden_size); or (n_texts, hidden_size)
         if self.pooling != "cls":
             vectors = POOLS[self.pooling](states.to(self.head.weight.dtype), packing)
         else:

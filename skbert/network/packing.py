@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,34 +12,24 @@ from skbert.forks import lazy
 from skbert.network.attention_layout import Layout, make_layout
 
 
+@dataclass(eq=False)
 class Packing:
-    """Where the tokens of a packed batch are in the padded layout.
+    """Where the tokens of a packed batch are in the padded layout."""
 
-    Parameters
-    ----------
-    lengths : Tensor of shape (n_texts,), int64
-    positions : Tensor of shape (n_tokens,), int64
-        Position of each token in its text, from 0.
-    max_length : int
-    generator : torch.Generator or None
-        Source of the attention's dropout masks.
-    """
+    lengths: torch.Tensor  # (n_texts,) int64
+    positions: torch.Tensor  # (n_tokens,) int64: of each token in its text, from 0
+    max_length: int
+    generator: torch.Generator | None = None  # source of the attention's dropout masks
+    n_filler: int = 0  # rows after the tokens that belong to no text (`filler.py`)
 
-    def __init__(
-        self,
-        lengths: torch.Tensor,
-        positions: torch.Tensor,
-        max_length: int,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        self.lengths = lengths
-        self.positions = positions
-        self.n_texts = len(lengths)
-        self.max_length = max_length
-        self.generator = generator
-        self.n_filler = 0  # rows after the tokens that belong to no text (`filler.py`)
+    def __post_init__(self) -> None:
         self._biases: dict[tuple[int | None, torch.dtype], torch.Tensor] = {}
         self._layouts: dict[tuple[int, torch.dtype, int | None, bool], Layout] = {}
+
+    @property
+    def n_texts(self) -> int:
+        """Number of texts in the batch."""
+        return len(self.lengths)
 
     # Not every device and pooling needs these: each is made when it is first used.
 
