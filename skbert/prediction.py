@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skbert.caching.cache import LOOK_UPS
 from skbert.data import chunks
-from skbert.data.columns import check_column_names
+from skbert.data.columns import column_names
 from skbert.data.inputs import Texts, check_same_n_columns, check_texts
 from skbert.progress import Progress
 
@@ -96,7 +96,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         from skbert.runtime import resolve_runtime
 
         texts = self._texts(X)
-        check_column_names(X, self)
+        column_names(X, self)  # refuses other names than those of the fit
         runtime = resolve_runtime(self.device, self.precision, predict=True)
 
         encoded = chunks.encode_in_chunks(self.tokenizer_, texts, self.max_length_, self.long_text_, LOOK_UPS)

@@ -19,7 +19,7 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
     ----------
     X : array-like of str
     fitted : estimator, default=None
-        An estimator that continues with X: its own names stay, if it has any.
+        An estimator that continues with X, or predicts it: X must have its names, which stay, if it has any.
 
     Returns
     -------
@@ -36,11 +36,6 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
     holder = BaseEstimator() if fitted is None else fitted
     validate_data(holder, _as_table(X), skip_check_array=True, ensure_2d=False, reset=fitted is None)
     return {name: value for name, value in vars(holder).items() if name == "feature_names_in_"}
-
-
-def check_column_names(X: Any, fitted: BaseEstimator) -> None:
-    """Refuse columns with other names than those of the fit."""
-    column_names(X, fitted)
 
 
 def _as_table(X: Any) -> Any:
