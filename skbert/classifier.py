@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from numbers import Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skbert.classification import ClassificationMixin
-from skbert.parameters import ParametersMixin, Precision
+from skbert.parameters import LoraConfig, ParametersMixin, Precision
 from skbert.saving import SavingMixin
 from skbert.training.callbacks import CallbackSupportMixin
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
-else:
-    LoraConfig = Any  # for code that resolves type hints, such as command-line generators
 
 
 class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):

@@ -20,7 +20,7 @@ from sklearn.utils._param_validation import (
 )
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import LoraConfig as LoraConfig  # to be imported from here
 else:
     LoraConfig = Any  # for code that resolves type hints, such as command-line generators
 
