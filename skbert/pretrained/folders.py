@@ -11,7 +11,6 @@ import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,13 @@ from skbert.exceptions import PersistenceError
 from skbert.network.model import SequenceClassifier
 from skbert.paths import expanded
 from skbert.persistence.replacing import patiently
-from skbert.pretrained.files import ADAPTER, CONFIG, MODULES
+from skbert.pretrained.files import ADAPTER, CONFIG, INDEX, MODULES, WEIGHTS
 from skbert.pretrained.library import quiet
 
 _TEMPORARY = ".skbert-"  # prefix of a temporary folder's name
 # In one file, or in several with an index.
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-[0-9]*-of-[0-9]*.safetensors")
+_WEIGHTS = (WEIGHTS, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
 _SETTINGS = (MODULES, "config_sentence_transformers.json", "added_tokens.json", "special_tokens_map.json")
-_NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 _SPECIALS = {"pad": ("[PAD]", "<pad>"), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}
 
 
@@ -59,7 +57,7 @@ def folder_to_write(folder: str | os.PathLike[str]) -> Path:
     return target
 
 
-def write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any] = _NO_SETTINGS) -> None:
+def write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any]) -> None:
     """Write a model and a tokenizer of transformers, and `settings`: contents of JSON files, by name.
 
     They are written beside the old files, and then replace them. Meanwhile there is no config.json, so that

@@ -41,7 +41,7 @@ def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names:
     names = _label_names(estimator, label_names)
     head = _head_in_units(estimator) if estimator._learns_numbers else estimator.model_.head
     classifier = _as_transformers(estimator.model_, head, names, _PROBLEMS[estimator.target_type_])
-    write(target, classifier, tokenizer_of(estimator))
+    write(target, classifier, tokenizer_of(estimator), settings={})
 
 
 def _head_in_units(estimator: Any) -> nn.Linear:
