@@ -16,11 +16,6 @@ def make_inputs():
     return [torch.randn(int(LENGTHS.sum()), 2, 8, dtype=torch.float64, generator=generator) for _ in range(3)]
 
 
-def test_runs_are_neighbours_of_equal_length():
-    runs = list(run_attention.equal_runs(LENGTHS))
-    assert runs == [(0, 2, 100), (2, 1, 7), (3, 3, 3), (6, 1, 7)]
-
-
 @pytest.mark.parametrize("window", [None, 0, 1, 5, 100])
 @pytest.mark.parametrize("long", [1, 50, 1000])  # all fused, as they are, none fused
 def test_each_text_attends_to_itself(long, window, monkeypatch):

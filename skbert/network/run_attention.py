@@ -2,7 +2,7 @@
 
 Predictions process texts longest first, so that texts of equal length are neighbours in a batch.
 
-1. `equal_runs` cuts the texts of a batch into such runs.
+1. `ragged.runs` cuts the texts of a batch into such runs.
 2. In a run, queries, keys and values are (n_texts, n_heads, length, head_size): no gap to mask.
 3. Short texts use plain matrix products, long ones torch's fused kernel, which never stores their scores.
 4. Where there is a window, long texts are cut, so that no query is multiplied by many keys it cannot see.
@@ -12,8 +12,6 @@ Predictions process texts longest first, so that texts of equal length are neigh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,12 +20,6 @@ from skbert.network.attention_layout import bias_of, is_cut, parts
 from skbert.ragged import runs
 
 _LONG = 96  # tokens from which the fused kernel is faster
-
-
-def equal_runs(lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Yield runs of equal length: (first text, number of texts, tokens of each)."""
-    for first, count in zip(*(part.tolist() for part in runs(lengths)), strict=True):
-        yield first, count, int(lengths[first])
 
 
 def run_attention(
@@ -57,7 +49,8 @@ def run_attention(
     """
     out = torch.empty(query.shape, dtype=query.dtype)
     token = 0
-    for first, count, length in equal_runs(lengths):
+    firsts, counts = runs(lengths)
+    for first, count, length in zip(firsts.tolist(), counts.tolist(), lengths[firsts].tolist(), strict=True):
         rows = slice(token, token + count * length)
         token = rows.stop
         n, asking = (length, rows) if len(query) == len(key) else (1, slice(first, first + count))
