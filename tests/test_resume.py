@@ -568,7 +568,7 @@ def test_a_time_limit_is_no_damage_of_the_state(left, monkeypatch):
 def test_a_file_with_checksums_of_its_own_is_refused(change, left):
     folder, parameters, keywords = left
     arrays, metadata, _ = tensorfile.read(folder / FILE)
-    content = change(tensorfile.parsed(metadata["skbert-fit"]))
+    content = change(json.loads(metadata["skbert-fit"]))
     with (folder / FILE).open("wb") as file:
         tensorfile.write(file, arrays, tensorfile.sealed("skbert-fit", content))
     with pytest.raises(PersistenceError, match="Delete"):

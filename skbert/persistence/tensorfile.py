@@ -78,15 +78,12 @@ def sealed(name: str, content: dict[str, Any]) -> dict[str, str]:
 
 
 def unsealed(name: str, metadata: dict[str, str], *, infinite: bool = False) -> Any:
-    """The content that `sealed` was given, or a PersistenceError; `infinite` is as in `parsed`."""
+    """The content that `sealed` was given, or a PersistenceError; `infinite` is as in `_parsed`."""
     if set(metadata) != {name, "sha256"}:
         raise PersistenceError(f"its metadata are {sorted(metadata)[:5]}, not those that were expected")
     if checksum(metadata[name]) != metadata["sha256"]:
         raise PersistenceError("its metadata do not match their checksum")
-    try:
-        return parsed(metadata[name], infinite=infinite)
-    except (ValueError, RecursionError) as error:
-        raise PersistenceError(f"its metadata are not JSON ({str(error)[:100]})") from error
+    return _parsed(metadata[name].encode(), "its metadata are", infinite=infinite)
 
 
 def dtype_of(described: dict[str, Any]) -> np.dtype[Any]:
@@ -168,7 +165,9 @@ def read(
             if length <= size - 8:
                 raise PersistenceError(f"its header has {length} bytes, more than the {MAX_HEADER} allowed")
             raise PersistenceError(f"its header is said to be {length} bytes long, but the file has {size}")
-        entries = _parse(_take(file, length))
+        entries = _parsed(_take(file, length), "its header is")
+        if not isinstance(entries, dict):
+            raise PersistenceError("its header is not a JSON object")
         metadata = entries.pop(_METADATA, {})
         if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
             raise PersistenceError("its metadata are not a dict of str to str")
@@ -193,34 +192,30 @@ def _n_nested(text: str) -> int:
     return text.count("[") + text.count("{")
 
 
-def _parse(text: bytes) -> dict[str, Any]:
-    try:
-        header = parsed(text.decode())
-    except (ValueError, RecursionError) as error:
-        raise PersistenceError(f"its header is not JSON ({str(error)[:100]})") from error
-    if not isinstance(header, dict):
-        raise PersistenceError("its header is not a JSON object")
-    return header
-
-
-def parsed(text: str, *, infinite: bool = False) -> Any:
+def _parsed(content: bytes, what: str, *, infinite: bool = False) -> Any:
     """The content of JSON in which no name occurs twice.
 
     Parameters
     ----------
-    text : str
+    content : bytes
+    what : str
+        What it is, for the error message, with a verb.
     infinite : bool, default=False
         Whether numbers may be infinite or NaN, which JSON itself does not know.
 
     Raises
     ------
-    ValueError
+    PersistenceError
         If it is not JSON, has a name twice, or more lists than `write` writes.
     """
-    if _n_nested(text) > _MAX_NESTED:
-        raise ValueError(f"it holds more than {_MAX_NESTED} lists")
-    constant = float if infinite else _refuse_constant
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=constant)
+    try:
+        text = content.decode()
+        if _n_nested(text) > _MAX_NESTED:
+            raise ValueError(f"it holds more than {_MAX_NESTED} lists")
+        constant = float if infinite else _refuse_constant
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        raise PersistenceError(f"{what} not JSON ({str(error)[:100]})") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
