@@ -65,21 +65,18 @@ class MicroBatches:
             If one text alone does not fit.
         """
         while True:
+            size = min(self.size or len(indices), len(indices))
             try:
-                return [function(part) for part in self._split(indices)]
+                return [function(part) for part in np.split(indices, range(size, len(indices), size))]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._shrink(min(self.size or len(indices), len(indices)), error)
+                self._shrink(size, error)
             # Memory is free only here, after the error and the tensors that its traceback holds are gone.
             undo()
             gc.collect()  # reference cycles may hold models of other code
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
-
-    def _split(self, indices: np.ndarray) -> list[np.ndarray]:
-        size = self.size or len(indices)
-        return np.split(indices, range(size, len(indices), size))
 
     def _shrink(self, size: int, error: BaseException) -> None:
         if size == 1:
