@@ -46,18 +46,13 @@ def freeze(model: SequenceClassifier, what: Frozen) -> None:
     for part in embedding_parts(model.encoder):
         part.requires_grad_(False)
     if isinstance(what, Integral):
-        for layer in _lowest_layers(model, int(what)):
-            layer.requires_grad_(False)
-
-
-def _lowest_layers(model: SequenceClassifier, n: int) -> nn.ModuleList:
-    layers = encoder_layers(model.encoder)
-    if n > len(layers):
-        raise InputError(
-            f"freeze={n}, but the encoder has {len(layers)} layers. Use at most {len(layers)}, or "
-            "freeze='encoder' to train the head alone."
-        )
-    return layers[:n]
+        layers = encoder_layers(model.encoder)
+        if what > len(layers):
+            raise InputError(
+                f"freeze={what}, but the encoder has {len(layers)} layers. Use at most {len(layers)}, or "
+                "freeze='encoder' to train the head alone."
+            )
+        layers[: int(what)].requires_grad_(False)
 
 
 class GradualUnfreezing(Watcher):
