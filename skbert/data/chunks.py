@@ -69,15 +69,11 @@ def _begin(job: Callable[[], Chunk], thread: ThreadPoolExecutor) -> Callable[[],
 
 
 def _chunks(texts: Texts) -> Iterator[tuple[Texts, np.ndarray | None]]:
-    for start in range(0, len(texts), _ROWS):
-        yield from _chunks_of_window(texts.take(range(start, min(start + _ROWS, len(texts)))))
-
-
-def _chunks_of_window(window: Texts) -> Iterator[tuple[Texts, np.ndarray | None]]:
-    unique, places = unique_texts(window)
-    for start in range(0, len(unique), _TEXTS):
-        end = min(start + _TEXTS, len(unique))
-        yield unique.take(range(start, end)), places if end == len(unique) else None
+    for begin in range(0, len(texts), _ROWS):
+        unique, places = unique_texts(texts.take(range(begin, min(begin + _ROWS, len(texts)))))
+        for start in range(0, len(unique), _TEXTS):
+            end = min(start + _TEXTS, len(unique))
+            yield unique.take(range(start, end)), places if end == len(unique) else None
 
 
 def results_of_rows(
