@@ -59,14 +59,14 @@ def set_dropout(model: Any, p: float | None, generator: torch.Generator | None) 
                 setattr(module, name, Dropout(child.p))
             elif isinstance(child, nn.Identity) and name.endswith("drop"):
                 setattr(module, name, Dropout(0.0))  # ModernBERT omits a dropout of zero
-        for name in [] if p is None else _probabilities(module):
-            vars(module)[name] = p
-    for name in [] if p is None else _probabilities(model.encoder.config):
-        setattr(model.encoder.config, name, p)  # Falcon reads it there in its forward pass
     for module in model.modules():
         if isinstance(module, Dropout):
             module.p = module.p if p is None else p
             module.generator = generator
+    if p is not None:  # Falcon reads it in the config, in its forward pass
+        for holder in (*model.modules(), model.encoder.config):
+            for name in _probabilities(holder):
+                setattr(holder, name, p)
 
 
 def _probabilities(holder: Any) -> list[str]:
