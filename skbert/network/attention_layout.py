@@ -145,8 +145,7 @@ def make_layout(
     n_rows = (int(lengths.sum()) + n_filler) * n_heads
     n_asking = len(lengths) * n_heads if first else n_rows
     (queries, are_queries), (keys, are_keys) = (
-        (np.concatenate([side[0] for side in column]), np.concatenate([side[1] for side in column]))
-        for column in zip(*rows, strict=True)
+        map(np.concatenate, zip(*side, strict=True)) for side in zip(*rows, strict=True)
     )
     return Layout(
         _some_whole(groups),

@@ -41,10 +41,6 @@ def _dropped(weights: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     return weights if mask is None else weights * mask
 
 
-def _wide(x: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
     if total.dtype == left.dtype:
         total.baddbmm_(left, right)
@@ -111,10 +107,11 @@ class GroupedAttention(torch.autograd.Function):
         g.index_fill_(0, layout.filled, 0.0)
         dq, dk, dv = (_and_a_zero_row(x) for x in (q, k, v))
         slices = layout.slices((q, g, dq), (k, v, dk, dv))
+        wide = torch.promote_types(q.dtype, torch.float32)
         of_blocks, states = iter(zip(kept[::2], kept[1::2], strict=True)), iter(ctx.states)
         for group, (q_g, g_g, dq_g, k_g, v_g, dk_g, dv_g) in zip(layout.groups, slices, strict=True):
             # Sums over blocks are kept wide: in bfloat16 dozens of additions would lose the later terms.
-            sums = None if group.is_whole else [torch.zeros_like(x, dtype=_wide(x)) for x in (k_g, v_g)]
+            sums = None if group.is_whole else [torch.zeros_like(x, dtype=wide) for x in (k_g, v_g)]
             for block in group.blocks():
                 q_b, g_b, dq_b = (x[block.matrices, block.queries] for x in (q_g, g_g, dq_g))
                 k_b, v_b, dk_b, dv_b = (x[block.matrices, block.keys] for x in (k_g, v_g, dk_g, dv_g))
