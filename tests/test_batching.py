@@ -36,7 +36,7 @@ def test_collate_lays_texts_end_to_end():
     assert batch.max_length == 2
     assert batch.targets.tolist() == [9, 7]
     assert batch.weights.tolist() == [0.3, 0.1]
-    assert len(batch) == 2
+    assert len(batch.lengths) == 2
     assert batch.input_ids.dtype == torch.int64
 
 

@@ -35,9 +35,6 @@ class Batch:
     weights: torch.Tensor  # of their shape, for numbers (n_texts, 1); mean one over the data set, or empty
     frozen: torch.Tensor | None = None  # (n_tokens, width) or (n_texts, width): outputs of frozen layers
 
-    def __len__(self) -> int:
-        return len(self.lengths)
-
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`; the same object if it is there already.
 
