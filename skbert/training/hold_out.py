@@ -130,7 +130,7 @@ def _some_groups(order: np.ndarray, sizes: np.ndarray, fraction: float) -> np.nd
 
 
 def _held_wholly(
-    targets: np.ndarray, groups: np.ndarray, validation: np.ndarray, shared: np.ndarray, seed: int
+    targets: np.ndarray, texts: np.ndarray, validation: np.ndarray, shared: np.ndarray, seed: int
 ) -> np.ndarray:
     """Rows to validate on, with all rows of their texts.
 
@@ -138,31 +138,31 @@ def _held_wholly(
     has more rows held out than before: a text that most rows repeat stays in training. A class that would
     have no text left to validate on gives its least frequent one, if it has another.
     """
-    counts, class_of = np.bincount(groups), _class_of_texts(targets, groups)
-    torn = np.isin(groups[validation], shared)
-    held = set(groups[validation[~torn]].tolist())
-    left = np.bincount(class_of[groups[validation[torn]]], minlength=int(class_of.max()) + 1)
-    for group in np.random.default_rng(seed).permutation(shared).tolist():
-        if counts[group] <= left[class_of[group]]:
-            left[class_of[group]] -= counts[group]
-            held.add(group)
+    counts, class_of = np.bincount(texts), _class_of_texts(targets, texts)
+    torn = np.isin(texts[validation], shared)
+    held = set(texts[validation[~torn]].tolist())
+    left = np.bincount(class_of[texts[validation[torn]]], minlength=int(class_of.max()) + 1)
+    for text in np.random.default_rng(seed).permutation(shared).tolist():
+        if counts[text] <= left[class_of[text]]:
+            left[class_of[text]] -= counts[text]
+            held.add(text)
     n_texts = np.bincount(class_of)
-    wanted = set(class_of[groups[validation]].tolist()) - {class_of[group] for group in held}
-    for group in np.argsort(counts, kind="stable").tolist() if wanted else ():
-        if class_of[group] in wanted and n_texts[class_of[group]] > 1:
-            wanted.remove(class_of[group])
-            held.add(group)
-    return np.flatnonzero(np.isin(groups, list(held)))
+    wanted = set(class_of[texts[validation]].tolist()) - {class_of[text] for text in held}
+    for text in np.argsort(counts, kind="stable").tolist() if wanted else ():
+        if class_of[text] in wanted and n_texts[class_of[text]] > 1:
+            wanted.remove(class_of[text])
+            held.add(text)
+    return np.flatnonzero(np.isin(texts, list(held)))
 
 
-def _class_of_texts(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def _class_of_texts(targets: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """The class that most rows of each text have; for an indicator matrix, or numbers, all are of one."""
     if targets.ndim == 2:
-        return np.zeros(int(groups.max()) + 1, dtype=np.int64)
+        return np.zeros(int(texts.max()) + 1, dtype=np.int64)
     n_classes = int(targets.max()) + 1
-    pairs, counts = np.unique(groups * n_classes + targets, return_counts=True)
+    pairs, counts = np.unique(texts * n_classes + targets, return_counts=True)
     pairs = pairs[np.argsort(counts, kind="stable")]
-    found = np.empty(int(groups.max()) + 1, dtype=np.int64)
+    found = np.empty(int(texts.max()) + 1, dtype=np.int64)
     found[pairs // n_classes] = pairs % n_classes  # the last one stays
     return found
 
@@ -170,9 +170,9 @@ def _class_of_texts(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def _without_last_ones(
     targets: np.ndarray, groups: np.ndarray, training: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
-    """Rows to validate on, less those of texts that training needs: no other has their classes, or labels.
+    """Rows to validate on, less those of texts, or groups, that alone have classes, or labels, of training.
 
-    Such texts go back one by one: first those with the most lost classes, of these the least frequent.
+    They go back one by one: first those with the most lost classes, of these the least frequent.
     """
     while not are_numbers(targets):
         others = np.setdiff1d(np.arange(len(targets)), held)
@@ -182,10 +182,10 @@ def _without_last_ones(
             has = targets[held][:, targets[training].any(axis=0) & ~targets[others].any(axis=0)] == 1
         if has.shape[1] == 0:
             break
-        texts, rows = np.unique(groups[held], return_inverse=True)
-        of_texts = np.zeros((len(texts), has.shape[1]), dtype=bool)
-        np.logical_or.at(of_texts, rows, has)
-        first = np.lexsort((np.bincount(rows), -of_texts.sum(axis=1)))[0]
+        distinct, rows = np.unique(groups[held], return_inverse=True)
+        of_groups = np.zeros((len(distinct), has.shape[1]), dtype=bool)
+        np.logical_or.at(of_groups, rows, has)
+        first = np.lexsort((np.bincount(rows), -of_groups.sum(axis=1)))[0]
         held = held[rows != first]
     return held
 
