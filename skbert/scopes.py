@@ -185,15 +185,14 @@ class TorchFunctions:
     def __init__(self) -> None:
         self.dtype = torch.get_default_dtype()
         names = {name for name in vars(torch.nn.init) if name.endswith("_") and not name.startswith("_")}
-        places = [m for n, m in list(sys.modules.items()) if n.startswith(_PLACES)]
-        self.functions = [
-            (
-                vars(m),
-                {n: f for n, f in list(vars(m).items()) if n in names and _is_torchs(f)},
-            )
-            for m in places
+        self.functions: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (vars(torch), {"linspace": torch.linspace})
         ]
-        self.functions.append((vars(torch), {"linspace": torch.linspace}))
+        for place, module in list(sys.modules.items()):
+            if place.startswith(("torch.nn.init", "torch.nn.modules.")):
+                there = [(n, f) for n, f in list(vars(module).items()) if n in names]
+                found = {n: f for n, f in there if getattr(f, "__module__", None) == "torch.nn.init"}
+                self.functions.append((vars(module), found))
 
     def put_back(self) -> None:
         """Restore them."""
@@ -201,13 +200,6 @@ class TorchFunctions:
             namespace.update(functions)
         if torch.get_default_dtype() != self.dtype:
             torch.set_default_dtype(self.dtype)
-
-
-_PLACES = ("torch.nn.init", "torch.nn.modules.")
-
-
-def _is_torchs(function: Any) -> bool:
-    return getattr(function, "__module__", None) == "torch.nn.init"
 
 
 # torch.inference_mode would exit in Python code; and the state that it holds cannot be restored from outside.
