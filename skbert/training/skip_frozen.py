@@ -71,10 +71,11 @@ def start_above(
         above = data.reencoded(lambda e: replace(e, frozen=tuple(frozen.vectors(model, e, plain)[:, None])))
     else:
         model.starts_at = "states"
-        above = data.reencoded(lambda e: replace(e, frozen=tuple(frozen.states(model, e, int(what), plain))))
-        if int(what) == len(encoder_layers(model.encoder)):
+        n_layers, layers = int(what), encoder_layers(model.encoder)
+        above = data.reencoded(lambda e: replace(e, frozen=tuple(frozen.states(model, e, n_layers, plain))))
+        if n_layers == len(layers):
             model.give_all_tokens()  # no layer is left to pick out the first tokens
-        for part in (*embedding_parts(model.encoder), *encoder_layers(model.encoder)[: int(what)]):
+        for part in (*embedding_parts(model.encoder), *layers[:n_layers]):
             part.forward = hand_on
     return above
 
