@@ -101,13 +101,12 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         encoded = chunks.encode_in_chunks(self.tokenizer_, texts, self.max_length_, self.long_text_, LOOK_UPS)
         what = "predict" if output == "logits" else "embed"
-        with Progress(what, len(texts), self.verbose) as progress, threads_given_back():
+        with Progress(what, len(texts), self.verbose) as progress, threads_given_back(), closing(encoded):
 
             def run(encodings: Encodings) -> np.ndarray:
                 return frozen.run_with_cached_vectors(self.model_, encodings, runtime, output, progress)
 
-            with closing(encoded):
-                return chunks.results_of_rows(encoded, len(texts), run)
+            return chunks.results_of_rows(encoded, len(texts), run)
 
     def __sklearn_is_fitted__(self) -> bool:
         """For `check_is_fitted`, which would otherwise iterate over a dict that a fit may be changing."""
