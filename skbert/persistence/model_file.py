@@ -67,7 +67,7 @@ def load(
     path = expanded(path, PersistenceError)
     if os.path.isdir(path):
         raise PersistenceError(
-            f"{os.fspath(path)!r} is a folder. Expected a file written by save(); to read a folder written "
+            f"{path!r} is a folder. Expected a file written by save(); to read a folder written "
             "by transformers, use from_pretrained()."
         )
     if checkpoint is not None:
@@ -76,7 +76,7 @@ def load(
         arrays, metadata, size = tensorfile.read(path)
     except PersistenceError as error:
         raise PersistenceError(
-            f"{os.fspath(path)!r} cannot be loaded: {error}. Expected a file that save() wrote; this one may "
+            f"{path!r} cannot be loaded: {error}. Expected a file that save() wrote; this one may "
             "be truncated, damaged, or of another kind."
         ) from error
     try:
@@ -88,11 +88,11 @@ def load(
     except CheckpointError:
         raise
     except PersistenceError as error:
-        raise PersistenceError(f"{os.fspath(path)!r} cannot be loaded: {error}") from error
+        raise PersistenceError(f"{path!r} cannot be loaded: {error}") from error
     except MALFORMED as error:
         # The checksums are right, so this content is what its author wrote.
         raise PersistenceError(
-            f"{os.fspath(path)!r} cannot be loaded: its content is not what save() writes "
+            f"{path!r} cannot be loaded: its content is not what save() writes "
             f"({type(error).__name__}: {str(error)[:200]}). Save the model again with skbert."
         ) from error
 
