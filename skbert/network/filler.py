@@ -46,9 +46,9 @@ def filled(rows: torch.Tensor) -> torch.Tensor:
 
     They need none in bfloat16: the number of texts recurs, being the size of a mini-batch.
     """
-    return (
-        rows if rows.dtype == torch.bfloat16 else fill(rows, filler_size(len(rows), rows.device, rows.dtype))
-    )
+    if rows.dtype == torch.bfloat16:
+        return rows
+    return fill(rows, filler_size(len(rows), rows.device, rows.dtype))
 
 
 def apply(function: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> torch.Tensor:

@@ -88,7 +88,7 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
         "config": config,
         "arguments": [
             model.architecture.packed
-        ],  # once more: `build` reads the settings, the format has both
+        ],  # once more, as the format has it: `build` reads the settings
         "settings": settings,
     }, arrays
 
