@@ -35,8 +35,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         Tokens per text or pair, special tokens included; at least 8. `long_text` sets how longer ones are
         read. A checkpoint with fewer positions raises an error.
     long_text : {"head", "head_tail", "windows"}, default="head"
-        Which part of a text longer than `max_length` is read: its beginning; a quarter of `max_length` from
-        its beginning and the rest from its end [6]_; or all of it, in windows that overlap by half. Of pairs,
+        Which part of a text longer than `max_length` is read: its beginning; a quarter of that from its
+        beginning and the rest from its end [6]_; or all of it, in windows that overlap by half. Of pairs,
         the longer side is cut first. In training, each window has its text's label and a share of its weight;
         a text's logits and embedding are the mean over its windows. The shorter side of a pair is the same in
         all windows, and is cut if it takes more than half.
@@ -77,7 +77,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     freeze : int, "embeddings", "encoder" or "gradual", default=0
         What is not trained: the embeddings and that many of the lowest layers (0: all is trained), only the
         embeddings, or all but the head. "gradual" trains only the head in the first epoch and everything in
-        the last; the layers join from the top at equal intervals [7]_. Frozen parts run without dropout.
+        the last, or the only one; the layers join from the top at equal intervals [7]_. Frozen parts run
+        without dropout.
     lora : int or peft.LoraConfig, default=None
         Train low-rank adapters [8]_ instead of the encoder's own weights: a rank, for adapters beside all
         linear layers, scaled by 2; or a configuration. Adapters of layers that `freeze` names do not train.
@@ -177,7 +178,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         "epoch", "loss" and, if there was validation, "validation_score" of each epoch: rows for a DataFrame.
     truncated_fraction_ : float
         Fraction of the training texts that were not read in full: those longer than `max_length`, unless
-        windows hold all of their tokens (of a pair, the shorter side may still be cut).
+        windows hold all of their tokens (of a pair, the shorter side may still be cut). Texts held out for
+        early stopping do not count.
     model_ : SequenceClassifier
         The fine-tuned torch module, on the CPU; float32 (float64 if `precision` is "float64"). Change its
         weights under ``torch.no_grad()``; changes through ``.data`` or a numpy view may go unnoticed.

@@ -9,7 +9,7 @@ Each error is both an `SkbertError` and the built-in error that callers already 
     ├── PersistenceError       (ValueError)      a model file that cannot be written or read exactly
     ├── NonFiniteLossError     (ArithmeticError) the training loss became NaN or infinite
     ├── NonFiniteOutputError   (ArithmeticError) a model gives NaN or infinity for a text
-    ├── InsufficientMemoryError (MemoryError)    a single text does not fit into memory
+    ├── InsufficientMemoryError (MemoryError)    a text, or the model, does not fit into memory
     ├── MissingExtraError      (ImportError)     a parameter needs an optional dependency
     └── RankError              (RuntimeError)    ranks of one fit differ, or one of them failed
 
@@ -55,7 +55,7 @@ class NonFiniteOutputError(SkbertError, ArithmeticError):
 
 
 class InsufficientMemoryError(MemoryError, SkbertError):  # in this order: else its `__new__` raises
-    """A single text does not fit into the memory of the device."""
+    """A single text, or the model itself, does not fit into the memory of the device."""
 
 
 class MissingExtraError(SkbertError, ImportError):
@@ -67,7 +67,7 @@ class RankError(SkbertError, RuntimeError):
 
 
 class SkbertWarning(UserWarning):
-    """Base class of all warnings that skbert issues."""
+    """Base class of skbert's warnings, except scikit-learn's DataConversionWarning for a y in one column."""
 
 
 def warn(message: str, category: type[Warning] = SkbertWarning) -> None:

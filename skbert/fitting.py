@@ -20,6 +20,7 @@ from skbert.caching.cache import open_cache
 from skbert.data.fit_data import FitData, TrainingData
 from skbert.data.outputs import make_loss
 from skbert.frozen import FrozenLayers
+from skbert.network.memory import telling_memory_errors
 from skbert.network.model import SequenceClassifier
 from skbert.openmp import threads_given_back
 from skbert.preparing import encode_data
@@ -60,6 +61,7 @@ class FittedModel:
     moments: Moments | None = None  # of the optimizer, if training is to continue
 
 
+@telling_memory_errors()
 @freed_memory_kept()
 @threads_given_back()
 @own_settings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from skbert.exceptions import SkbertError
 
@@ -13,7 +14,8 @@ def expanded(path: str | os.PathLike[str], kind: type[SkbertError]) -> str:
     Raises
     ------
     SkbertError
-        Of the given kind, if there is no such home: else a folder named ~ would be created unexpectedly.
+        Of the given kind, if no file can have that name here; and if there is no such home: else a folder
+        named ~ would be created unexpectedly.
     """
     found = os.path.expanduser(os.fsdecode(path))
     if found.startswith("~"):
@@ -21,4 +23,13 @@ def expanded(path: str | os.PathLike[str], kind: type[SkbertError]) -> str:
             f"{found!r} begins with ~, but there is no such home folder here. Write the path in full, or, "
             f"if the name itself begins with ~, write {'./' + found!r}."
         )
+    try:
+        os.fsencode(found)
+    except UnicodeEncodeError as error:
+        raise kind(
+            f"{found!r} has characters that names of files cannot have here, where Python encodes them as "
+            f"{sys.getfilesystemencoding()}. Set the environment variable PYTHONUTF8=1, or use another name."
+        ) from error
+    if "\0" in found:
+        raise kind(f"{found!r} holds a NUL, which no name of a file has. Use another name.")
     return found

@@ -92,6 +92,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Check, encode the distinct texts, run the model, and give every row its result."""
         check_is_fitted(self)
         from skbert import frozen
+        from skbert.network.memory import telling_memory_errors
         from skbert.openmp import threads_given_back
         from skbert.runtime import resolve_runtime
 
@@ -101,7 +102,12 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         encoded = chunks.encode_in_chunks(self.tokenizer_, texts, self.max_length_, self.long_text_, LOOK_UPS)
         what = "predict" if output == "logits" else "embed"
-        with Progress(what, len(texts), self.verbose) as progress, threads_given_back(), closing(encoded):
+        with (
+            telling_memory_errors(),
+            Progress(what, len(texts), self.verbose) as progress,
+            threads_given_back(),
+            closing(encoded),
+        ):
 
             def run(encodings: Encodings) -> np.ndarray:
                 return frozen.run_with_cached_vectors(self.model_, encodings, runtime, output, progress)

@@ -16,7 +16,7 @@ from skbert.starting import Start
 from skbert.training.callbacks import ProgressBar, Watcher
 from skbert.training.freezing import GradualUnfreezing, freeze
 from skbert.training.loop import TrainingSettings
-from skbert.training.lora import add_adapters, resolve_config
+from skbert.training.lora import add_adapters, check_some_train, resolve_config
 from skbert.training.optimizer import constant_schedule, linear_schedule
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def choose_trained(
     if lora is not None:
         add_adapters(model, lora, generators.weights)
     freeze(model, parameters["freeze"])
+    if lora is not None:
+        check_some_train(model, parameters["freeze"])
     set_dropout(model, parameters["dropout"], generators.dropout)
     if parameters["gradient_checkpointing"]:
         checkpoint_layers(model)

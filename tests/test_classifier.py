@@ -230,7 +230,7 @@ def test_names_of_labels_may_be_numbers(make_classifier, topics, tmp_path):
     ("y", "said"),
     [
         (["pos"] * 23, r"inconsistent numbers of samples: \[24, 23\]"),
-        ([0, 1] * 12, r"y has labels such as '0' \(int64\), .* such as 'neg' \(str_?\)"),
+        ([0, 1] * 12, r"y has labels such as 0 \(int64\), .* such as 'neg' \(str_?\)"),
         (np.eye(2, dtype=int)[[0, 1] * 12], r"y has the shape \(24, 2\), but the model has the target"),
     ],
 )

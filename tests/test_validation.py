@@ -243,7 +243,7 @@ BAD = {
         ("roc_auc", "'roc_auc_ovr'"),
         (
             "roc_auc_ovr",
-            r"no text of 'c', which the scorer may need: raise validation_fraction, or pass X_val and y_val",
+            r"no text of 'c', which the scorer needs: raise validation_fraction, or pass X_val and y_val",
         ),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
+from skbert.data.inputs import names_in
 from skbert.exceptions import InputError
 
 
@@ -28,11 +29,20 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
 
     Raises
     ------
+    InputError
+        If two columns have the same name.
     ValueError
         If the names are not those that `fitted` has; with scikit-learn's message, as the next.
     TypeError
         If the names are of mixed types.
     """
+    names = names_in(X)
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:  # newer versions of scikit-learn refuse them in words of another library
+        raise InputError(
+            f"X has two columns called {twice!r}. Rename one of them, or pass both without names: "
+            "X.to_numpy()."
+        )
     holder = BaseEstimator() if fitted is None else fitted
     validate_data(holder, _as_table(X), skip_check_array=True, ensure_2d=False, reset=fitted is None)
     return {name: value for name, value in vars(holder).items() if name == "feature_names_in_"}

@@ -93,8 +93,10 @@ def check_texts(X: Any, name: str = "X") -> Texts:
             f"Found array with 0 sample(s) (shape={_shape(X)}) while a minimum of 1 is required: {name} "
             "is empty. Pass at least one text."
         )
+    of_categories = str(getattr(X, "dtype", "")) == "category"  # pandas' cannot be filled with another value
+    given = f"{name}.astype(object)" if of_categories else name
     filled = next(
-        (f", for example with {name}.{m}('')" for m in ("fillna", "fill_null") if hasattr(X, m)), ""
+        (f", for example with {given}.{m}('')" for m in ("fillna", "fill_null") if hasattr(X, m)), ""
     )
     for number, column in enumerate(columns):
         _check_cells(column, number if len(columns) == 2 else None, name, filled)

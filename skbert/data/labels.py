@@ -217,10 +217,15 @@ def labels_to_score(y: Any, n_texts: int, known: Labels) -> np.ndarray:
     if values.ndim == 1 and kind_of(values) != kind_of(known.classes):
         remedy = remedy_for(values, known.classes) or "Pass labels of the same type."
         raise InputError(
-            f"y has labels such as {str(values[0])!r} ({type(values[0]).__name__}), but the model has "
-            f"classes such as {str(known.classes[0])!r} ({type(known.classes[0]).__name__}). {remedy}"
+            f"y has labels such as {_example(values)}, but the model has classes such as "
+            f"{_example(known.classes)}. {remedy}"
         )
     return values
+
+
+def _example(labels: np.ndarray) -> str:
+    label = labels[0]
+    return f"{repr(str(label)) if isinstance(label, str) else label} ({type(label).__name__})"
 
 
 def _values_like(y: Any, n_texts: int, known: Labels, name: str) -> np.ndarray:

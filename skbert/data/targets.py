@@ -58,6 +58,8 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
             else f"{name}={y!r}. Expected an array-like of labels."
         )
     y, columns = _unwrapped(y, name), names_in(y)
+    if len(set(columns)) < len(columns):  # which newer versions of scikit-learn refuse
+        y = np.asarray(y)
     _check_no_tag_lists(y, name)
     y = y.toarray() if hasattr(y, "toarray") else y
     if getattr(getattr(y, "dtype", None), "kind", "") == "T":

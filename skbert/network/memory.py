@@ -104,7 +104,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     words = ("DefaultCPUAllocator", "BLAS_STATUS_ALLOC_FAILED", "out of memory", "Cannot allocate memory")
+    if isinstance(error, RuntimeError) and str(error) in _OF_ONEDNN:
+        return True
     return isinstance(error, RuntimeError | OSError) and any(word in str(error) for word in words)
+
+
+# All that it says if the memory for an operation's machine code, or for a buffer, cannot be had.
+_OF_ONEDNN = {
+    f"could not {what}" for what in ("create a primitive", "create a memory object", "execute a primitive")
+}
+
+
+@contextmanager
+def telling_memory_errors() -> Iterator[None]:
+    """Raise an allocation that torch could not make as an InsufficientMemoryError."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, MemoryError) or not is_out_of_memory(error):
+            raise
+        raise InsufficientMemoryError(
+            f"Memory ran out ({first_line(error)}). Use a smaller model or another device, pass fewer texts "
+            "at a time, or end what else needs the memory."
+        ) from error
 
 
 def raise_if_no_fault_of_a_file(error: Exception) -> None:

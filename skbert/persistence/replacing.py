@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import time
@@ -61,6 +62,8 @@ def replace_file(
             temporary.unlink()
         if isinstance(error, OSError) and error.errno is not None:  # the error should name the caller's path
             message = f"{error.strerror} (to write a file there)"
+            if error.errno == errno.EBUSY:
+                message += "; a file that is mounted by itself cannot be replaced: mount its folder"
             raise OSError(error.errno, message, os.fspath(path)) from error
         raise
     _sync_folder(target.parent)

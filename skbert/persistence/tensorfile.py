@@ -68,7 +68,11 @@ def describe(array: np.ndarray) -> dict[str, Any]:
 
 def checksum(text: str) -> str:
     """SHA-256 of a text among the metadata."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_bytes(text)).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # JSON may hold lone surrogates: to be refused, not to fail
 
 
 def sealed(name: str, content: dict[str, Any]) -> dict[str, str]:
@@ -83,7 +87,7 @@ def unsealed(name: str, metadata: dict[str, str], *, infinite: bool = False) -> 
         raise PersistenceError(f"its metadata are {sorted(metadata)[:5]}, not those that were expected")
     if checksum(metadata[name]) != metadata["sha256"]:
         raise PersistenceError("its metadata do not match their checksum")
-    return _parsed(metadata[name].encode(), "its metadata are", infinite=infinite)
+    return _parsed(_bytes(metadata[name]), "its metadata are", infinite=infinite)
 
 
 def dtype_of(described: dict[str, Any]) -> np.dtype[Any]:

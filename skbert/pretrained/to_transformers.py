@@ -53,12 +53,14 @@ def _head_in_units(estimator: Any) -> nn.Linear:
     bias += torch.from_numpy(np.array(estimator.target_mean_))
     whole.load_state_dict({"weight": weight, "bias": bias})
     lost = (whole.weight - weight).abs().amax(1) + (whole.bias - bias).abs()  # by rounding, in units of y
-    if not torch.isfinite(whole.weight).all() or not (lost < _LOST * scales).all():
+    finite = bool(torch.isfinite(whole.weight).all() and torch.isfinite(whole.bias).all())
+    if not finite or not (lost < _LOST * scales).all():
+        remedy = "on y minus a constant" if finite else "on y in another unit"
         raise PersistenceError(
             f"The head of transformers cannot hold numbers with a mean of {estimator.target_mean_.tolist()} "
             f"and a standard deviation of {estimator.target_scale_.tolist()} in "
-            f"{str(head.weight.dtype).removeprefix('torch.')}. Fit on y minus a constant, on y in another "
-            f"unit, or with precision='float64'. {_INSTEAD}"
+            f"{str(head.weight.dtype).removeprefix('torch.')}. Fit {remedy}, or with "
+            f"precision='float64'. {_INSTEAD}"
         )
     return whole
 

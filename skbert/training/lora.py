@@ -100,6 +100,16 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
             )
 
 
+def check_some_train(model: SequenceClassifier, freeze: object) -> None:
+    """Refuse adapters all of which are beside frozen layers."""
+    adapters = _adapted_layers(model).values()
+    if not any(weight.requires_grad for adapter in adapters for weight in adapter.parameters()):
+        raise InputError(
+            f"lora is set and freeze={freeze!r}, but no adapter is beside a layer that trains. Freeze fewer "
+            "layers, or use one of the two."
+        )
+
+
 def adapters_of(model: SequenceClassifier, weights: dict[str, torch.Tensor]) -> dict[str, Adapter]:
     """The adapters among `weights`, by the name that the weight beside them has in a plain model.
 

@@ -96,7 +96,7 @@ class HeldOutScorer:
         if math.isnan(score):
             raise InputError(
                 f"scoring={self.scoring!r} gave NaN on the {len(self.y)} validation texts. Expected a "
-                "number; use another scorer, or more validation texts."
+                f"number; {self._lacking() or 'use another scorer, or more validation texts.'}"
             )
         return score
 
@@ -168,14 +168,9 @@ class HeldOutScorer:
             return "Use a scorer for all classes, such as 'roc_auc_ovr'."
         if "pos_label" in said:
             return "Use a scorer for both classes, such as 'f1_macro', or make_scorer with a pos_label."
-        lacking: list[Any] = []
-        if isinstance(self.target, Labels) and self.y.ndim == 1:
-            lacking = np.setdiff1d(self.target.classes, self.y).tolist()
-        if lacking and self._metric is not None:
-            return (
-                f"They have no text of {', '.join(map(repr, lacking[:3]))}, which the scorer may need: raise "
-                "validation_fraction, or pass X_val and y_val with all classes."
-            )
+        lacking = self._lacking()
+        if lacking:
+            return lacking[0].upper() + lacking[1:]
         if isinstance(self.scoring, str):
             return "Use another scorer."
         name = getattr(self.scoring, "__name__", "metric")
@@ -184,10 +179,32 @@ class HeldOutScorer:
             f"which takes (y_true, y_pred), pass make_scorer({name})."
         )
 
+    def _lacking(self) -> str:
+        """Which classes are missing, if the metric works on texts of all classes; else an empty text."""
+        if isinstance(self.target, Numbers) or self.y.ndim == 2 or self._metric is None:
+            return ""
+        classes = self.target.classes
+        lacking = np.setdiff1d(classes, self.y).tolist()
+        texts = [str(number) for number in range(2 * len(classes))]
+        predictions = HeldOutPredictions(self.target, texts, np.tile(np.eye(len(classes)), (2, 1)))
+        try:
+            with holding_warning_filters():
+                works = math.isfinite(self._scorer(predictions, texts, np.tile(classes, 2)))
+        except _SCORER_ERRORS:
+            works = False
+        if not lacking or not works:
+            return ""
+        return (
+            f"they have no text of {', '.join(map(repr, lacking[:3]))}, which the scorer needs: raise "
+            "validation_fraction, or pass X_val and y_val with all classes."
+        )
+
 
 # What metrics raise where they cannot be computed.
 _SCORER_ERRORS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, Warning)
-_TAKE_A_REGRESSION_SCORER = "Use a scorer for numbers, such as 'r2' or 'neg_mean_absolute_error'."
+_TAKE_A_REGRESSION_SCORER = (
+    "Use a scorer for numbers, such as 'neg_mean_squared_error' or 'neg_mean_absolute_error'."
+)
 
 
 def _all_the_same(y: np.ndarray) -> bool:
