@@ -82,6 +82,34 @@ def build_checkpoint(family, folder, *, layers=1, seed=0, masked_lm=False, dropo
     return folder
 
 
+def build_model(folder, pooling="cls", n_outputs=2, dropout=0.1, *, head_layers=0):
+    """Return a `SequenceClassifier` on a checkpoint; its head is drawn with the seed 0."""
+    import torch
+
+    from skbert.network.model import SequenceClassifier, reset_head
+    from skbert.pretrained import checkpoints
+
+    checkpoint = checkpoints.load(str(folder))
+    model = SequenceClassifier(
+        checkpoint.new_encoder(),
+        checkpoint.architecture,
+        pooling,
+        n_outputs,
+        dropout,
+        checkpoint.rebuild(),
+        head_layers=head_layers,
+    )
+    reset_head(model, torch.Generator().manual_seed(0))
+    return model
+
+
+def load_tokenizer(folder):
+    """Return the tokenizer of a checkpoint, as skbert sets it up."""
+    from skbert.pretrained import checkpoints
+
+    return checkpoints.new_tokenizer(checkpoints.load(str(folder)).tokenizer_json)
+
+
 def build_tokenizer(family):
     """Return the family's kind of `tokenizers.Tokenizer`, made from `WORDS`."""
     return {

@@ -14,6 +14,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from checkpoints import load_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_bert):
-    return checkpoints.new_tokenizer(checkpoints.load(tiny_bert).tokenizer_json)
+    return load_tokenizer(tiny_bert)
 
 
 def key(number):
@@ -234,7 +235,7 @@ NEAR = ["good film", "good film ", " good film", "Good film", "good\u00a0film", 
 )
 def test_ids_are_those_without_a_cache(tiny_checkpoints, first, second, max_length, long_text, family):
     """Near-equal texts, pairs that join to the same, all lengths, strategies and tokenizers, one store."""
-    tokenizer = checkpoints.new_tokenizer(checkpoints.load(tiny_checkpoints(family)).tokenizer_json)
+    tokenizer = load_tokenizer(tiny_checkpoints(family))
     n = min(len(first), len(second))
     for texts in (Texts(first), Texts(first[:n], second[:n]), Texts(second[:n], first[:n])):
         found = encode(tokenizer, texts, max_length, long_text, Cache())

@@ -6,18 +6,18 @@ import threading
 
 import numpy as np
 import pytest
+from checkpoints import load_tokenizer
 
 from skbert import frozen
 from skbert.data import chunks, encoding
 from skbert.data.inputs import Texts
-from skbert.pretrained import checkpoints
 
 TEXTS = Texts([f"good film {i}" + " sea" * (i % 7) for i in range(25)])
 
 
 @pytest.fixture
 def tokenizer(tiny_bert):
-    return checkpoints.new_tokenizer(checkpoints.load(tiny_bert).tokenizer_json)
+    return load_tokenizer(tiny_bert)
 
 
 @pytest.mark.parametrize("size", [1, 7, 25, 100])

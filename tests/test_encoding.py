@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from checkpoints import FAMILIES
+from checkpoints import FAMILIES, load_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
@@ -32,7 +32,7 @@ def rows_of(flat, offsets):
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_bert):
-    return checkpoints.new_tokenizer(checkpoints.load(tiny_bert).tokenizer_json)
+    return load_tokenizer(tiny_bert)
 
 
 @pytest.mark.parametrize("max_length", [8, 13, 64])
@@ -40,7 +40,7 @@ def tokenizer(tiny_bert):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ids_equal_transformers_tokenizer(family, columns, max_length, tiny_checkpoints):
     folder = tiny_checkpoints(family)
-    tokenizer = checkpoints.new_tokenizer(checkpoints.load(folder).tokenizer_json)
+    tokenizer = load_tokenizer(folder)
     encodings = encode(tokenizer, Texts(*columns), max_length)
     ids, segments = reference(folder, columns, max_length)
     assert rows_of(encodings.ids, encodings.offsets) == ids
@@ -104,7 +104,7 @@ def test_lone_surrogates_are_replaced_and_pairs_joined(tokenizer):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_very_long_text_gives_the_first_tokens_of_the_whole(family, tiny_checkpoints):
     folder = tiny_checkpoints(family)
-    tokenizer = checkpoints.new_tokenizer(checkpoints.load(folder).tokenizer_json)
+    tokenizer = load_tokenizer(folder)
     text = " ".join(f"good{i} film the" for i in range(3000))
     encodings = encode(tokenizer, Texts([text]), 64)
     assert encodings.ids.tolist() == reference(folder, [[text]], 64)[0][0]

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES
+from checkpoints import FAMILIES, build_model, load_tokenizer
 
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
@@ -14,21 +14,15 @@ from skbert.network.attention import first_token_attention
 from skbert.network.attention_layout import make_layout
 from skbert.network.dropout import set_dropout
 from skbert.network.grouped_attention import GroupedAttention
-from skbert.network.model import SequenceClassifier, reset_head
 from skbert.network.packing import Packing
-from skbert.pretrained import checkpoints
 
 TEXTS = Texts(["good film", "", "the cat and the dog walk to the sea", "bad", "x-9!"])
 LENGTHS = np.array([9, 40, 3, 40, 17, 1])
 
 
 def build(folder, pooling):
-    checkpoint = checkpoints.load(folder)
-    arguments = (checkpoint.architecture, pooling, 3, 0.1, checkpoint.rebuild())
-    model = SequenceClassifier(checkpoint.new_encoder(), *arguments)
-    reset_head(model, torch.Generator().manual_seed(0))
-    encodings = encode(checkpoints.new_tokenizer(checkpoint.tokenizer_json), TEXTS, 64)
-    return model.eval(), collate(encodings, np.arange(len(TEXTS)))
+    encodings = encode(load_tokenizer(folder), TEXTS, 64)
+    return build_model(folder, pooling, 3).eval(), collate(encodings, np.arange(len(TEXTS)))
 
 
 def states_of(model, batch):

@@ -2,21 +2,16 @@
 
 import pytest
 import torch
-from checkpoints import FAMILIES
+from checkpoints import FAMILIES, build_model
 
 from skbert import InputError
 from skbert.network.layers import embedding_parts, encoder_layers
-from skbert.network.model import SequenceClassifier
 from skbert.pretrained import checkpoints
 from skbert.training.freezing import GradualUnfreezing, depths, freeze
 
 
-def make(folder, pooling="cls"):
-    checkpoint = checkpoints.load(folder)
-    model = SequenceClassifier(
-        checkpoint.new_encoder(), checkpoint.architecture, pooling, 2, 0.1, checkpoint.rebuild()
-    )
-    return model.requires_grad_()
+def make(folder):
+    return build_model(folder).requires_grad_()
 
 
 def trained(module):

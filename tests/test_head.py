@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from checkpoints import build_model
 
 from skbert.network.head import HiddenLayer
-from skbert.network.model import SequenceClassifier, reset_head
-from skbert.pretrained import checkpoints
 
 
 def test_a_new_layer_is_the_identity_and_learns():
@@ -23,23 +22,10 @@ def test_a_new_layer_is_the_identity_and_learns():
 
 
 def test_layers_start_as_if_there_were_none(tiny_bert):
-    checkpoint = checkpoints.load(tiny_bert)
-    heads = []
-    for layers in (0, 2):
-        model = SequenceClassifier(
-            checkpoint.new_encoder(),
-            checkpoint.architecture,
-            "cls",
-            3,
-            0.0,
-            checkpoint.rebuild(),
-            head_layers=layers,
-        )
-        reset_head(model, torch.Generator().manual_seed(0))
-        heads.append(model)
+    heads = [build_model(tiny_bert, n_outputs=3, dropout=0.0, head_layers=layers) for layers in (0, 2)]
     assert len(heads[1].hidden) == 2
     assert len(heads[0].hidden) == 0
-    x = torch.randn(4, checkpoint.encoder.config.hidden_size)
+    x = torch.randn(4, heads[1].hidden_size)
     assert torch.equal(heads[1].hidden(x), x)
     assert heads[1].head.weight.std().item() == pytest.approx(0.02, rel=0.3)
 

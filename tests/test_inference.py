@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from checkpoints import build_checkpoint
+from checkpoints import build_checkpoint, build_model, load_tokenizer
 from safetensors.torch import load_file, save_file
 
 from skbert import BertClassifier, NonFiniteOutputError, inference
@@ -16,8 +16,7 @@ from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.data.outputs import probabilities
-from skbert.network.model import SequenceClassifier, copy_module, reset_head
-from skbert.pretrained import checkpoints
+from skbert.network.model import copy_module
 from skbert.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -27,18 +26,12 @@ TEXTS = Texts([" ".join(["good", "film", "the", "sea"][: i % 5] * (i % 7)) for i
 
 @pytest.fixture
 def model(tiny_bert):
-    checkpoint = checkpoints.load(tiny_bert)
-    model = SequenceClassifier(
-        checkpoint.new_encoder(), checkpoint.architecture, "cls", 3, 0.1, checkpoint.rebuild()
-    )
-    reset_head(model, torch.Generator().manual_seed(0))
-    return model.requires_grad_(False).eval()
+    return build_model(tiny_bert, n_outputs=3).requires_grad_(False).eval()
 
 
 @pytest.fixture
 def encodings(tiny_bert):
-    tokenizer = checkpoints.new_tokenizer(checkpoints.load(tiny_bert).tokenizer_json)
-    return encode(tokenizer, TEXTS, 32)
+    return encode(load_tokenizer(tiny_bert), TEXTS, 32)
 
 
 def test_rows_stand_where_their_texts_stood(model, encodings):

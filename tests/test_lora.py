@@ -8,7 +8,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from checkpoints import FAMILIES
+from checkpoints import FAMILIES, build_model, load_tokenizer
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
@@ -16,21 +16,14 @@ from skbert import InputError, InputTypeError
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
-from skbert.network.model import SequenceClassifier, reset_head
-from skbert.pretrained import checkpoints
 from skbert.training.lora import adapters_of, add_adapters, merged, resolve_config
 
 TEXTS = ["good film", "bad cat and dog", "the rain"]
 
 
 def make(folder):
-    checkpoint = checkpoints.load(folder)
-    model = SequenceClassifier(
-        checkpoint.new_encoder(), checkpoint.architecture, "mean", 2, 0.0, checkpoint.rebuild()
-    )
-    reset_head(model, torch.Generator().manual_seed(0))
-    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-    return model.requires_grad_(), collate(encode(tokenizer, Texts(TEXTS), 32), np.arange(3))
+    encodings = encode(load_tokenizer(folder), Texts(TEXTS), 32)
+    return build_model(folder, "mean", dropout=0.0).requires_grad_(), collate(encodings, np.arange(3))
 
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"use_rslora": True}], ids=str)

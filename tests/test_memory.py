@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES
+from checkpoints import FAMILIES, build_model, load_tokenizer
 from torch import nn
 
 from skbert import BertClassifier, InsufficientMemoryError, recipe
@@ -21,8 +21,6 @@ from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network.dropout import set_dropout
 from skbert.network.memory import MicroBatches, checkpoint_layers, is_out_of_memory
-from skbert.network.model import SequenceClassifier, reset_head
-from skbert.pretrained import checkpoints
 
 
 @contextmanager
@@ -141,19 +139,15 @@ def test_the_cpu_allocator_is_understood():
 
 
 def gradients(folder, texts, *, dropout, checkpointing, device="cpu"):
-    checkpoint = checkpoints.load(folder)
-    model = SequenceClassifier(
-        checkpoint.new_encoder(), checkpoint.architecture, "mean", 2, 0.1, checkpoint.rebuild()
-    )
-    reset_head(model, torch.Generator().manual_seed(0))
+    model = build_model(folder, "mean")
     generator = torch.Generator().manual_seed(1)
     torch.cuda.manual_seed(1)  # CUDA's masks are drawn from the device's generator
     set_dropout(model, dropout, generator)
     model.to(device).requires_grad_().train()
     if checkpointing:
         checkpoint_layers(model)
-    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-    batch = collate(encode(tokenizer, Texts(texts), 32), np.arange(len(texts))).to(torch.device(device))
+    encodings = encode(load_tokenizer(folder), Texts(texts), 32)
+    batch = collate(encodings, np.arange(len(texts))).to(torch.device(device))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         loss = model(batch).square().sum()

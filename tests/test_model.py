@@ -16,7 +16,9 @@ from checkpoints import (
     as_sentence_transformer,
     build_albert,
     build_checkpoint,
+    build_model,
     for_any_family,
+    load_tokenizer,
 )
 from transformers import (
     AutoModel,
@@ -43,17 +45,7 @@ TEXTS = {"single": SINGLE, "pairs": PAIRS}
 
 
 def build(folder, pooling="cls", n_outputs=3):
-    checkpoint = checkpoints.load(str(folder))
-    model = SequenceClassifier(
-        checkpoint.new_encoder(),
-        checkpoint.architecture,
-        pooling,
-        n_outputs,
-        0.1,
-        checkpoint.rebuild(),
-    )
-    reset_head(model, torch.Generator().manual_seed(0))
-    return model.requires_grad_().eval(), checkpoints.new_tokenizer(checkpoint.tokenizer_json)
+    return build_model(folder, pooling, n_outputs).requires_grad_().eval(), load_tokenizer(folder)
 
 
 def padded_reference(folder, texts, pooling, head):

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from checkpoints import PACKED
+from checkpoints import PACKED, load_tokenizer
 from test_first_tokens import build
 from torch.nn.functional import linear
 
@@ -18,7 +18,6 @@ from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network.run_attention import run_attention
-from skbert.pretrained import checkpoints
 
 WORDS = "good bad film cat dog red blue money rain story poor very happy sad day new".split()
 
@@ -58,7 +57,7 @@ def _threads(request):
 def test_vectors_and_logits_in_batches_of_any_size(family, pooling, dtype, tiny_checkpoints):
     folder = tiny_checkpoints(family, layers=2)
     model = build(folder, pooling)[0].to(dtype)
-    tokenizer = checkpoints.new_tokenizer(checkpoints.load(folder).tokenizer_json)
+    tokenizer = load_tokenizer(folder)
     encodings = encode(tokenizer, Texts(some_texts()), 60)
     longest_first = np.argsort(-encodings.lengths, kind="stable")
 

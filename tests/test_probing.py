@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from checkpoints import build_model, load_tokenizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from skbert import BertRegressor, starting
@@ -12,19 +13,12 @@ from skbert.data.encoding import encode
 from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.data.outputs import probabilities
-from skbert.network.model import SequenceClassifier, reset_head
-from skbert.pretrained import checkpoints
 from skbert.randomness import Generators
 from skbert.training.probing import _parts, choose_rows, generalizes, init_biases, init_from_probe
 
 
 def make_model(folder, n_outputs):
-    checkpoint = checkpoints.load(folder)
-    model = SequenceClassifier(
-        checkpoint.new_encoder(), checkpoint.architecture, "mean", n_outputs, 0.0, checkpoint.rebuild()
-    )
-    reset_head(model, torch.Generator().manual_seed(0))
-    return model.requires_grad_(False)
+    return build_model(folder, "mean", n_outputs, dropout=0.0).requires_grad_(False)
 
 
 def make_data(n_classes):
@@ -137,8 +131,7 @@ def test_copies_in_other_groups_do_not_make_noise_generalize():
 
 
 def test_windows_of_one_text_are_in_one_part(tiny_bert):
-    checkpoint = checkpoints.load(tiny_bert)
-    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
+    tokenizer = load_tokenizer(tiny_bert)
     texts = ["good film " * 20, "bad", "good film " * 20, "the cat " * 20]
     encodings = encode(tokenizer, Texts(texts), 16, "windows")
     assert len(encodings) > 4
@@ -148,8 +141,7 @@ def test_windows_of_one_text_are_in_one_part(tiny_bert):
 
 def test_copies_are_asked_once_with_the_weight_of_all(tiny_bert):
     """Equal to each text once, weighted: with copies the draws would see few different texts."""
-    checkpoint = checkpoints.load(tiny_bert)
-    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
+    tokenizer = load_tokenizer(tiny_bert)
     texts = [f"{a} {b} film" for a in "good bad dull fine".split() for b in "cat dog bird fish sea".split()]
     times, rng = np.arange(20) % 4 + 1, np.random.default_rng(0)
     embeddings, codes = rng.normal(size=(20, 8)).astype(np.float32), rng.integers(0, 2, 20)

@@ -6,7 +6,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES
+from checkpoints import FAMILIES, build_model, load_tokenizer
 from sklearn.base import clone
 from torch import nn
 
@@ -15,7 +15,6 @@ from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network import quantized
-from skbert.network.model import SequenceClassifier, reset_head
 from skbert.network.quantized import (
     FloatProduct,
     Int8Linear,
@@ -26,7 +25,6 @@ from skbert.network.quantized import (
     quantize,
     quantized_rows,
 )
-from skbert.pretrained import checkpoints
 from skbert.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -140,13 +138,9 @@ def test_infinite_inputs_give_no_finite_output(product):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family(family, tiny_checkpoints, product):
-    checkpoint = checkpoints.load(tiny_checkpoints(family, layers=2))
-    model = SequenceClassifier(
-        checkpoint.new_encoder(), checkpoint.architecture, "mean", 3, 0.1, checkpoint.rebuild()
-    )
-    reset_head(model, torch.Generator().manual_seed(0))
-    model.requires_grad_(False).eval()
-    encodings = encode(checkpoints.new_tokenizer(checkpoint.tokenizer_json), TEXTS, 64)
+    folder = tiny_checkpoints(family, layers=2)
+    model = build_model(folder, "mean", 3).requires_grad_(False).eval()
+    encodings = encode(load_tokenizer(folder), TEXTS, 64)
     expected = inference.run_model(model, encodings, Runtime(CPU, torch.float32))
     logits = inference.run_model(model, encodings, INT8)
     spread = expected.std(axis=0).max()

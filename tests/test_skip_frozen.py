@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES, PACKED
+from checkpoints import FAMILIES, PACKED, load_tokenizer
 
 import skbert
 from skbert.caching.cache import Cache
@@ -14,7 +14,6 @@ from skbert.data.inputs import Texts
 from skbert.frozen import FrozenLayers
 from skbert.network.dropout import set_dropout
 from skbert.network.fingerprints import digest
-from skbert.pretrained import checkpoints
 from skbert.randomness import Generators
 from skbert.runtime import Runtime
 from skbert.starting import from_checkpoint
@@ -152,7 +151,7 @@ def test_states_that_do_not_fit_are_computed_in_every_step(make_classifier, revi
     texts, labels = map(list, reviews)
     folder = tiny_checkpoints("bert", layers=2)
     make_classifier(model=folder, freeze=1).fit(texts, labels)
-    lengths = encode(checkpoints.new_tokenizer(checkpoints.load(folder).tokenizer_json), Texts(texts), 32)
+    lengths = encode(load_tokenizer(folder), Texts(texts), 32)
     n_bytes = len(lengths.ids) * 32 * 4
     assert skbert.cache_info("states").currsize > n_bytes
     skbert.clear_caches()

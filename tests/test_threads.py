@@ -16,7 +16,14 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from checkpoints import build_checkpoint, build_config, build_tokenizer, for_any_family, save_tokenizer
+from checkpoints import (
+    build_checkpoint,
+    build_config,
+    build_model,
+    build_tokenizer,
+    for_any_family,
+    save_tokenizer,
+)
 from outputs import METHODS
 from transformers.utils import logging
 
@@ -252,16 +259,12 @@ def test_models_built_in_threads_leave_the_process_as_it_was(
 
 def test_adapters_start_as_they_must_while_another_thread_builds(tmp_path, tiny_bert, often):
     """Meanwhile torch's functions that draw initial weights may do nothing."""
-    from skbert.network.model import SequenceClassifier
     from skbert.pretrained import checkpoints
 
-    loaded = checkpoints.load(tiny_bert)
     folders = [build_checkpoint("bert", tmp_path / str(n), seed=n) for n in range(6)]
 
     def adapted(_):
-        model = SequenceClassifier(
-            loaded.new_encoder(), loaded.architecture, "cls", 2, 0.1, loaded.rebuild(), head_layers=1
-        )
+        model = build_model(tiny_bert, head_layers=1)
         add_adapters(model, resolve_config(2), torch.Generator().manual_seed(0))
         return {name: w.clone() for name, w in model.state_dict().items() if ".lora_" in name}
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from checkpoints import build_model, load_tokenizer
 from transformers import AutoModel
 
 from skbert import NonFiniteLossError, NonFiniteOutputError
@@ -15,8 +16,6 @@ from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.data.outputs import make_loss
 from skbert.network.dropout import set_dropout
-from skbert.network.model import SequenceClassifier, reset_head
-from skbert.pretrained import checkpoints
 from skbert.randomness import Generators
 from skbert.runtime import Runtime
 from skbert.training import loop, optimizer, resume
@@ -39,14 +38,9 @@ SETTINGS = loop.TrainingSettings(
 
 
 def make(folder, dropout=0.0, generators=None):
-    checkpoint = checkpoints.load(folder)
-    model = SequenceClassifier(
-        checkpoint.new_encoder(), checkpoint.architecture, "cls", 2, 0.1, checkpoint.rebuild()
-    )
-    reset_head(model, torch.Generator().manual_seed(0))
+    model = build_model(folder)
     set_dropout(model, dropout, None if generators is None else generators.dropout)
-    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-    data = TrainingData(encode(tokenizer, TEXTS, 32), TARGETS, np.ones(7), np.ones(2))
+    data = TrainingData(encode(load_tokenizer(folder), TEXTS, 32), TARGETS, np.ones(7), np.ones(2))
     return model, data
 
 

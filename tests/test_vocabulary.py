@@ -6,15 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES
+from checkpoints import FAMILIES, build_model, load_tokenizer
 
 from skbert.data.encoding import encode
 from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.data.outputs import make_loss
 from skbert.network.dropout import set_dropout
-from skbert.network.model import SequenceClassifier, reset_head
-from skbert.pretrained import checkpoints
 from skbert.randomness import Generators
 from skbert.runtime import Runtime
 from skbert.training import loop
@@ -28,14 +26,9 @@ CPU32 = Runtime(torch.device("cpu"), torch.float32)
 
 
 def make(folder):
-    checkpoint = checkpoints.load(folder)
-    model = SequenceClassifier(
-        checkpoint.new_encoder(), checkpoint.architecture, "mean", 2, 0.0, checkpoint.rebuild()
-    )
-    reset_head(model, torch.Generator().manual_seed(0))
+    model = build_model(folder, "mean")
     set_dropout(model, 0.0, None)
-    tokenizer = checkpoints.new_tokenizer(checkpoint.tokenizer_json)
-    return model, encode(tokenizer, TEXTS, 32)
+    return model, encode(load_tokenizer(folder), TEXTS, 32)
 
 
 def training_data(encodings):
