@@ -345,7 +345,7 @@ def test_an_index_beside_whole_weights_is_not_read(index, folder):
     checkpoints.load(folder)
 
 
-def test_a_config_names_no_other_weights(folder, tmp_path):
+def test_a_config_names_no_other_weights(folder):
     """Which transformers would look for in whatever place and format that index names."""
     expected = checkpoints.load(folder).encoder.state_dict()
     config = json.loads((folder / "config.json").read_text())

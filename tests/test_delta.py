@@ -149,7 +149,7 @@ for wrong in ({}, {"checkpoint": "someone/tiny"}):
 """
 
 
-def test_a_revision_is_named_beside_the_checkpoint(tiny_bert, tmp_path):
+def test_a_revision_is_named_beside_the_checkpoint(tmp_path):
     for revision, seed, commit in (("main", 1, "a" * 40), ("v1", 2, "b" * 40)):
         hub = tmp_path / "hub" / "models--someone--tiny"
         build_checkpoint("bert", hub / "snapshots" / commit, seed=seed)

@@ -162,7 +162,7 @@ def test_texts_of_all_classes():
     assert diagnosis.texts_of_all_classes(indicator, 3).tolist() == [3, 0, 2]
 
 
-def test_a_rare_class_that_is_told_apart_is_seen(make_classifier, reviews, monkeypatch):
+def test_a_rare_class_that_is_told_apart_is_seen(make_classifier, reviews):
     """One text in 500 is of it: texts spread over all rows would hardly meet it."""
     bad, good = reviews[0][:2]
     texts, y = [good] * 499 + [bad], ["pos"] * 499 + ["neg"]

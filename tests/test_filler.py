@@ -83,7 +83,7 @@ def test_values_and_gradients_do_not_change(family, pooling, tiny_checkpoints, m
         torch.testing.assert_close(gradients, expected_gradients)
 
 
-def test_it_is_used_in_bfloat16(tiny_bert, monkeypatch):
+def test_it_is_used_in_bfloat16(tiny_bert):
     sizes = []
     model, tokenizer = build(tiny_bert, "mean")
     set_dropout(model, 0.1, torch.Generator().manual_seed(0))

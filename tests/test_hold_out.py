@@ -382,7 +382,7 @@ def test_groups_that_alone_have_a_class_are_not_chosen():
         assert len(split.validation) in (4, 9, 13)
 
 
-def test_where_no_group_can_be_held_out_texts_are(make_classifier):
+def test_where_no_group_can_be_held_out_texts_are():
     groups = np.repeat(np.arange(30), 10)
     texts = np.arange(300) // 5  # each five times
     split = hold_out(groups, texts, 0.2, 0, groups)  # each group is a class

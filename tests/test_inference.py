@@ -99,7 +99,7 @@ def test_a_replica_is_kept_and_made_again_after_a_change(model, change):
     assert model.encoder.embeddings.word_embeddings.weight.dtype == torch.float32
 
 
-def test_replicas_die_with_their_model(tiny_bert, model):
+def test_replicas_die_with_their_model(model):
     replica = weakref.ref(inference.replica(model, Runtime(CPU, torch.bfloat16)))
     inference.replica(model, Runtime(CPU, torch.float64))  # only the latest is kept
     gc.collect()

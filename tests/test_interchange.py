@@ -390,7 +390,7 @@ def test_it_can_be_fitted_anew(tmp_path, reviews):
     assert BertClassifier.from_pretrained(str(tmp_path), max_length=16).max_length_ == 16
 
 
-def test_only_the_head_of_what_was_not_fitted_is_saved(tmp_path, reviews):
+def test_only_the_head_of_what_was_not_fitted_is_saved(tmp_path):
     build_classifier("bert", tmp_path, ["b", "a"])
     classifier = BertClassifier.from_pretrained(tmp_path, device="cpu", precision="float32")
     classifier.save(tmp_path / "small", only_changes=True)

@@ -34,7 +34,7 @@ def test_pieces_of_a_unigram_vocabulary(tokenizers):
     assert list(map(tokenizer.id_to_token, ids)) == ["▁good", "▁", "x", "<", "/", "s", ">", "y"]
 
 
-def test_words_of_a_vocabulary_and_tokens_that_are_not_special(tokenizers):
+def test_words_of_a_vocabulary_and_tokens_that_are_not_special():
     """A vocabulary of whole words knows no other characters; tokens that are not special stay."""
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[SEP]": 1, "good": 2}, unk_token="[UNK]"))
     tokenizer.add_special_tokens([AddedToken("[SEP]")])

@@ -481,7 +481,7 @@ def test_dump_of_an_unfitted_estimator(make_classifier, tmp_path):
     assert joblib.load(tmp_path / "model.joblib").get_params() == (make_classifier(epochs=3).get_params())
 
 
-def test_loaded_model_can_be_fitted_again(make_classifier, fitted, reviews, tmp_path):
+def test_loaded_model_can_be_fitted_again(fitted, reviews, tmp_path):
     texts, labels = map(list, reviews)
     joblib.dump(fitted, tmp_path / "model.joblib")
     loaded = joblib.load(tmp_path / "model.joblib")

@@ -224,9 +224,7 @@ def test_a_fit_is_out_of_the_way_of_others_random_numbers(make_classifier, check
         torch.set_rng_state(states[2])
 
 
-def test_models_built_in_threads_leave_the_process_as_it_was(
-    make_classifier, reviews, tmp_path, often, tiny_checkpoints
-):
+def test_models_built_in_threads_leave_the_process_as_it_was(make_classifier, reviews, tmp_path, often):
     """transformers changes torch's own functions, and its verbosity, while it builds a model."""
     texts, labels = map(list, reviews)
     classifier = make_classifier().fit(texts, labels)

@@ -24,7 +24,7 @@ QUICK = {"dropout": 0.0, "head_init": "random", "batch_size": 12}
 
 
 @pytest.mark.parametrize("parameters", [{}, {"freeze": "embeddings"}, {"layer_decay": 0.5}])
-def test_partial_fit_is_one_training_over_all_calls(make_classifier, reviews, parameters, tiny_bert):
+def test_partial_fit_is_one_training_over_all_calls(make_classifier, reviews, parameters):
     """Three calls, each with other words, against one AdamW over the whole vocabulary."""
     (texts, labels), (others, their_labels) = halves(reviews)
     model = make_classifier(**QUICK, **parameters, weight_decay=0.1)

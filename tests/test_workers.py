@@ -87,7 +87,7 @@ def test_processes_that_are_no_workers_of_joblib(process):
 
 
 @pytest.mark.gpu
-def test_auto_device_of_a_worker_is_a_gpu(make_classifier, reviews):
+def test_auto_device_of_a_worker_is_a_gpu():
     import torch
 
     with joblib.parallel_config("loky", inner_max_num_threads=1):
