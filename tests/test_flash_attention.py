@@ -152,6 +152,7 @@ def test_a_default_fit_on_a_gpu_takes_the_kernel():
 import sys, tempfile, torch
 sys.path.insert(0, sys.argv[1])
 from checkpoints import build_checkpoint
+from skbert import BertClassifier
 from skbert.network import flash_attention
 folder = build_checkpoint("bert", tempfile.mkdtemp())
 for settings in ({}, {"gradient_checkpointing": True, "head_init": "random"}):
