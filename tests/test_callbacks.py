@@ -12,7 +12,11 @@ from sklearn.pipeline import make_pipeline
 from skbert.training import callbacks
 from skbert.training.callbacks import ProgressBar, Watcher, Watchers
 
-sklearn_callbacks = pytest.importorskip("sklearn.callback", reason="scikit-learn < 1.9 has no callbacks")
+try:
+    from sklearn import callback as sklearn_callbacks
+except ImportError:
+    sklearn_callbacks = None
+needs_callbacks = pytest.mark.skipif(sklearn_callbacks is None, reason="scikit-learn < 1.9 has no callbacks")
 
 
 def test_the_bars_show_epochs_texts_and_loss(capfd):
@@ -99,6 +103,7 @@ class Recorder:
         return context.task_id + 1 == self.stop_after
 
 
+@needs_callbacks
 def test_callbacks_hear_of_fit_and_epochs(make_classifier, reviews):
     texts, labels = map(list, reviews)
     recorder = Recorder()
@@ -113,6 +118,7 @@ def test_callbacks_hear_of_fit_and_epochs(make_classifier, reviews):
     assert not np.array_equal(at_epochs[0], at_epochs[1])
 
 
+@needs_callbacks
 def test_at_the_end_the_fitted_estimator_has_the_weights_of_the_best_epoch(make_classifier, reviews):
     texts, labels = map(list, reviews)
     recorder, told = Recorder(), iter([0, 2, 1])
@@ -122,6 +128,7 @@ def test_at_the_end_the_fitted_estimator_has_the_weights_of_the_best_epoch(make_
     assert not np.array_equal(recorder.heard[-3][2], model.predict_proba(texts))
 
 
+@needs_callbacks
 def test_watching_changes_nothing(make_classifier, reviews):
     texts, labels = map(list, reviews)
     watched = make_classifier(dropout=0.1).set_callbacks(Recorder()).fit(texts, labels)
@@ -129,12 +136,14 @@ def test_watching_changes_nothing(make_classifier, reviews):
     np.testing.assert_array_equal(watched.predict_proba(texts), alone.predict_proba(texts))
 
 
+@needs_callbacks
 def test_a_callback_may_stop_the_fit(make_classifier, reviews):
     texts, labels = map(list, reviews)
     model = make_classifier(epochs=5).set_callbacks(Recorder(stop_after=2)).fit(texts, labels)
     assert model.n_iter_ == len(model.loss_curve_) == 2
 
 
+@needs_callbacks
 def test_callbacks_are_torn_down_when_a_fit_fails(make_classifier, reviews):
     texts, labels = map(list, reviews)
     recorder = Recorder()
@@ -146,6 +155,7 @@ def test_callbacks_are_torn_down_when_a_fit_fails(make_classifier, reviews):
     assert set(vars(model)) == {*model.get_params(), "_skl_callbacks"}
 
 
+@needs_callbacks
 @pytest.mark.parametrize("parameters", [{}, {"lora": 2}, {"freeze": "gradual"}, {"precision": "bfloat16"}])
 def test_scoring_monitor(make_classifier, reviews, parameters):
     texts, labels = map(list, reviews)
@@ -158,6 +168,7 @@ def test_scoring_monitor(make_classifier, reviews, parameters):
     assert log["accuracy"].iloc[-1] == model.score(texts, labels)
 
 
+@needs_callbacks
 def test_scoring_monitor_uses_the_weights(make_classifier, reviews):
     texts, labels = map(list, reviews)
     weights = [1.0 if label == "pos" else 0.0 for label in labels[:-1]] + [1.0]
@@ -168,6 +179,7 @@ def test_scoring_monitor_uses_the_weights(make_classifier, reviews):
     assert logged == [pytest.approx(model.score(texts, labels, sample_weight=weights))] * 2
 
 
+@needs_callbacks
 def test_progress_bar_of_scikit_learn_in_a_pipeline_and_a_search(make_classifier, reviews, capsys):
     pytest.importorskip("rich")
     texts, labels = map(list, reviews)
@@ -179,6 +191,7 @@ def test_progress_bar_of_scikit_learn_in_a_pipeline_and_a_search(make_classifier
     assert "BertClassifier" in capsys.readouterr().out
 
 
+@needs_callbacks
 def test_callbacks_survive_clone_and_pickle(make_classifier, reviews):
     texts, labels = map(list, reviews)
     model = make_classifier().set_callbacks(Recorder())
@@ -187,6 +200,7 @@ def test_callbacks_survive_clone_and_pickle(make_classifier, reviews):
     np.testing.assert_array_equal(fitted.predict(texts), model.predict(texts))
 
 
+@needs_callbacks
 def test_without_callbacks_in_scikit_learn_fit_works_the_same(make_classifier, reviews, monkeypatch):
     texts, labels = map(list, reviews)
     expected = make_classifier().fit(texts, labels).predict_proba(texts)
@@ -195,6 +209,7 @@ def test_without_callbacks_in_scikit_learn_fit_works_the_same(make_classifier, r
     assert callbacks.HAS_CALLBACKS
 
 
+@needs_callbacks
 def test_a_callback_sees_the_epochs_of_earlier_calls(make_classifier, reviews):
     texts, labels = map(list, reviews)
     seen = []

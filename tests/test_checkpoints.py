@@ -5,8 +5,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -465,21 +463,6 @@ def test_baked_in_truncation_and_padding_are_reset(folder):
     assert tokenizer.truncation is None
     assert tokenizer.padding is None
     assert tokenizer.encode_special_tokens
-
-
-def test_loading_is_silent_and_leaves_transformers_as_it_was(folder):
-    code = (
-        "import sys, torch; from transformers.utils import logging\n"
-        "logging.set_verbosity_info(); state = torch.get_rng_state()\n"
-        "from skbert.pretrained import checkpoints; checkpoints.load(sys.argv[1])\n"
-        "assert logging.get_verbosity() == logging.INFO and logging.is_progress_bar_enabled()\n"
-        "assert torch.equal(torch.get_rng_state(), state)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, str(folder)], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == result.stdout == ""
 
 
 def test_build_encoder_has_the_same_shape(tiny_checkpoints):

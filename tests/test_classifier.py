@@ -91,24 +91,6 @@ def test_random_state_instance_and_none(make_classifier, reviews):
     assert not np.array_equal(*(c.predict_proba(texts) for c in different))
 
 
-def test_silent_and_without_warnings(tiny_bert):
-    code = (
-        "import sys; from skbert import BertClassifier\n"
-        "c = BertClassifier(sys.argv[1], epochs=1, max_length=32, random_state=0)\n"
-        "c.fit(['good', 'bad'] * 4, [1, 0] * 4); c.predict_proba(['good']); c.transform(['bad'])\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, tiny_bert], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == result.stdout == ""
-
-
-def test_verbose_shows_a_bar(make_classifier, reviews, capfd):
-    make_classifier(verbose=1).fit(*reviews)
-    assert "epoch 2/2: 100%" in capfd.readouterr().err
-
-
 def test_truncation_is_reported_once(make_classifier, reviews):
     texts, y = reviews
     long = [t + " good" * 40 if i < 6 else t for i, t in enumerate(texts)]

@@ -223,13 +223,6 @@ def test_unique_texts_give_the_rows_back(rows, pairs):
     assert len(set(unique.rows)) == len(unique.rows) == len(set(texts.rows))
 
 
-def test_errors_are_the_built_in_ones_too():
-    with pytest.raises(TypeError):
-        check_texts([1])
-    with pytest.raises(ValueError, match="row 0"):
-        check_texts([1])
-
-
 def test_arrays_without_dimensions_are_cells():
     with pytest.raises(InputTypeError, match=r"type ndarray\) at row 0"):
         check_texts([np.array("a"), np.array("b")])

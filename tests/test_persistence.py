@@ -27,7 +27,7 @@ from sklearn.metrics import f1_score, make_scorer
 from sklearn.utils.metadata_routing import get_routing_for_object
 from test_codec import same
 
-from skbert import BertClassifier, BertRegressor, CheckpointError, PersistenceError, SkbertError
+from skbert import BertClassifier, BertRegressor, CheckpointError, PersistenceError
 from skbert.network.model import SequenceClassifier
 from skbert.persistence import model_spec, tensorfile
 from skbert.persistence.replacing import replace_file
@@ -377,11 +377,6 @@ def test_a_class_loads_its_own_files(fitted, file, tmp_path):
 
 
 # Files that are damaged
-
-
-def test_errors_are_of_both_trees():
-    assert issubclass(PersistenceError, SkbertError)
-    assert issubclass(PersistenceError, ValueError)
 
 
 def test_what_load_would_refuse_is_not_saved(fitted, tmp_path):

@@ -183,19 +183,6 @@ def test_a_forked_process_does_not_hang(tiny_bert):
     assert done.stdout.strip() == "ended", done.stderr
 
 
-def test_building_a_search_starts_no_cuda():
-    """Nor torch at all: a process that forks its workers afterwards has nothing that breaks."""
-    code = (
-        "import sys; from sklearn.base import clone; from sklearn.model_selection import GridSearchCV;"
-        "from skbert import BertClassifier;"
-        "search = GridSearchCV(BertClassifier(device='cuda'), {'epochs': [1]}, n_jobs=2);"
-        "repr(clone(search));"
-        "print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 @pytest.mark.gpu
 def test_a_fit_on_the_cpu_starts_no_cuda(tiny_bert):
     code = (
