@@ -660,13 +660,11 @@ def test_memory_that_is_no_folder(tmp_path):
 # A search.
 
 
-def search(make_classifier, reviews, n_jobs=1, **parameters):
+def search(make_classifier, reviews, **parameters):
     texts, labels = map(list, reviews)
     grid = {"learning_rate": [1e-3, 1e-2], "freeze": ["encoder", 1]}
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
-    found = GridSearchCV(
-        make_classifier(**parameters), grid, cv=folds, n_jobs=n_jobs, scoring="neg_log_loss", refit=False
-    )
+    found = GridSearchCV(make_classifier(**parameters), grid, cv=folds, scoring="neg_log_loss", refit=False)
     return found.fit(texts, labels).cv_results_
 
 
@@ -707,18 +705,6 @@ def test_results_are_the_same_with_any_cache(make_classifier, reviews, tiny_chec
         for split in range(3):
             scores, expected = found[f"split{split}_test_score"], off[f"split{split}_test_score"]
             np.testing.assert_allclose(scores, expected, rtol=1e-6, err_msg=name)
-
-
-def test_results_are_the_same_in_two_processes(make_classifier, reviews, tiny_checkpoints, tmp_path):
-    folder = tiny_checkpoints("bert", layers=2)
-    one = search(make_classifier, reviews, model=folder)
-    skbert.clear_caches()
-    two = search(make_classifier, reviews, n_jobs=2, model=folder, memory=tmp_path)
-    np.testing.assert_allclose(two["mean_test_score"], one["mean_test_score"], rtol=1e-6)
-    assert skbert.cache_info() == (0, 0, 2**29, 0)  # the workers' caches are their own
-    search(make_classifier, reviews, model=folder, memory=tmp_path)
-    found = skbert.cache_info()
-    assert (found.misses, found.hits > 0) == (8, True)  # the texts that are predicted before their first fit
 
 
 # Memory.

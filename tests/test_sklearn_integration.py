@@ -88,37 +88,6 @@ def test_grid_search_over_a_pipeline(make_classifier, reviews):
     assert search.score(texts, labels) >= 0.9
 
 
-def test_worker_processes_give_the_same_scores(make_classifier, reviews):
-    texts, labels = map(list, reviews)
-    estimator = make_classifier(epochs=3)
-    serial = cross_val_score(estimator, texts, labels, cv=4, error_score="raise")
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        parallel = cross_val_score(estimator, texts, labels, cv=4, n_jobs=2, error_score="raise")
-        search = GridSearchCV(estimator, {"epochs": [1, 2]}, cv=2, n_jobs=2, error_score="raise").fit(
-            texts, labels
-        )
-    np.testing.assert_array_equal(serial, parallel)
-    assert search.predict_proba(texts).shape == (24, 2)
-
-
-def test_fitted_estimators_come_back_from_workers(make_classifier, reviews):
-    texts, labels = np.array(reviews[0], dtype=object), np.array(reviews[1])
-    folds = list(StratifiedKFold(2).split(texts, labels))
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        result = cross_validate(
-            make_classifier(),
-            texts,
-            labels,
-            cv=folds,
-            n_jobs=2,
-            return_estimator=True,
-            error_score="raise",
-        )
-    for estimator, (train, test) in zip(result["estimator"], folds, strict=True):
-        here = make_classifier().fit(texts[train], labels[train])
-        assert_same(outputs_of(here, texts[test]), outputs_of(estimator, texts[test]))
-
-
 def test_threads_give_the_same_scores(make_classifier, reviews):
     texts, labels = map(list, reviews)
     estimator = make_classifier(dropout=0.1)

@@ -9,13 +9,23 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from outputs import assert_same, outputs_of
+from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
 
 import skbert
 from skbert import CheckpointError, InputError, SkbertError
 from skbert import exceptions as tree
 from skbert.workers import choose_gpu, limit_threads, worker_number
+
+
+@pytest.fixture
+def workers():
+    """Two processes for joblib; those of the first test that asks serve the others, too."""
+    with joblib.parallel_config("loky", n_jobs=2, inner_max_num_threads=1):
+        yield
+
 
 RANK_2 = {"LOCAL_RANK": "2", "RANK": "10", "WORLD_SIZE": "16"}
 
@@ -106,11 +116,11 @@ def _device_and_threads(fitted):
     return device, torch.get_num_threads(), os.environ.get("RAYON_NUM_THREADS")
 
 
+@pytest.mark.usefixtures("workers")
 def test_workers_keep_to_their_share_of_the_cores(make_classifier, reviews):
     """In torch and in the tokenizers' pool, which would take all cores in each worker."""
     fitted = make_classifier(epochs=1).fit(*map(list, reviews))
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        found = joblib.Parallel(2)(joblib.delayed(_device_and_threads)(fitted) for _ in range(4))
+    found = joblib.Parallel()(joblib.delayed(_device_and_threads)(fitted) for _ in range(4))
     assert {(in_torch, in_tokenizers) for _, in_torch, in_tokenizers in found} == {(1, "1")}
 
 
@@ -195,6 +205,45 @@ def test_a_fit_on_the_cpu_starts_no_cuda(tiny_bert):
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
+# Searches
+
+
+@pytest.mark.usefixtures("workers")
+def test_worker_processes_give_the_same_scores_and_fitted_estimators(make_classifier, reviews):
+    texts, labels = np.array(reviews[0], dtype=object), np.array(reviews[1])
+    folds = list(StratifiedKFold(2).split(texts, labels))
+    settings = {"cv": folds, "return_estimator": True, "error_score": "raise"}
+    parallel = cross_validate(make_classifier(), texts, labels, **settings)
+    serial = cross_validate(make_classifier(), texts, labels, n_jobs=1, **settings)
+    np.testing.assert_array_equal(serial["test_score"], parallel["test_score"])
+    for here, there, (_, test) in zip(serial["estimator"], parallel["estimator"], folds, strict=True):
+        assert_same(outputs_of(here, texts[test]), outputs_of(there, texts[test]))
+    search = GridSearchCV(make_classifier(), {"epochs": [1, 2]}, cv=2, error_score="raise")
+    assert search.fit(texts, labels).predict_proba(texts).shape == (24, 2)
+
+
+@pytest.mark.usefixtures("workers")
+def test_workers_share_a_folder_of_the_cache(make_classifier, reviews, tiny_checkpoints, tmp_path, own_cache):
+    """And find the same: what one process has written, this one reads."""
+    texts, labels = map(list, reviews)
+    parameters = {"model": tiny_checkpoints("bert", layers=2), "memory": tmp_path}
+    search = GridSearchCV(
+        make_classifier(**parameters),
+        {"freeze": ["encoder", 1]},
+        cv=StratifiedKFold(3, shuffle=True, random_state=0),
+        scoring="neg_log_loss",
+        refit=False,
+    )
+    expected = clone(search).set_params(estimator__memory=None, n_jobs=1).fit(texts, labels)
+    skbert.clear_caches()
+    scores = search.fit(texts, labels).cv_results_["mean_test_score"]
+    np.testing.assert_allclose(scores, expected.cv_results_["mean_test_score"], rtol=1e-6)
+    assert skbert.cache_info() == (0, 0, 2**29, 0)  # the workers' caches are their own
+    search.set_params(n_jobs=1).fit(texts, labels)
+    found = skbert.cache_info()
+    assert (found.misses, found.hits > 0) == (8, True)  # the texts that are predicted before their first fit
+
+
 # Errors
 
 ERRORS = [kind for kind in vars(tree).values() if isinstance(kind, type) and issubclass(kind, SkbertError)]
@@ -208,11 +257,11 @@ def _raise(kind):
     raise _error(kind)
 
 
+@pytest.mark.usefixtures("workers")
 def test_every_error_crosses_between_processes():
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        found = joblib.Parallel(2)(joblib.delayed(_error)(kind) for kind in ERRORS)
-        with pytest.raises(InputError, match="What was expected"):
-            joblib.Parallel(2)(joblib.delayed(_raise)(InputError) for _ in range(2))
+    found = joblib.Parallel()(joblib.delayed(_error)(kind) for kind in ERRORS)
+    with pytest.raises(InputError, match="What was expected"):
+        joblib.Parallel()(joblib.delayed(_raise)(InputError) for _ in range(2))
     assert len(ERRORS) > 7
     assert list(map(type, found)) == ERRORS
     assert {str(error) for error in found} == {"What was found. What was expected. The remedy."}
@@ -224,20 +273,18 @@ MISSING = {
 }
 
 
+@pytest.mark.usefixtures("workers")
 @pytest.mark.filterwarnings("ignore:One or more of the test scores:UserWarning")
 def test_a_worker_that_lacks_something_names_it(make_classifier, reviews):
     texts, labels = map(list, reviews)
     estimator = make_classifier(epochs=1)
     grid = [{}, *({name: [value]} for name, (value, *_) in MISSING.items())]
-    search = GridSearchCV(estimator, grid, cv=2, n_jobs=2, refit=False)
-    with (
-        joblib.parallel_config("loky", inner_max_num_threads=1),
-        pytest.warns(FitFailedWarning, match="4 fits failed out of a total of 6") as caught,
-    ):
+    search = GridSearchCV(estimator, grid, cv=2, refit=False)
+    with pytest.warns(FitFailedWarning, match="4 fits failed out of a total of 6") as caught:
         scores = search.fit(texts, labels).cv_results_["mean_test_score"]
     assert np.isnan(scores).tolist() == [False, True, True]
     said = "".join(str(warning.message) for warning in caught)
     for name, (value, kind, words) in MISSING.items():
         assert words in said
         with pytest.raises(kind, match=words):
-            GridSearchCV(estimator, {name: [value]}, cv=2, error_score="raise").fit(texts, labels)
+            GridSearchCV(estimator, {name: [value]}, cv=2, n_jobs=1, error_score="raise").fit(texts, labels)
