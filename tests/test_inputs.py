@@ -1,5 +1,6 @@
 """Every container becomes the same texts; every bad cell is named."""
 
+import collections
 import collections.abc
 
 import numpy as np
@@ -19,34 +20,69 @@ B = ["uno", "dos", "", "x"]
 
 
 class ArrayLike:
+    """Something that only numpy.asarray can read."""
+
+    def __init__(self, values):
+        self.values = values
+
     def __array__(self, dtype=None, copy=None):
-        return np.array(A, dtype=dtype)
+        return np.array(self.values, dtype=dtype or object)
 
 
+class SequenceAndArray(ArrayLike):
+    """A sequence of neither list nor array type, with `__array__`."""
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+
+ARROW = pd.ArrowDtype(pa.string())
 SINGLES = {
     "list": A,
     "tuple": tuple(A),
     "object array": np.array(A, dtype=object),
     "str array": np.array(A),
     "column array": np.array(A, dtype=object)[:, None],
+    "reversed view": np.array(A[::-1], dtype=object)[::-1],
     "Series": pd.Series(A, index=[5, 5, 1, 2]),
-    "Series string": pd.Series(A, dtype="string"),
-    "Series arrow": pd.Series(A, dtype=pd.ArrowDtype(pa.string())),
-    "Series category": pd.Series(A, dtype="category"),
+    **{
+        f"Series {dtype}": pd.Series(A, dtype=dtype, index=range(7, 11))
+        for dtype in (object, "str", "string", "string[python]", "string[pyarrow]", "category", ARROW)
+    },
+    "Series large arrow": pd.Series(A, dtype=pd.ArrowDtype(pa.large_string())),
     "DataFrame": pd.DataFrame({"text": A}),
+    "DataFrame without a name": pd.DataFrame(A),
+    "DataFrame of arrow": pd.DataFrame({"text": A}).convert_dtypes(dtype_backend="pyarrow"),
+    "DataFrame of categories": pd.DataFrame({"text": A}, dtype="category"),
+    "pandas array": pd.array(A, dtype="string"),
+    "Categorical": pd.Categorical(A),
     "arrow array": pa.array(A),
     "arrow chunks": pa.chunked_array([A[:2], A[2:]]),
+    "arrow dictionary": pa.array(A).dictionary_encode(),
     "Index": pd.Index(A),
-    "__array__": ArrayLike(),
+    "__array__": ArrayLike(A),
+    "sequence with __array__": SequenceAndArray(A),
     "list of 1-tuples": [(a,) for a in A],
     "StringDType": np.array(A, dtype=np.dtypes.StringDType()),
+    "UserList": collections.UserList(A),
+    "deque": collections.deque(A),
 }
+ROWS = list(zip(A, B, strict=True))
 PAIRS = {
-    "list of tuples": list(zip(A, B, strict=True)),
-    "list of lists": [list(pair) for pair in zip(A, B, strict=True)],
+    "list of tuples": ROWS,
+    "list of lists": [list(pair) for pair in ROWS],
+    "tuple of tuples": tuple(ROWS),
     "array": np.array([A, B], dtype=object).T,
+    "str array": np.array(ROWS),
+    "fortran array": np.asfortranarray(np.array(ROWS, dtype=object)),
     "DataFrame": pd.DataFrame({"a": A, "b": B}),
-    "DataFrame mixed dtypes": pd.DataFrame({"a": A, "b": pd.Series(B, dtype="string")}),
+    "DataFrame of numbers as names": pd.DataFrame(ROWS, index=range(5, 9)),
+    "DataFrame of arrow": pd.DataFrame(ROWS).convert_dtypes(dtype_backend="pyarrow"),
+    "DataFrame mixed dtypes": pd.DataFrame({"a": pd.Categorical(A), "b": pd.Series(B, dtype="string")}),
+    "__array__": SequenceAndArray(ROWS),
 }
 
 
@@ -56,6 +92,10 @@ def test_single_texts(kind):
     assert texts == Texts(A)
     assert {type(t) for t in texts.first} == {str}
     assert texts.n_columns == 1
+
+
+def test_texts_of_another_class_are_taken_as_they_are():
+    assert check_texts([np.str_(a) for a in A]) == Texts(A)
 
 
 @pytest.mark.parametrize("kind", PAIRS)

@@ -51,6 +51,28 @@ def test_classes_and_codes_as_np_unique(kind):
     assert labels.n_outputs == len(classes)
 
 
+FORMS = {
+    "list": list,
+    "tuple": tuple,
+    "array": np.array,
+    "series": lambda y: pd.Series(y, index=range(50, 50 + len(y))),
+    "categorical": pd.Categorical,
+    "categorical series": lambda y: pd.Series(y, dtype="category"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "values", [["b", "a", "ä"], [3, -1, 20], [True, False, True], [2.0, 1.0, 0.0], ["x" * 200, "y", "z"]]
+)
+def test_labels_in_any_form_are_the_same(values, form):
+    labels, expected = encode_labels(FORMS[form](values), 3), encode_labels(values, 3)
+    assert labels.classes.tolist() == expected.classes.tolist()
+    assert labels.codes.tolist() == expected.codes.tolist()
+    if "categorical" not in form and form != "series":
+        assert labels.classes.dtype == expected.classes.dtype
+
+
 @pytest.mark.parametrize("container", [list, tuple])
 def test_labels_of_a_list_keep_a_nul_at_their_end(container):
     labels = encode_labels(container(["a\0", "a", "b"]), 3)
