@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 
-from test_memory import at_most
+from limits import at_most
 
 from skbert import BertClassifier, fitting
 from skbert.training import resume

@@ -16,6 +16,8 @@ import time
 import warnings
 from datetime import timedelta
 
+from limits import at_most
+
 from skbert import BertClassifier, SkbertWarning
 
 GOOD = ("good", "great", "fine", "nice", "happy", "best", "love")
@@ -103,22 +105,6 @@ def error_of(estimator, *data, **more):
             "unchanged": vars(estimator) == before,
         }
     return None
-
-
-@contextlib.contextmanager
-def at_most(n_tokens):
-    """Let the linear layers of this rank fail as an allocator does when they see more rows."""
-    import torch
-
-    def refuse(module, inputs):
-        if isinstance(module, torch.nn.Linear) and inputs[0].numel() // inputs[0].shape[-1] > n_tokens:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-
-    handle = torch.nn.modules.module.register_module_forward_pre_hook(refuse)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def together(folder):

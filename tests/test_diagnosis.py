@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_memory import at_most
+from limits import at_most
 
 from skbert import CollapseWarning, inference
 from skbert.data.encoding import encode

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import FAMILIES, build_albert
+from limits import files_of_at_most
 from sklearn.exceptions import NotFittedError
 from transformers import AutoModel, AutoTokenizer
 
@@ -218,17 +219,14 @@ def test_a_name_that_safetensors_cannot_write_is_said(write, make_classifier, re
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the system")
 def test_a_disk_that_is_full_for_the_weights_is_named_by_its_number(make_classifier, reviews, tmp_path):
-    import resource
-
     classifier = make_classifier(pooling="cls", epochs=1).fit(*reviews)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(OSError, match="File too large") as caught:
-            classifier.save_encoder(tmp_path / "encoder")
+        with files_of_at_most(10_000) as limit:
+            limit()
+            with pytest.raises(OSError, match="File too large") as caught:
+                classifier.save_encoder(tmp_path / "encoder")
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "encoder"))
     assert not list(tmp_path.iterdir())

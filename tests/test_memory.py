@@ -2,18 +2,16 @@
 
 import gc
 import os
-import resource
 import subprocess
 import sys
 import weakref
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from checkpoints import FAMILIES, build_model, load_tokenizer
-from torch import nn
+from limits import at_most
 
 from skbert import BertClassifier, InsufficientMemoryError, recipe
 from skbert.data.batching import collate
@@ -21,22 +19,6 @@ from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network.dropout import set_dropout
 from skbert.network.memory import MicroBatches, checkpoint_layers, is_out_of_memory
-
-
-@contextmanager
-def at_most(n_tokens):
-    """Let every linear layer fail as an allocator does when it sees more rows than `n_tokens`."""
-
-    def refuse(module, inputs):
-        if isinstance(module, nn.Linear) and inputs[0].numel() // inputs[0].shape[-1] > n_tokens:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-
-    handle = nn.modules.module.register_module_forward_pre_hook(refuse)
-    try:
-        yield
-    finally:
-        handle.remove()
-
 
 NARROW = [{"precision": "bfloat16"}, {"precision": "float16"}]
 
@@ -120,9 +102,6 @@ def test_other_errors_pass_through():
 
 def test_the_cpu_allocator_is_understood():
     """A real refusal of the operating system, in a process whose address space is limited."""
-    limit = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if limit != resource.RLIM_INFINITY:
-        limit = min(limit, 1 << 42)
     code = """if True:
         import resource, torch
         from skbert.network.memory import is_out_of_memory

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from killed_fits import StepCounter, fit, watched
+from limits import files_of_at_most
 from sklearn.base import clone
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV
@@ -653,13 +653,10 @@ def test_no_space_is_named_before_the_first_step(a_case, tmp_path, monkeypatch):
     """The system refuses to write files of more than 10 kB; then the disk has no room for a second file."""
     parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
     model = watched(parameters)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-    try:
+    with files_of_at_most(10_000) as limit:
+        limit()
         with pytest.raises(InputError, match=r"state of the fit cannot be written to checkpoint=.*large"):
             fit(model, **keywords)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
     with pytest.raises(InputError, match=r"on a disk with 0 MB left.*twice that while it is replaced"):
@@ -670,15 +667,13 @@ def test_no_space_is_named_before_the_first_step(a_case, tmp_path, monkeypatch):
 
 def test_a_disk_that_fills_up_later_does_not_end_the_fit(a_case, tmp_path, monkeypatch):
     write_after_every_step(monkeypatch)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
     expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
-    fill = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # noqa: E731
-    try:
-        with pytest.warns(SkbertWarning, match=r"could not be written to its checkpoint .*continues"):
-            model = fit(watched(parameters, StepCounter(3, fill)), **keywords)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        files_of_at_most(10_000) as fill,
+        pytest.warns(SkbertWarning, match=r"could not be written to its checkpoint .*continues"),
+    ):
+        model = fit(watched(parameters, StepCounter(3, fill)), **keywords)
     assert_same(model, expected)
 
 
@@ -768,17 +763,10 @@ def test_a_state_that_was_removed_and_cannot_be_written_again(a_case, tmp_path, 
     folder = tmp_path / "fit"
     parameters, keywords = a_case("plain", checkpoint=folder)
     expected = fit(watched(parameters | {"checkpoint": None}), **keywords)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def remove():
-        shutil.rmtree(folder)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-
-    try:
+    with files_of_at_most(10_000) as fill:
+        remove = lambda: (shutil.rmtree(folder), fill())  # noqa: E731
         with pytest.warns(SkbertWarning, match=r"could not be written to its checkpoint .*still there"):
             model = fit(watched(parameters, StepCounter(3, remove)), **keywords)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert_same(model, expected)
     assert list(tmp_path.iterdir()) == []
 
