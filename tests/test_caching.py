@@ -348,6 +348,25 @@ def test_another_process_finds_what_one_wrote(tmp_path):
     assert find(BlockFolder(tmp_path), "tokens-b", {key(2)}) == {}
 
 
+def test_each_row_is_read_once(tmp_path):
+    for numbers in ((3, 2), (2, 4)):
+        BlockFolder(tmp_path).add("tokens-a", *block(*numbers))
+    reads = list(BlockFolder(tmp_path).find("tokens-a", {key(2), key(3), key(4)}, LIKE))
+    assert sorted(map(len, reads)) == [1, 2]
+
+
+def test_a_damaged_file_that_was_removed_and_written_anew_is_read(tmp_path):
+    mine, other = BlockFolder(tmp_path), BlockFolder(tmp_path)
+    other.add("tokens-a", *block(3))
+    written(tmp_path).write_bytes(b"damaged")
+    with pytest.warns(skbert.CacheWarning, match="not an intact cache file"):
+        assert find(mine, "tokens-a", {key(3)}) == {}
+    written(tmp_path).unlink()
+    assert find(mine, "tokens-a", {key(3)}) == {}
+    other.add("tokens-a", *block(3))
+    assert find(mine, "tokens-a", {key(3)})[key(3)].tolist() == [3, 3, 3]
+
+
 def test_a_folder_sees_what_others_write_later(tmp_path):
     mine, other = BlockFolder(tmp_path), BlockFolder(tmp_path)
     assert find(mine, "tokens-a", {key(3)}) == {}

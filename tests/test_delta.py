@@ -110,7 +110,8 @@ def test_changes_and_whole_are_inverse():
     factors = delta.factors_of({"y": (b, a)})
     adapted = delta.whole(factors, base, {"y": np.float32})["y"]
     np.testing.assert_allclose(adapted, base["y"] + b @ a, rtol=1e-5)
-    arrays = {"x": base["x"], "y": adapted, "z": base["z"] + 1, "head": np.ones(3)} | factors
+    changed = np.nextafter(base["z"], np.float32(9))  # by the last bit
+    arrays = {"x": base["x"], "y": adapted, "z": changed, "head": np.ones(3)} | factors
     stored = delta.changes(arrays, base)
     assert set(stored) == {"z", "head", "adapters.y.a", "adapters.y.b"}
     again = delta.whole(stored, base, {name: array.dtype for name, array in arrays.items()})

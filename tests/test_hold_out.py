@@ -21,7 +21,7 @@ from skbert.data.fit_data import FitData, check_groups
 from skbert.data.inputs import check_texts, factorize
 from skbert.data.labels import encode_labels
 from skbert.preparing import split_off_validation
-from skbert.training.hold_out import hold_out
+from skbert.training.hold_out import _without_last_ones, hold_out
 
 
 def split_different(codes, fraction, seed):
@@ -150,6 +150,22 @@ def test_a_label_that_is_wrong_once_does_not_decide_where_a_text_goes():
         split = hold_out(codes, places, 0.1, seed)
         assert 0 in places[split.training]
         assert len(split.validation) <= 10
+
+
+def test_a_text_counts_as_of_the_class_that_most_of_its_rows_have():
+    """Half of the texts have one wrong label in five: classes are held out alike all the same."""
+    places = np.repeat(np.arange(40), 5)
+    codes = (places >= 20).astype(int)
+    codes[:100:5] = 1
+    for seed in range(20):
+        held = np.unique(places[hold_out(codes, places, 0.2, seed).validation])
+        assert np.count_nonzero(held < 20) in (3, 4)
+
+
+def test_of_the_texts_that_training_could_be_given_back_it_gets_the_smallest():
+    targets, texts = np.repeat([0, 1], 6), np.repeat([0, 1, 2, 3], [5, 1, 3, 3])
+    held = _without_last_ones(targets, texts, np.arange(12), np.r_[:6, 9:12])
+    assert held.tolist() == [0, 1, 2, 3, 4, 9, 10, 11]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -406,6 +422,8 @@ def test_indicators_and_numbers_are_held_out_in_groups():
         split = hold_out(targets, np.arange(150), 0.2, 0, groups)
         assert not set(groups[split.training]) & set(groups[split.validation])
         assert len(split.validation) == 30
+    split = hold_out(rng.normal(size=(20, 1)), np.arange(20), 0.8, 0, np.repeat([0, 1], 10))
+    assert len(split.training) == 10  # not every group there is
 
 
 def test_a_text_that_groups_share_stays_in_training_and_joins_no_groups():

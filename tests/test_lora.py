@@ -149,6 +149,18 @@ def test_what_does_not_fit_is_named_before_training(make_classifier, reviews, pa
     assert not hasattr(model, "model_")
 
 
+def test_a_fit_leaves_the_configuration_of_the_caller_alone(make_classifier, reviews):
+    """peft writes the names of the layers into what it is given; those of another model would not fit."""
+    config = peft.LoraConfig(r=2, target_modules="all-linear")
+    make_classifier(lora=config, epochs=1).fit(*reviews)
+    assert config == peft.LoraConfig(r=2, target_modules="all-linear")
+
+
+def test_a_rank_stands_for_a_configuration():
+    config = resolve_config(np.int64(3))
+    assert (config.r, config.lora_alpha, config.target_modules) == (3, 6, "all-linear")
+
+
 def test_other_configurations_are_refused():
     with pytest.raises(InputTypeError, match=r"IA3Config.*Expected a rank"):
         resolve_config(peft.IA3Config())

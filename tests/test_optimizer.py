@@ -119,6 +119,10 @@ def test_schedule_of_one_step_moves():
     assert linear_schedule(0, 1, 0.0) == 1.0
 
 
+def test_steps_of_warm_up_are_rounded_up():
+    assert [linear_schedule(step, 15, 0.1) for step in (0, 1)] == [0.5, 1.0]
+
+
 def make_half(max_grad_norm=None):
     toy = make_toy()
     return toy, MasterAdamW(toy, Runtime(torch.device("cpu"), torch.float16), 0.0, 1.0, max_grad_norm)
@@ -229,6 +233,14 @@ def test_a_weight_that_was_frozen_in_earlier_calls_begins_with_its_first_step():
     assert set(moments.steps_of.values()) == {35, 5}
     for a, b in zip(toy.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_state_of_another_shape_is_refused():
+    """Copied, it would be broadcast."""
+    optimizer = MasterAdamW(make_toy(), Runtime(torch.device("cpu"), torch.float32), 0.0, 1.0, None)
+    name, kept = next(iter(optimizer.state().items()))
+    with pytest.raises(ValueError, match=rf"{name} has the shape \(1, 4\)"):
+        optimizer.load_state({name: WeightState(kept.weight, kept.first[:1], kept.second, 1)})
 
 
 def test_a_snapshot_brings_back_how_far_absent_rows_had_decayed():

@@ -76,6 +76,13 @@ def test_generalizes_where_embeddings_tell_the_classes():
     assert generalizes(embeddings, codes, weights, 5, np.random.default_rng(0))
 
 
+def test_what_weighs_next_to_nothing_does_not_decide_whether_it_generalizes():
+    embeddings, codes, _ = make_data(2)
+    wrong = np.arange(90) % 3 > 0
+    weights = np.where(wrong, 1e-6, 1.0)
+    assert generalizes(embeddings, np.where(wrong, 1 - codes, codes), weights, 2, np.random.default_rng(0))
+
+
 def test_does_not_generalize_on_noise():
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(300, 64)).astype(np.float32)

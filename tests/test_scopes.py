@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from skbert.pretrained.library import quiet
 from skbert.randomness import DrawsFrom, DrawsNothing, building
-from skbert.scopes import TorchModes, _close, keeping, own_settings, scope, without_memory
+from skbert.scopes import TorchFunctions, TorchModes, _close, keeping, own_settings, scope, without_memory
 
 
 def test_what_is_built_gives_gradients_also_where_they_are_off():
@@ -79,6 +79,17 @@ def test_what_was_taken_off_inside_is_put_back():
             torch.overrides._pop_mode()
         assert torch.empty(1).device.type == "meta"
     assert torch.empty(1).device.type == "cpu"
+
+
+def test_functions_of_torch_that_were_replaced_inside_are_put_back(monkeypatch):
+    normal, linspace = torch.nn.init.normal_, torch.linspace
+    monkeypatch.setattr(torch.nn.init, "normal_", normal)  # put back, whatever comes
+    monkeypatch.setattr(torch, "linspace", linspace)
+    with keeping(TorchFunctions()):
+        torch.nn.init.normal_ = torch.linspace = None
+        torch.set_default_dtype(torch.float64)
+    assert (torch.nn.init.normal_, torch.linspace) == (normal, linspace)
+    assert torch.get_default_dtype() == torch.float32
 
 
 def interrupted_at(function, number=1):

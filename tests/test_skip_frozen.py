@@ -96,6 +96,18 @@ def test_whatever_else_is_set(parameters, make_classifier, reviews, tiny_checkpo
     assert skbert.cache_info(kind).hits > 0
 
 
+def test_adapters_that_add_something_from_the_start_are_not_skipped(
+    make_classifier, reviews, tiny_checkpoints
+):
+    """Those in the frozen layers, which do not train."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    parameters = {"model": tiny_checkpoints("bert", layers=2), "freeze": 1, "lora": config}
+    plain = fit(make_classifier, reviews, 0, **parameters)
+    assert_same_fit(fit(make_classifier, reviews, 2**29, **parameters), plain)
+    assert skbert.cache_info("states").misses == 0
+
+
 @pytest.mark.parametrize("parameters", [{"freeze": 1}, {"freeze": "encoder"}], ids=str)
 def test_going_on_from_a_fitted_model(parameters, make_classifier, reviews, tiny_checkpoints):
     """A fine-tuned start has other weights, and so other outputs, than the checkpoint of the same name."""

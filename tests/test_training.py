@@ -177,6 +177,35 @@ def test_a_last_update_that_diverges_is_named_too(tiny_bert):
         trainer(model, data, Generators.from_seed(0, CPU), settings).fit()
 
 
+def test_a_weight_of_other_texts_that_diverges_is_named_too(tiny_bert):
+    """The text that is asked at the end does not have it."""
+
+    class Breaks(Watcher):
+        def step(self, n_texts, loss, learning_rate):
+            table = one.optimizer.weights()[one.vocabulary.name]
+            table[one.data.encodings.ids[one.data.encodings.offsets[3] + 1]] = float("nan")
+
+    settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=7)
+    one = trainer(*make(tiny_bert), Generators.from_seed(0, CPU), settings, watcher=Breaks())
+    with pytest.raises(NonFiniteLossError, match="last update gave non-finite weights"):
+        one.fit()
+
+
+def test_every_step_is_one_of_training_also_after_a_validation(tiny_bert):
+    """Else nothing would be dropped out from there on."""
+    modes = []
+
+    class Modes(Watcher):
+        def step(self, n_texts, loss, learning_rate):
+            modes.append(one.model.training)
+
+    model, data = make(tiny_bert)
+    data = dataclasses.replace(data, held_out=data.encodings)
+    one = trainer(model, data, Generators.from_seed(0, CPU), watcher=Modes())
+    one.fit()
+    assert modes == [True] * 9
+
+
 class Listener(Watcher):
     def __init__(self):
         self.heard = []

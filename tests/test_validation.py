@@ -353,3 +353,4 @@ def test_probabilities_are_scored_where_validation_texts_lack_a_class(
         fitted = make_classifier(epochs=2, scoring=given).fit(texts, y, X_val=texts[:1], y_val=y[:1])
         expected = -metric(y[:1], fitted.predict_proba(texts[:1]), labels=list(labels))
         assert fitted.best_validation_score_ == pytest.approx(expected, rel=1e-6)
+    assert given._kwargs == {}  # the caller's scorer is as it was

@@ -8,6 +8,7 @@ import torch
 from sklearn.base import clone
 
 from skbert import BertClassifier, InputError
+from skbert.training import loop
 from skbert.training.optimizer import constant_schedule
 
 
@@ -109,6 +110,28 @@ def test_partial_fit_learns(make_classifier, reviews):
         assert model.partial_fit(texts, labels, classes=["neg", "pos"]) is model
     assert model.loss_curve_[-1] < model.loss_curve_[0] / 2
     assert model.score(texts, labels) > 0.9
+
+
+def test_an_interrupted_call_of_partial_fit_is_as_if_it_had_not_been(make_classifier, reviews, monkeypatch):
+    """Weights and moments of the call before are as they were."""
+    texts, labels = map(list, reviews)
+    first, second = (make_classifier().partial_fit(texts, labels, classes=["neg", "pos"]) for _ in range(2))
+    step, made = loop.Trainer.train_step, []
+
+    def interrupted(self, indices):
+        made.append(indices)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return step(self, indices)
+
+    monkeypatch.setattr(loop.Trainer, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        first.partial_fit(texts, labels)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(first.decision_function(texts), second.decision_function(texts))
+    for model in (first, second):
+        model.partial_fit(texts, labels)
+    np.testing.assert_array_equal(first.decision_function(texts), second.decision_function(texts))
 
 
 def test_a_chunk_may_lack_classes_and_a_later_one_bring_them(make_classifier, reviews):
