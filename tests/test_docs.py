@@ -92,6 +92,13 @@ def test_readme_names_files_that_exist():
     assert missing == []
 
 
+def test_pages_name_tests_that_exist():
+    tests = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py"))
+    named = {name for page in ROOT.glob("docs/*.md") for name in re.findall(r"`(test_\w+)`", read(page))}
+    assert len(named) > 40
+    assert [name for name in sorted(named) if f"def {name}(" not in tests] == []
+
+
 def anchor(heading):
     """Form the anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
