@@ -129,9 +129,9 @@ class SavingMixin:
 
         Load it with ``pipeline("text-classification", folder)``, or `AutoModelForSequenceClassification` and
         `AutoTokenizer`. There, texts longer than `max_length` tokens must be cut with ``truncation=True``,
-        which is what `long_text` "head" does; the other values have no equivalent. If both sides of a pair
-        are that long and an odd number of tokens is left for them, transformers may give the odd one to the
-        other side.
+        which is what `long_text` "head" does; the other values have no equivalent there, and such texts will
+        have other results. If both sides of a pair are that long and an odd number of tokens is left for
+        them, transformers may give the odd one to the other side.
 
         Parameters
         ----------
@@ -155,6 +155,11 @@ class SavingMixin:
         OSError
             If the folder cannot be written.
 
+        Warns
+        -----
+        SkbertWarning
+            If `long_text` is not "head".
+
         Notes
         -----
         Those classifiers have one more layer than this one. It is the encoder's pooler if there is one;
@@ -174,8 +179,9 @@ class SavingMixin:
 
         ``BertClassifier(folder)`` starts from it and pools as this estimator does. transformers reads the
         folder with `AutoModel`, and sentence-transformers with `SentenceTransformer`, whose embeddings are
-        then those of `transform`; but not if the encoder has a pooler of its own ("cls" pooling of BERT,
-        RoBERTa and related families), for which sentence-transformers has no equivalent.
+        then those of `transform`; but not those of texts longer than `max_length` if `long_text` is other
+        than "head", and not if the encoder has a pooler of its own ("cls" pooling of BERT, RoBERTa and
+        related families): sentence-transformers has no equivalent.
 
         Parameters
         ----------

@@ -595,3 +595,20 @@ def test_what_a_config_does_not_tell(tiny_bert):
     bare = SimpleNamespace(max_position_embeddings=None)
     assert max_positions(bare, checkpoints.load(tiny_bert).architecture) == 512
     assert head_dropout_of(bare) == 0.1
+
+
+def test_weights_of_sentence_transformers_are_converted_with_their_pooling(
+    tmp_path, make_classifier, reviews
+):
+    """transformers' own copy would lose it: the texts would be pooled by "cls"."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    folder = tmp_path / "old"
+    make_classifier(epochs=1, pooling="mean").fit(*reviews).save_encoder(folder)
+    weights = {n: torch.from_numpy(w) for n, w in load_file(folder / "model.safetensors").items()}
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"with SentenceTransformer\(\.\.\.\)\.save\(folder\)\."):
+        make_classifier(model=folder, pooling="auto").fit(*reviews)
+    sentence_transformers.SentenceTransformer(str(folder), device="cpu").save(str(tmp_path / "new"))
+    fitted = make_classifier(model=tmp_path / "new", pooling="auto", epochs=1).fit(*reviews)
+    assert fitted.model_.pooling == "mean"

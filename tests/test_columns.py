@@ -53,3 +53,20 @@ def test_a_model_does_not_go_on_with_swapped_columns(method, make_classifier):
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         go_on(PAIRS.to_numpy(), LABELS)
     assert classifier.feature_names_in_.tolist() == ["a", "b"]
+
+
+def test_two_columns_of_one_name_are_refused_in_words(make_classifier):
+    twice = PAIRS.set_axis(["a", "a"], axis=1)
+    fitted = make_classifier(epochs=1).fit(PAIRS, LABELS)
+    table = pa.table([PAIRS["a"].tolist(), PAIRS["b"].tolist()], names=["a", "a"])
+    for call in (
+        lambda: make_classifier().fit(twice, LABELS),
+        lambda: make_classifier().fit(table, LABELS),
+        lambda: make_classifier().fit(PAIRS, LABELS, X_val=twice, y_val=LABELS),
+        lambda: fitted.predict(twice),
+    ):
+        with pytest.raises(
+            InputError, match=r"two columns called 'a'. Rename one of them, or .* X\.to_numpy"
+        ):
+            call()
+    make_classifier(epochs=1).fit(twice.to_numpy(), LABELS)

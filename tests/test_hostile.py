@@ -345,10 +345,10 @@ def test_a_parameter_that_an_older_version_did_not_have(forge):
     np.testing.assert_array_equal(answers(again), answers(BertClassifier.load(SAVED)))
 
 
-@pytest.mark.xfail(reason="it loads, and predict raises KeyError", strict=True)
-def test_an_unknown_pooling_is_refused(forge):
+@pytest.mark.parametrize("pooling", ["last", ["mean"], None])
+def test_an_unknown_pooling_is_refused(forge, pooling):
     with pytest.raises(PersistenceError, match="the settings of its model are not valid"):
-        BertClassifier.load(forge(setting("settings", pooling="last")))
+        BertClassifier.load(forge(setting("settings", pooling=pooling)))
 
 
 def test_hidden_layers_that_are_not_there(forge):

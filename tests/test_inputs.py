@@ -292,3 +292,24 @@ def test_of_three_columns_one_with_texts_is_named():
     table = pd.DataFrame({"id": [1, 2], "subject": ["a", "b"], "body": ["c", "d"]})
     with pytest.raises(InputError, match=r"such as X\['subject'\], or two columns \(more can be joined"):
         check_texts(table)
+
+
+def test_missing_categories_have_a_remedy_that_works():
+    texts = pd.Series(["a", None, "b"], dtype="category")
+    with pytest.raises(InputTypeError, match=r"for example with X\.astype\(object\)\.fillna\(''\)"):
+        check_texts(texts)
+    assert check_texts(texts.astype(object).fillna("")).first == ["a", "", "b"]
+
+
+def test_lists_of_tokens_are_recognized():
+    with pytest.raises(
+        InputTypeError, match=r"join lists of tokens first: \[' '\.join\(row\) for row in X\]"
+    ):
+        check_texts([["a", "fine", "film"], ["dull"]])
+    with pytest.raises(InputTypeError, match="all rows must have the same form"):
+        check_texts([["a", "fine"], "dull"])
+
+
+def test_a_table_of_numbers_alone_is_said_to_hold_no_text():
+    with pytest.raises(InputError, match=r"has 3 columns.*the first row of X holds no text"):
+        check_texts(np.zeros((4, 3)))

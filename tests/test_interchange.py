@@ -28,7 +28,7 @@ from transformers import (
     pipeline,
 )
 
-from skbert import BertClassifier, CheckpointError, InputError, PersistenceError
+from skbert import BertClassifier, CheckpointError, InputError, PersistenceError, SkbertWarning
 from skbert.persistence import replacing
 from skbert.pretrained import checkpoints, families
 
@@ -673,3 +673,27 @@ def test_the_least_length_that_a_tokenizer_may_state(tmp_path):
     file = tmp_path / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 8}))
     assert BertClassifier.from_pretrained(tmp_path).max_length == 8
+
+
+def test_what_transformers_reads_otherwise_is_said(make_classifier, reviews, tmp_path):
+    texts, y = reviews
+    long = [" ".join(texts[:6]), " ".join(texts[6:12])]
+    fitted = make_classifier(pooling="cls", long_text="windows", max_length=8).fit(texts, y)
+    with pytest.warns(SkbertWarning, match=r"long_text_='windows'.*unless it is given long_text='windows'"):
+        fitted.save_pretrained(tmp_path)
+    expected = fitted.predict_proba(long)
+    again = BertClassifier.from_pretrained(tmp_path, long_text="windows")
+    np.testing.assert_allclose(again.predict_proba(long), expected, atol=1e-6)
+    assert not np.allclose(BertClassifier.from_pretrained(tmp_path).predict_proba(long), expected, atol=1e-4)
+
+
+def test_a_pipeline_that_truncates_gives_the_same_for_long_texts(make_classifier, reviews, tmp_path):
+    texts, y = reviews
+    fitted = make_classifier(pooling="cls", max_length=8).fit(texts, y)
+    fitted.save_pretrained(tmp_path)
+    ask = pipeline("text-classification", str(tmp_path), device="cpu", truncation=True, top_k=None)
+    long = " ".join(texts[:6])
+    found = {answer["label"]: answer["score"] for answer in ask([long])[0]}
+    np.testing.assert_allclose(
+        [found[c] for c in fitted.classes_], fitted.predict_proba([long])[0], atol=1e-6
+    )

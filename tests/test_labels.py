@@ -497,3 +497,17 @@ def test_labels_in_place_of_texts_are_noticed(make_classifier):
 def test_of_two_columns_of_labels_multioutput_is_named():
     with pytest.raises(InputError, match="columns of classes, use scikit-learn's MultiOutputClassifier"):
         encode_labels(np.array([["a", "x"], ["b", "y"], ["c", "x"]]), 3)
+
+
+def test_columns_of_one_name_are_numbered():
+    indicator = np.eye(2, dtype=int)[[0, 1, 0, 1]]
+    labels = encode_labels(pd.DataFrame(indicator, columns=["t", "t"]), 4)
+    assert labels.classes.tolist() == [0, 1]
+    np.testing.assert_array_equal(labels.codes, indicator)
+
+
+def test_probabilities_as_labels_have_a_remedy():
+    with pytest.raises(InputError, match=r"pass a text once for each of its labels, .* as sample_weight"):
+        encode_labels(np.array([[0.3, 0.7], [0.9, 0.1]]), 2)
+    with pytest.raises(InputError, match=r"MultiOutputClassifier\.$"):
+        encode_labels(np.array([[0.3, 7.5], [0.9, 0.1]]), 2)

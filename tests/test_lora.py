@@ -134,6 +134,10 @@ def test_a_fitted_model_needs_no_peft(make_classifier, reviews, tmp_path):
         ({"lora": peft.LoraConfig(target_modules=["no_such_layer"])}, r"no_such_layer.*called.*query"),
         ({"lora": peft.LoraConfig(modules_to_save=["head"])}, r"modules_to_save.*None"),
         ({"lora": 2, "freeze": "encoder"}, r"freeze='encoder'"),
+        (
+            {"lora": 2, "freeze": 1, "pooling": "mean"},
+            "freeze=1, but no adapter is beside a layer that trains",
+        ),
         ({"lora": peft.LoraConfig(target_modules=["query", "word_embeddings"])}, "embedding table.*Leave"),
         (
             {"lora": peft.LoraConfig(target_modules=["query"], trainable_token_indices=[5])},

@@ -234,3 +234,19 @@ def test_memory_does_not_grow(what, warm_up, few, many, limit, tiny_bert, full_c
     grown = float(done.stdout)
     figure(f"calls of {what}, one after the other", count, f"{grown:.1f} MB more in memory")
     assert grown < limit
+
+
+def test_a_shortage_outside_of_batches_is_told_as_one(make_classifier, reviews):
+    """torch calls a refusal of the operating system a RuntimeError."""
+
+    def scoring(estimator, X, y):
+        return float(torch.empty(1 << 50).sum())
+
+    texts, y = reviews
+    with pytest.raises(InsufficientMemoryError, match=r"Memory ran out \(.*can't allocate memory"):
+        make_classifier(scoring=scoring).fit(texts, y, X_val=texts, y_val=y)
+
+
+def test_words_of_onednn_for_a_shortage():
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a matmul"))

@@ -804,3 +804,15 @@ def test_a_config_that_load_would_refuse_is_not_saved(tiny_bert, make_classifier
     classifier = make_classifier(model=tmp_path / "checkpoint", epochs=1).fit(*map(list, reviews))
     with pytest.raises(PersistenceError, match="an initializer_range below zero"):
         classifier.save(tmp_path / "model")
+
+
+def test_names_that_no_file_can_have(fitted, tmp_path):
+    for call in (fitted.save, fitted.save_pretrained, BertClassifier.load, BertClassifier.from_pretrained):
+        with pytest.raises((PersistenceError, CheckpointError), match="holds a NUL"):
+            call(f"{tmp_path}/a\0b")
+    code = "from skbert import BertClassifier; BertClassifier.load('\\xfcbung')"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    if os.name == "posix":
+        assert "PersistenceError" in done.stderr
+        assert "as ascii. Set the environment variable PYTHONUTF8=1" in done.stderr

@@ -480,12 +480,21 @@ def test_numbers_that_are_none(fitted, stars, tmp_path, name, value):
         odd.predict(stars[0])
 
 
-@pytest.mark.parametrize(("unit", "zero"), [(1.0, 1.7e9), (1e39, 0.0), (1e-46, 0.0)])
-def test_numbers_that_a_head_of_transformers_cannot_hold(make, stars, tmp_path, unit, zero):
+@pytest.mark.parametrize(
+    ("unit", "zero", "remedy"),
+    [
+        (1.0, 1.7e9, "on y minus a constant"),
+        (1e39, 0.0, "on y in another unit"),
+        (1e-46, 0.0, "on y in another unit"),
+    ],
+)
+def test_numbers_that_a_head_of_transformers_cannot_hold(make, stars, tmp_path, unit, zero, remedy):
     texts, y = stars
     regressor = make(epochs=1, pooling="cls").fit(texts, y * unit + zero)
-    with pytest.raises(PersistenceError, match=r"The head of transformers cannot hold numbers .* in float32"):
+    message = rf"The head of transformers cannot hold numbers .* in float32. Fit {remedy}, or with precision"
+    with pytest.raises(PersistenceError, match=message):
         regressor.save_pretrained(tmp_path / "folder")
+    make(epochs=1, pooling="cls").fit(texts, y).save_pretrained(tmp_path / "remedied")
     assert not (tmp_path / "folder" / "config.json").exists()
     regressor.save(tmp_path / "model")
     np.testing.assert_array_equal(

@@ -108,7 +108,8 @@ def test_a_name_that_ends_as_a_folders_is_refused(end, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.file'$"):  # and not the temporary file's name
+    # And not the temporary file's name.
+    with pytest.raises(FileNotFoundError, match=r"create its folder first: '.*nowhere.file'$"):
         replace_file(tmp_path / "nowhere" / "file", lambda file: None)
 
 

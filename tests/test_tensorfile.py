@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 
@@ -159,3 +160,16 @@ def test_a_header_that_no_reader_takes_is_not_written(tmp_path, monkeypatch):
 def test_weights_of_other_dtypes_are_not_written(tmp_path):
     with pytest.raises(PersistenceError, match="complex64"):
         written(tmp_path / "x", {"a": np.zeros(2, dtype=np.complex64)})
+
+
+def test_metadata_that_no_encoding_has_are_refused(tmp_path):
+    """JSON may hold half of a surrogate pair, with the right checksum of it or a wrong one."""
+    right = hashlib.sha256('"\ud800"'.encode("utf-8", "surrogatepass")).hexdigest()
+    for checksum in (right, "x"):
+        metadata = {"kind": '"\ud800"', "sha256": checksum}
+        header = json.dumps({"__metadata__": metadata}).encode()
+        (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header)
+        found = tensorfile.read(tmp_path / "file")[1]
+        assert found == metadata
+        with pytest.raises(PersistenceError, match=r"not JSON|do not match their checksum"):
+            tensorfile.unsealed("kind", found)

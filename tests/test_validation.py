@@ -354,3 +354,16 @@ def test_probabilities_are_scored_where_validation_texts_lack_a_class(
         expected = -metric(y[:1], fitted.predict_proba(texts[:1]), labels=list(labels))
         assert fitted.best_validation_score_ == pytest.approx(expected, rel=1e-6)
     assert given._kwargs == {}  # the caller's scorer is as it was
+
+
+@pytest.mark.parametrize(
+    ("scoring", "labels", "remedy"),
+    [
+        ("r2", "abc", r"Use another scorer\.$"),  # it would fail on all classes, too
+        ("roc_auc", "ab", "hey have no text of 'b', which the scorer needs"),
+    ],
+)
+def test_a_missing_class_is_blamed_where_it_is_to_blame(scoring, labels, remedy, make_classifier, reviews):
+    texts, y = list(reviews[0]), list(labels * (24 // len(labels)))
+    with pytest.raises(InputError, match=rf"scoring='{scoring}'.*{remedy}"):
+        make_classifier(scoring=scoring).fit(texts, y, X_val=texts[:2], y_val=["a", "a"])

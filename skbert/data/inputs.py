@@ -154,6 +154,8 @@ def _choose_columns(X: Any, columns: list[list[Any]], name: str) -> str:
     if isinstance(X, list | tuple) and len(X) == 2:
         labels = "; labels are passed as y_val" if name == "X_val" else ""
         return f"to combine two lists into rows of pairs, pass list(zip(*{name})){labels}"
+    if not any(cells and isinstance(cells[0], str) for cells in columns):
+        return f"the first row of {name} holds no text"
     return "select or join columns first"
 
 
@@ -227,9 +229,11 @@ def _columns_of_rows(rows: Sequence[Any], name: str) -> list[list[Any]]:
     width = len(rows[0])
     for number, row in enumerate(rows):
         if not is_row(row) or len(row) != width:
+            of_tokens = is_row(row) and all(isinstance(cell, str) for cell in (*rows[0], *row))
+            remedy = f"join lists of tokens first: [' '.join(row) for row in {name}]"
             raise InputTypeError(
                 f"Row {number} of {name} is {_describe(row)}, but row 0 is a {type(rows[0]).__name__} of "
-                f"length {width}. {_EXPECTED}; all rows must have the same form."
+                f"length {width}. {_EXPECTED}; {remedy if of_tokens else 'all rows must have the same form'}."
             )
     return [[row[i] for row in rows] for i in range(width)]
 

@@ -102,7 +102,7 @@ def _refuse_other_targets(target: str, y: np.ndarray, name: str, columns: list[A
             f"{name} is a 2-D target ({target}{_odd_cell(y, columns)}). Expected a 1-D array with "
             "one label per text or, for several labels per text, an indicator matrix of 0 and 1 (see "
             "scikit-learn's MultiLabelBinarizer). For several columns of classes, use scikit-learn's "
-            "MultiOutputClassifier."
+            f"MultiOutputClassifier.{_for_probabilities(y)}"
         )
     if target == "continuous":
         numbers = (y if y.dtype.kind == "f" else y.astype(float)).reshape(-1)
@@ -112,6 +112,15 @@ def _refuse_other_targets(target: str, y: np.ndarray, name: str, columns: list[A
             f"Unknown label type: {target}. {name} holds numbers that are not whole, or too large for an "
             f"int: {numbers[row]:g} at row {row}. Expected classes; to learn numbers, use BertRegressor."
         )
+
+
+def _for_probabilities(table: np.ndarray) -> str:
+    if table.dtype.kind != "f" or not ((table >= 0) & (table <= 1)).all():
+        return ""
+    return (
+        " To learn probabilities, pass a text once for each of its labels, with their probabilities as "
+        "sample_weight."
+    )
 
 
 def _odd_cell(table: np.ndarray, columns: list[Any]) -> str:

@@ -14,7 +14,7 @@ import re
 from dataclasses import asdict, fields
 from inspect import getattr_static
 from types import FunctionType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ import torch
 from skbert.exceptions import PersistenceError
 from skbert.network.memory import raise_if_no_fault_of_a_file
 from skbert.network.model import Architecture, SequenceClassifier, outline, with_weights
+from skbert.network.pooling import Pooling
 from skbert.persistence.tensorfile import Arrays
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.library import import_family, quiet
@@ -213,6 +214,8 @@ def _check_settings(settings: dict[str, Any], arguments: list[Any], arrays: Arra
         all(type(architecture[field.name]).__name__ == field.type for field in fields(Architecture))
         and [*arguments] == [architecture["packed"]]
         and type(arguments[0]) is bool
+        and type(settings["pooling"]) is str
+        and settings["pooling"] in get_args(Pooling)
         and type(head_layers) is int
         and head_layers == len(hidden) <= _MAX_LAYERS
         and type(settings["head_dropout"]) is float

@@ -18,6 +18,11 @@ from skbert.signal_errors import raise_if_of_a_handler
 # Seconds between tries to rename or remove a file. Windows refuses while anyone replaces or reads it.
 _WAITS = (0.01, 0.05, 0.1, 0.3, 0.6) if os.name == "nt" else ()
 
+_REMEDIES = {
+    errno.ENOENT: "; create its folder first",
+    errno.EBUSY: "; a file that is mounted by itself cannot be replaced: mount its folder",
+}
+
 
 def replace_file(
     path: str | os.PathLike[str],
@@ -62,8 +67,7 @@ def replace_file(
             temporary.unlink()
         if isinstance(error, OSError) and error.errno is not None:  # the error should name the caller's path
             message = f"{error.strerror} (to write a file there)"
-            if error.errno == errno.EBUSY:
-                message += "; a file that is mounted by itself cannot be replaced: mount its folder"
+            message += _REMEDIES.get(error.errno, "")
             raise OSError(error.errno, message, os.fspath(path)) from error
         raise
     _sync_folder(target.parent)

@@ -13,7 +13,7 @@ import torch
 
 from skbert.exceptions import CheckpointError, SkbertError, is_panic
 from skbert.network.memory import raise_if_no_fault_of_a_file
-from skbert.pretrained.files import ADAPTER, CONFIG, INDEX, WEIGHTS
+from skbert.pretrained.files import ADAPTER, CONFIG, INDEX, MODULES, WEIGHTS
 from skbert.pretrained.library import quiet
 from skbert.pretrained.traits import read_settings
 
@@ -39,10 +39,16 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
         )
     weights = sorted(file for file in folder.glob("*.safetensors") if not file.is_fifo())
     if not weights:
+        # transformers would leave out how sentence-transformers pools.
+        how = (
+            "with SentenceTransformer(...).save(folder)"
+            if (folder / MODULES).is_file()
+            else "with AutoModel.from_pretrained(...).save_pretrained(folder), and the tokenizer in the same "
+            "way with AutoTokenizer"
+        )
         raise CheckpointError(
             f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
-            "code; convert the model once with AutoModel.from_pretrained(...).save_pretrained(folder), and "
-            "the tokenizer in the same way with AutoTokenizer."
+            f"code; convert the checkpoint once, {how}."
         )
     with quiet() as transformers:
         # Its parts are imported when first accessed. If that fails, it says nothing about the folder.
