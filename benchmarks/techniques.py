@@ -2,7 +2,8 @@
 
 Usage: ``python benchmarks/techniques.py --data DIR``; ``accuracy.py --techniques`` does the same.
 
-1. ``labels``: nlupp_banking, micro-F1 of `BertClassifier()` and of TF-IDF + LogisticRegression, one a label.
+1. ``labels``: nlupp_banking, micro-F1 of `BertClassifier()`, of its head alone (``freeze="encoder"``), and of
+   LogisticRegression, one a label, on the checkpoint's embeddings and on TF-IDF.
 2. ``stopping``: sst2, 1,000 rows, 8 epochs with early stopping: the fitted model scores on the held-out texts
    what the best epoch scored. The held-out texts are passed as X_val, so that they can be scored again.
 3. ``parts``: sst2, all rows: full fine-tuning, half of the layers frozen, adapters of rank 16.
@@ -30,9 +31,11 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MultiLabelBinarizer
+from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer, Normalizer
 
 PARTS: dict[str, dict[str, Any]] = {"full": {}, "freeze=3": {"freeze": 3}, "lora=16": {"lora": 16}}
+HEADS: dict[str, dict[str, Any]] = {"skbert": {}, "skbert, head alone": {"freeze": "encoder"}}
+HEADS |= {f"head alone, rate {r:g}": {"freeze": "encoder", "learning_rate": r} for r in (3e-3, 1e-2)}
 WINDOWS = {"head": {"long_text": "head"}, "windows": {"long_text": "windows"}}
 N_DOCUMENTS = 600
 
@@ -47,11 +50,14 @@ def labels(data: Path, system: str, seed: int) -> dict[str, Any]:
     Y = binarizer.fit_transform([[name for name in names if name] for names in y])
     known = set(binarizer.classes_)
     Y_test = binarizer.transform([[name for name in names if name in known] for names in y_test])
+    of_labels = OneVsRestClassifier(LogisticRegression(C=10, max_iter=1000))
     if system == "tfidf+LR":
-        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-        model = make_pipeline(words, OneVsRestClassifier(LogisticRegression(C=10, max_iter=1000)))
+        model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), of_labels)
+    elif system == "embedding+LR":
+        embedder = _classifier(seed, freeze="encoder", epochs=1).fit(["one", "other"], [0, 1])
+        model = make_pipeline(FunctionTransformer(embedder.transform), Normalizer(), of_labels)
     else:
-        model = _classifier(seed)
+        model = _classifier(seed, **HEADS[system])
     model.fit(X, Y)
     return {"score": f1_score(Y_test, model.predict(X_test), average="micro"), "n_labels": Y.shape[1]}
 
@@ -105,7 +111,7 @@ def _classifier(seed: int, **parameters: Any) -> Any:
 
 
 TASKS: dict[str, tuple[Any, tuple[str, ...], tuple[int, ...]]] = {
-    "labels": (labels, ("skbert", "tfidf+LR"), (0, 1, 2)),
+    "labels": (labels, (*HEADS, "embedding+LR", "tfidf+LR"), (0, 1, 2)),
     "stopping": (stopping, ("skbert",), (0, 1, 2)),
     "windows": (windows, tuple(WINDOWS), (0,)),
     "parts": (parts, tuple(PARTS), (0,)),

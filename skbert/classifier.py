@@ -65,8 +65,8 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
     learning_rate : float or "auto", default="auto"
         Peak learning rate. "auto" is 1e-4 for encoders up to a width of 384, and inversely proportional to
         the width above that: 5e-5 at 768, 3.75e-5 at 1024. With `lora` it is ten times that; if only a
-        linear head is trained (``freeze="encoder"``, `head_layers` 0), thirty times. `learning_rate_` is
-        the rate used.
+        linear head is trained (``freeze="encoder"``, `head_layers` 0), thirty times, or 300 times for an
+        indicator matrix. `learning_rate_` is the rate used.
     weight_decay : float, default=0.01
         Decoupled weight decay [1]_ of all weights except biases and norms.
     warmup_ratio : float, default=0.1

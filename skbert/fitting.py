@@ -105,7 +105,8 @@ def fit_texts(
     cache = open_cache(parameters["memory"])
     training, validation = encode_data(data, parameters, start, cache, runtime, seed)
     frozen = FrozenLayers(start.encoder, runtime, cache, parameters["verbose"])
-    settings = resolve_settings(parameters, len(training), start, open_ended=open_ended)
+    target_type = data.target.target_type
+    settings = resolve_settings(parameters, len(training), target_type, start, open_ended=open_ended)
     generators = Generators.from_seed(seed, runtime.device, ranks.rank)
     with isolated_cuda(generators.cuda_seed, runtime.device):
         ranks.compare(lambda: identity.describe_start(start))
@@ -118,7 +119,7 @@ def fit_texts(
         truncated = float(training.encodings.truncated.mean())
         finish = partial(assemble, start, head_init, settings.learning_rate, truncated)
         smoothing = parameters.get("label_smoothing", 0.0)
-        loss = make_loss(data.target.target_type, smoothing, data.class_weights)
+        loss = make_loss(target_type, smoothing, data.class_weights)
         state_writer = _state_writer(folder, found, seed, head_init)
         found = None  # its arrays are several times as large as the model
         with Watchers([*own_watchers(model, parameters), watcher], finish) as watchers:

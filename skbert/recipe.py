@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from skbert import defaults
 from skbert.exceptions import InputError
@@ -22,6 +22,8 @@ from skbert.training.optimizer import constant_schedule, linear_schedule
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+    from skbert.data.outputs import TargetType
+
 
 def checked_lora(parameters: Mapping[str, Any]) -> LoraConfig | None:
     """The configuration of the adapters, if `lora` is set."""
@@ -35,12 +37,13 @@ def checked_lora(parameters: Mapping[str, Any]) -> LoraConfig | None:
 
 
 def resolve_settings(
-    parameters: Mapping[str, Any], n_texts: int, start: Start, *, open_ended: bool
+    parameters: Mapping[str, Any], n_texts: int, target_type: TargetType, start: Start, *, open_ended: bool
 ) -> TrainingSettings:
     """The recipe with every "auto" resolved."""
     epochs, rate = parameters["epochs"], parameters["learning_rate"]
     if rate == "auto":
-        rate = defaults.auto_learning_rate(start.encoder.config.hidden_size, _what_trains(parameters))
+        trained = _what_trains(parameters, target_type)
+        rate = defaults.auto_learning_rate(start.encoder.config.hidden_size, trained)
     first_step = start.moments.steps if start.moments else 0
     return TrainingSettings(
         epochs=defaults.auto_epochs(n_texts, parameters["batch_size"]) if epochs == "auto" else epochs,
@@ -62,11 +65,12 @@ def _schedule(warmup_ratio: float, first_step: int, *, open_ended: bool) -> Call
     return partial(constant_schedule, first_step=first_step, warmup=warmup)
 
 
-def _what_trains(parameters: Mapping[str, Any]) -> Literal["all", "adapters", "linear head"]:
+def _what_trains(parameters: Mapping[str, Any], target_type: TargetType) -> defaults.Trained:
     if parameters["lora"] is not None:
         return "adapters"
-    alone = parameters["freeze"] == "encoder" and parameters["head_layers"] == 0
-    return "linear head" if alone else "all"
+    if parameters["freeze"] != "encoder" or parameters["head_layers"] > 0:
+        return "all"
+    return "linear head of labels" if target_type == "multilabel-indicator" else "linear head"
 
 
 def choose_trained(

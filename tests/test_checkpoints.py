@@ -304,7 +304,7 @@ def test_layers_computed_twice_of_a_family_that_keeps_keys_and_values(family, fo
         BertClassifier(folder, **settings, gradient_checkpointing=again).fit(TEXTS * 4, [0, 1] * 4)
         for again in (False, True)
     )
-    assert once.loss_curve_ == twice.loss_curve_
+    assert once.loss_curve_ == pytest.approx(twice.loss_curve_, rel=1e-6)  # padded: up to the last bit
     assert once.model_.encoder.config.use_cache == twice.model_.encoder.config.use_cache is True
 
 

@@ -1,5 +1,6 @@
 """The rules behind "auto"."""
 
+import numpy as np
 import pytest
 
 from skbert.defaults import auto_epochs, auto_learning_rate
@@ -10,6 +11,7 @@ def test_learning_rate_falls_with_the_width(width, rate):
     assert auto_learning_rate(width) == pytest.approx(rate)
     assert auto_learning_rate(width, "adapters") == pytest.approx(10 * rate)
     assert auto_learning_rate(width, "linear head") == pytest.approx(30 * rate)
+    assert auto_learning_rate(width, "linear head of labels") == pytest.approx(300 * rate)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,12 @@ def test_learning_rate_falls_with_the_width(width, rate):
 def test_the_rate_follows_from_what_trains(parameters, rate, make_classifier, reviews):
     classifier = make_classifier(learning_rate="auto", epochs=1, **parameters).fit(*map(list, reviews))
     assert classifier.learning_rate_ == pytest.approx(rate)
+
+
+def test_the_rate_of_a_head_of_labels(make_classifier, reviews):
+    classifier = make_classifier(learning_rate="auto", epochs=1, freeze="encoder")
+    classifier.fit(list(reviews[0]), np.eye(2, dtype=int)[[0, 1] * 12])
+    assert classifier.learning_rate_ == pytest.approx(3e-2)
 
 
 @pytest.mark.parametrize(

@@ -507,7 +507,7 @@ def test_columns_of_one_name_are_numbered():
 
 
 def test_probabilities_as_labels_have_a_remedy():
-    with pytest.raises(InputError, match=r"pass a text once for each of its labels, .* as sample_weight"):
+    with pytest.raises(InputError, match=r"pass a text once for each label, with them as sample_weight"):
         encode_labels(np.array([[0.3, 0.7], [0.9, 0.1]]), 2)
     with pytest.raises(InputError, match=r"MultiOutputClassifier\.$"):
         encode_labels(np.array([[0.3, 7.5], [0.9, 0.1]]), 2)

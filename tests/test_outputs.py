@@ -69,7 +69,10 @@ def test_probabilities_as_torch(dtype):
     np.testing.assert_allclose(values, torch.from_numpy(logits).softmax(1), rtol=1e-5)
     np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(
-        log_probabilities(logits, "multiclass"), torch.from_numpy(logits).log_softmax(1), rtol=1e-5
+        log_probabilities(logits, "multiclass"),
+        torch.from_numpy(logits).log_softmax(1),
+        rtol=1e-5,
+        atol=1e-15,
     )
 
 

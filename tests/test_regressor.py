@@ -397,7 +397,10 @@ def test_validation_numbers_that_are_all_the_same(make, stars):
 @pytest.mark.parametrize(
     ("scoring", "match"),
     [
-        ("v_measure_score", "compares groups, not numbers. Use a scorer for numbers, such as 'r2'"),
+        (
+            "v_measure_score",
+            "compares groups, not numbers. Use a scorer for numbers, such as 'neg_mean_squared_error'",
+        ),
         ("neg_mean_poisson_deviance", "undefined for negative predictions"),
         ("roc_auc", "Use a scorer for numbers"),
     ],

@@ -19,6 +19,8 @@ from skbert.data.inputs import computed, is_row, names_in, rows_of, unmasked
 from skbert.exceptions import InputError, shown, warn
 from skbert.warning_filters import holding_warning_filters
 
+_FOR_PROBABILITIES = " To learn probabilities, pass a text once for each label, with them as sample_weight."
+
 
 @contextmanager
 def as_input_error() -> Iterator[None]:
@@ -98,11 +100,12 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
 def _refuse_other_targets(target: str, y: np.ndarray, name: str, columns: list[Any]) -> None:
     """Refuse what is neither one label per text nor an indicator matrix."""
     if target in ("multiclass-multioutput", "continuous-multioutput"):
+        are_probable = y.dtype.kind == "f" and y.min() >= 0 and y.max() <= 1
         raise InputError(
             f"{name} is a 2-D target ({target}{_odd_cell(y, columns)}). Expected a 1-D array with "
             "one label per text or, for several labels per text, an indicator matrix of 0 and 1 (see "
             "scikit-learn's MultiLabelBinarizer). For several columns of classes, use scikit-learn's "
-            f"MultiOutputClassifier.{_for_probabilities(y)}"
+            f"MultiOutputClassifier.{_FOR_PROBABILITIES if are_probable else ''}"
         )
     if target == "continuous":
         numbers = (y if y.dtype.kind == "f" else y.astype(float)).reshape(-1)
@@ -112,15 +115,6 @@ def _refuse_other_targets(target: str, y: np.ndarray, name: str, columns: list[A
             f"Unknown label type: {target}. {name} holds numbers that are not whole, or too large for an "
             f"int: {numbers[row]:g} at row {row}. Expected classes; to learn numbers, use BertRegressor."
         )
-
-
-def _for_probabilities(table: np.ndarray) -> str:
-    if table.dtype.kind != "f" or not ((table >= 0) & (table <= 1)).all():
-        return ""
-    return (
-        " To learn probabilities, pass a text once for each of its labels, with their probabilities as "
-        "sample_weight."
-    )
 
 
 def _odd_cell(table: np.ndarray, columns: list[Any]) -> str:

@@ -58,10 +58,11 @@ def _head_in_units(estimator: Any) -> nn.Linear:
     weight, bias = head.weight.double() * scales[:, None], head.bias.double() * scales
     bias += torch.from_numpy(np.array(estimator.target_mean_))
     whole.load_state_dict({"weight": weight, "bias": bias})
-    lost = (whole.weight - weight).abs().amax(1) + (whole.bias - bias).abs()  # by rounding, in units of y
-    finite = bool(torch.isfinite(whole.weight).all() and torch.isfinite(whole.bias).all())
-    if not finite or not (lost < _LOST * scales).all():
-        remedy = "on y minus a constant" if finite else "on y in another unit"
+    # By rounding, in units of y; not a number where it is beyond the dtype's range.
+    of_weights, of_biases = (whole.weight - weight).abs().amax(1), (whole.bias - bias).abs()
+    if not (of_weights + of_biases < _LOST * scales).all():
+        in_range = bool((of_weights < _LOST * scales).all())
+        remedy = "on y minus a constant" if in_range else "on y in another unit"
         raise PersistenceError(
             f"The head of transformers cannot hold numbers with a mean of {estimator.target_mean_.tolist()} "
             f"and a standard deviation of {estimator.target_scale_.tolist()} in "
