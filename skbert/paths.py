@@ -26,9 +26,11 @@ def expanded(path: str | os.PathLike[str], kind: type[SkbertError]) -> str:
     try:
         os.fsencode(found)
     except UnicodeEncodeError as error:
+        encoding = sys.getfilesystemencoding()
+        remedy = "Use" if encoding == "utf-8" else "Set the environment variable PYTHONUTF8=1, or use"
         raise kind(
             f"{found!r} has characters that names of files cannot have here, where Python encodes them as "
-            f"{sys.getfilesystemencoding()}. Set the environment variable PYTHONUTF8=1, or use another name."
+            f"{encoding}. {remedy} another name."
         ) from error
     if "\0" in found:
         raise kind(f"{found!r} holds a NUL, which no name of a file has. Use another name.")

@@ -13,12 +13,17 @@ import torch
 from checkpoints import FAMILIES, build_model, load_tokenizer
 from limits import at_most
 
-from skbert import BertClassifier, InsufficientMemoryError, recipe
+from skbert import BertClassifier, CheckpointError, InsufficientMemoryError, RankError, recipe
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network.dropout import set_dropout
-from skbert.network.memory import MicroBatches, checkpoint_layers, is_out_of_memory
+from skbert.network.memory import (
+    MicroBatches,
+    checkpoint_layers,
+    is_out_of_memory,
+    telling_memory_errors,
+)
 
 NARROW = [{"precision": "bfloat16"}, {"precision": "float16"}]
 
@@ -245,6 +250,14 @@ def test_a_shortage_outside_of_batches_is_told_as_one(make_classifier, reviews):
     texts, y = reviews
     with pytest.raises(InsufficientMemoryError, match=r"Memory ran out \(.*can't allocate memory"):
         make_classifier(scoring=scoring).fit(texts, y, X_val=texts, y_val=y)
+
+
+def test_errors_of_skbert_that_quote_a_shortage_stay_what_they_are():
+    """As that of a rank whose neighbour has run out of memory, or of a folder that is called so."""
+    for error in (RankError("Rank 1 ended: CUDA out of memory"), CheckpointError("'out of memory/model'")):
+        with pytest.raises(type(error)) as caught, telling_memory_errors():
+            raise error
+        assert caught.value is error
 
 
 def test_words_of_onednn_for_a_shortage():

@@ -1,10 +1,15 @@
-"""Files that are replaced as a whole: errors and interrupts, and what Windows refuses for a while."""
+"""Files that are replaced as a whole: errors, interrupts and kills, and what Windows refuses for a while."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from skbert import PersistenceError
@@ -111,6 +116,32 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     # And not the temporary file's name.
     with pytest.raises(FileNotFoundError, match=r"create its folder first: '.*nowhere.file'$"):
         replace_file(tmp_path / "nowhere" / "file", lambda file: None)
+
+
+def test_killed_while_writing(tmp_path):
+    """SIGKILL at any moment leaves one of the two contents, whole."""
+    path = tmp_path / "file"
+    contents = [bytes([number]) * 300_000 for number in (1, 2)]
+    path.write_bytes(contents[0])
+    code = (
+        "import sys; from skbert.persistence.replacing import replace_file\n"
+        "contents = [bytes([number]) * 300_000 for number in (1, 2)]\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    for content in contents:\n"
+        "        replace_file(sys.argv[1], lambda file: file.write(content))\n"
+    )
+    delays = np.random.default_rng(0).uniform(0, 0.05, size=10)
+    for delay in delays:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+        )
+        assert child.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        child.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+        child.wait()
+        child.stdout.close()
+        assert path.read_bytes() in contents
 
 
 @pytest.mark.parametrize("refusals", [2, 3])

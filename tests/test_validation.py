@@ -243,7 +243,7 @@ BAD = {
         ("roc_auc", "'roc_auc_ovr'"),
         (
             "roc_auc_ovr",
-            r"no text of 'c', which the scorer needs: raise validation_fraction, or pass X_val and y_val",
+            r"no text of 'c', which the scorer may need: raise validation_fraction, or pass X_val and y_val",
         ),
     ],
 )
@@ -356,11 +356,24 @@ def test_probabilities_are_scored_where_validation_texts_lack_a_class(
     assert given._kwargs == {}  # the caller's scorer is as it was
 
 
+def test_a_metric_of_others_sees_no_texts_but_those_held_out(make_classifier, reviews):
+    calls = []
+
+    def metric(y_true, y_pred):
+        calls.append(len(y_true))
+        return float("nan")
+
+    texts, y = list(reviews[0]), list("abc" * 8)
+    with pytest.raises(InputError, match=r"NaN.*no text of 'c', which the scorer may need"):
+        make_classifier(scoring=make_scorer(metric)).fit(texts, y, X_val=texts[:2], y_val=y[:2])
+    assert set(calls) == {2}
+
+
 @pytest.mark.parametrize(
     ("scoring", "labels", "remedy"),
     [
         ("r2", "abc", r"Use another scorer\.$"),  # it would fail on all classes, too
-        ("roc_auc", "ab", "hey have no text of 'b', which the scorer needs"),
+        ("roc_auc", "ab", "hey have no text of 'b', which the scorer may need"),
     ],
 )
 def test_a_missing_class_is_blamed_where_it_is_to_blame(scoring, labels, remedy, make_classifier, reviews):

@@ -13,7 +13,7 @@ from skbert.data.inputs import names_in
 from skbert.exceptions import InputError
 
 
-def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.ndarray]:
+def column_names(X: Any, fitted: BaseEstimator | None = None, name: str = "X") -> dict[str, np.ndarray]:
     """`feature_names_in_` as scikit-learn reads it from X, if X has names.
 
     Parameters
@@ -21,6 +21,8 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
     X : array-like of str
     fitted : estimator, default=None
         An estimator that continues with X, or predicts it: X must have its names, which stay, if it has any.
+    name : str, default="X"
+        The caller's name for X.
 
     Returns
     -------
@@ -37,11 +39,11 @@ def column_names(X: Any, fitted: BaseEstimator | None = None) -> dict[str, np.nd
         If the names are of mixed types.
     """
     names = names_in(X)
-    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    twice = next((label for place, label in enumerate(names) if label in names[:place]), None)
     if twice is not None:  # newer versions of scikit-learn refuse them in words of another library
         raise InputError(
-            f"X has two columns called {twice!r}. Rename one of them, or pass both without names: "
-            "X.to_numpy()."
+            f"{name} has two columns called {twice!r}. Rename one of them, or pass both without names: "
+            f"np.asarray({name})."
         )
     holder = BaseEstimator() if fitted is None else fitted
     validate_data(holder, _as_table(X), skip_check_array=True, ensure_2d=False, reset=fitted is None)
@@ -62,7 +64,7 @@ def _as_table(X: Any) -> Any:
 
 def check_same_names(X_val: Any, names: dict[str, np.ndarray]) -> None:
     """Refuse validation texts whose columns have other names, or another order, than those of X."""
-    found, expected = (n.get("feature_names_in_") for n in (column_names(X_val), names))
+    found, expected = (n.get("feature_names_in_") for n in (column_names(X_val, name="X_val"), names))
     if found is not None and expected is not None and list(found) != list(expected):
         raise InputError(
             f"X_val has the columns {list(found)}, but X has {list(expected)}. Pass the same columns, in the "

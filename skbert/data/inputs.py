@@ -137,6 +137,8 @@ def factorize(rows: Iterable[Any]) -> tuple[dict[Any, int], np.ndarray]:
 
 def names_in(table: Any) -> list[Any]:
     """Column names of a table, if it is one; in Arrow's tables, `columns` holds the columns themselves."""
+    if hasattr(table, "iloc"):  # pandas: attributes may also be names of columns, or of rows
+        return list(table.columns) if table.ndim == 2 else []
     return list(getattr(table, "column_names", getattr(table, "columns", ())))
 
 
@@ -229,7 +231,7 @@ def _columns_of_rows(rows: Sequence[Any], name: str) -> list[list[Any]]:
     width = len(rows[0])
     for number, row in enumerate(rows):
         if not is_row(row) or len(row) != width:
-            of_tokens = is_row(row) and all(isinstance(cell, str) for cell in (*rows[0], *row))
+            of_tokens = is_row(row) and max(width, len(row)) > 2
             remedy = f"join lists of tokens first: [' '.join(row) for row in {name}]"
             raise InputTypeError(
                 f"Row {number} of {name} is {_describe(row)}, but row 0 is a {type(rows[0]).__name__} of "

@@ -100,7 +100,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
 def _refuse_other_targets(target: str, y: np.ndarray, name: str, columns: list[Any]) -> None:
     """Refuse what is neither one label per text nor an indicator matrix."""
     if target in ("multiclass-multioutput", "continuous-multioutput"):
-        are_probable = y.dtype.kind == "f" and y.min() >= 0 and y.max() <= 1
+        are_probable = y.dtype.kind == "f" and y.min() >= 0 and np.allclose(y.sum(axis=1), 1)
         raise InputError(
             f"{name} is a 2-D target ({target}{_odd_cell(y, columns)}). Expected a 1-D array with "
             "one label per text or, for several labels per text, an indicator matrix of 0 and 1 (see "

@@ -21,7 +21,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from skbert.exceptions import InsufficientMemoryError, first_line
+from skbert.exceptions import InsufficientMemoryError, SkbertError, first_line
 from skbert.network.layers import encoder_layers
 from skbert.network.model import SequenceClassifier
 from skbert.randomness import DrawsFrom
@@ -65,7 +65,7 @@ class MicroBatches:
             If one text alone does not fit.
         """
         while True:
-            size = min(self.size or len(indices), len(indices))
+            size = max(1, min(self.size or len(indices), len(indices)))
             try:
                 return [function(part) for part in np.split(indices, range(size, len(indices), size))]
             except (RuntimeError, MemoryError) as error:
@@ -121,20 +121,25 @@ def telling_memory_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
-        if isinstance(error, MemoryError) or not is_out_of_memory(error):
+        # skbert's own errors may quote such words, of another rank or a path.
+        if isinstance(error, SkbertError | MemoryError) or not is_out_of_memory(error):
             raise
-        raise InsufficientMemoryError(
-            f"Memory ran out ({first_line(error)}). Use a smaller model or another device, pass fewer texts "
-            "at a time, or end what else needs the memory."
-        ) from error
+        raise _insufficient(error) from error
+
+
+def _insufficient(error: BaseException) -> InsufficientMemoryError:
+    return InsufficientMemoryError(
+        f"Memory ran out ({first_line(error)}). Use a smaller model or another device, pass fewer texts at a "
+        "time, or end what else needs the memory."
+    )
 
 
 def raise_if_no_fault_of_a_file(error: Exception) -> None:
-    """Re-raise a handler's error, and a failed allocation as a MemoryError: torch raises other types."""
+    """Re-raise a handler's error, and a failed allocation as a MemoryError, which torch's is not."""
     if isinstance(error, MemoryError):
         raise error
-    if is_out_of_memory(error):
-        raise MemoryError(str(error)) from error
+    if is_out_of_memory(error) and not isinstance(error, SkbertError):
+        raise _insufficient(error) from error
     raise_if_of_a_handler(error)
 
 

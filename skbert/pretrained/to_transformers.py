@@ -41,13 +41,13 @@ def save_pretrained(estimator: Any, folder: str | os.PathLike[str], label_names:
     names = _label_names(estimator, label_names)
     head = _head_in_units(estimator) if estimator._learns_numbers else estimator.model_.head
     classifier = _as_transformers(estimator.model_, head, names, _PROBLEMS[estimator.target_type_])
-    write(target, classifier, tokenizer_of(estimator), settings={})
     if estimator.long_text_ != "head":
         warn(
             f"Texts longer than max_length_={estimator.max_length_} tokens will have other results than "
             f"here, where long_text_={estimator.long_text_!r}: transformers reads their beginning, and so "
             f"does from_pretrained(folder), unless it is given long_text={estimator.long_text_!r}."
         )
+    write(target, classifier, tokenizer_of(estimator), settings={})
 
 
 def _head_in_units(estimator: Any) -> nn.Linear:

@@ -40,6 +40,7 @@ _OF_POSITIVE_NUMBERS = (
     metrics.mean_tweedie_deviance,
     metrics.d2_tweedie_score,
 )
+_FEW = 20  # classes
 # Relative to a constant prediction: nothing can be better where the numbers are all the same.
 _RELATIVE = (
     metrics.r2_score,
@@ -171,7 +172,7 @@ class HeldOutScorer:
         lacking = self._lacking()
         if lacking:
             return lacking[0].upper() + lacking[1:]
-        if isinstance(self.scoring, str):
+        if isinstance(self.scoring, str) or self._metric is not None:
             return "Use another scorer."
         name = getattr(self.scoring, "__name__", "metric")
         return (
@@ -180,24 +181,29 @@ class HeldOutScorer:
         )
 
     def _lacking(self) -> str:
-        """Which classes are missing, if the metric works on texts of all classes; else an empty text."""
+        """Which classes have no text, where that may be why a metric fails; else an empty str."""
         if isinstance(self.target, Numbers) or self.y.ndim == 2 or self._metric is None:
             return ""
-        classes = self.target.classes
-        lacking = np.setdiff1d(classes, self.y).tolist()
+        lacking = np.setdiff1d(self.target.classes, self.y).tolist()
+        if not lacking or not self._works_on(self.target.classes):
+            return ""
+        return (
+            f"they have no text of {', '.join(map(repr, lacking[:3]))}, which the scorer may need: raise "
+            "validation_fraction, or pass X_val and y_val with all classes."
+        )
+
+    def _works_on(self, classes: np.ndarray) -> bool:
+        """Whether a metric of scikit-learn gives a number for right answers; True if it cannot be tried."""
+        of_scikit_learn = getattr(self._metric, "__module__", "").startswith("sklearn.")
+        if not of_scikit_learn or len(classes) > _FEW:  # pairs of classes take long
+            return True
         texts = [str(number) for number in range(2 * len(classes))]
         predictions = HeldOutPredictions(self.target, texts, np.tile(np.eye(len(classes)), (2, 1)))
         try:
             with holding_warning_filters():
-                works = math.isfinite(self._scorer(predictions, texts, np.tile(classes, 2)))
+                return math.isfinite(self._scorer(predictions, texts, np.tile(classes, 2)))
         except _SCORER_ERRORS:
-            works = False
-        if not lacking or not works:
-            return ""
-        return (
-            f"they have no text of {', '.join(map(repr, lacking[:3]))}, which the scorer needs: raise "
-            "validation_fraction, or pass X_val and y_val with all classes."
-        )
+            return False
 
 
 # What metrics raise where they cannot be computed.
