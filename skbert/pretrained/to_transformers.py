@@ -58,10 +58,10 @@ def _head_in_units(estimator: Any) -> nn.Linear:
     weight, bias = head.weight.double() * scales[:, None], head.bias.double() * scales
     bias += torch.from_numpy(np.array(estimator.target_mean_))
     whole.load_state_dict({"weight": weight, "bias": bias})
-    # By rounding, in units of y; not a number where it is beyond the dtype's range.
+    # By rounding, in units of y; infinite where it is beyond the dtype's range.
     of_weights, of_biases = (whole.weight - weight).abs().amax(1), (whole.bias - bias).abs()
     if not (of_weights + of_biases < _LOST * scales).all():
-        in_range = bool((of_weights < _LOST * scales).all())
+        in_range = bool((of_weights < _LOST * scales).all() and of_biases.isfinite().all())
         remedy = "on y minus a constant" if in_range else "on y in another unit"
         raise PersistenceError(
             f"The head of transformers cannot hold numbers with a mean of {estimator.target_mean_.tolist()} "
