@@ -14,7 +14,7 @@ import transformers
 from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, drop_tensors
 from safetensors.numpy import load_file
 
-from skbert import BertClassifier, CheckpointError, InputError
+from skbert import BertClassifier, CheckpointError, InputError, InsufficientMemoryError
 from skbert.pretrained import checkpoints
 from skbert.pretrained.reading import naming
 
@@ -48,8 +48,8 @@ def test_another_file_of_the_same_size_and_date_is_read(tmp_path):
         (OSError(errno.EMFILE, "Too many open files"), OSError),
         (RuntimeError("unable to open file <model>: Too many open files (24)"), RuntimeError),
         (RuntimeError("can't start new thread"), RuntimeError),
-        (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"), MemoryError),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError),
+        (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"), InsufficientMemoryError),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), InsufficientMemoryError),
     ],
 )
 def test_what_the_process_lacks_is_no_fault_of_the_checkpoint(error, becomes):
