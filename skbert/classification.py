@@ -102,7 +102,7 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         NonFiniteOutputError
             If the model gives NaN or infinity for a text.
         InsufficientMemoryError
-            If a single text does not fit into memory.
+            If a single text, or the model, does not fit into memory.
         """
         now = self._snapshot()
         return outputs.decode(now.predict_proba(X), now.classes_, now.target_type_)

@@ -103,7 +103,7 @@ class LearningMixin(ParametersMixin):
         NonFiniteLossError, NonFiniteOutputError
             If the training loss, or the model's output for a text, becomes NaN or infinite.
         InsufficientMemoryError
-            If a single text does not fit into memory.
+            If a single text, or the model, does not fit into memory.
         PersistenceError
             If the file of an interrupted fit in `checkpoint` is damaged.
         RankError

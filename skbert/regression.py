@@ -104,7 +104,7 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         NonFiniteOutputError
             If the model gives NaN or infinity for a text.
         InsufficientMemoryError
-            If a single text does not fit into memory.
+            If a single text, or the model, does not fit into memory.
         """
         now = self._snapshot()
         outputs = now._run(X, "logits")
