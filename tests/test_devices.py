@@ -26,7 +26,7 @@ TEXTS = [
 Y = np.array(["neg", "pos"] * 6)
 SETTINGS = {
     "max_length": 48,
-    "epochs": 3,
+    "epochs": 2,
     "batch_size": 4,
     "learning_rate": 5e-3,
     "dropout": 0.0,
@@ -170,7 +170,7 @@ def test_narrow_types_are_as_near_as_their_rounding(precision, device, tiny_bert
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dropout_is_drawn_there_by_the_fit_s_own_generator(family, pooling, device, family_folder):
-    settings = SETTINGS | {"pooling": pooling, "device": NAME, "epochs": 2}
+    settings = SETTINGS | {"pooling": pooling, "device": NAME}
     first, again, twice, none = (
         BertClassifier(family_folder(family, layers=2), **settings | changes).fit(TEXTS, Y)
         for changes in (

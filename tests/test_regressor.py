@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from rows_as_text import RowsAsTextRegressor, of_minibatches, run_check
+from rows_as_text import RowsAsTextRegressor, run_check
 from sklearn.base import clone, is_regressor
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import StackingRegressor, VotingRegressor
@@ -38,23 +38,17 @@ STRICT = RowsAsTextRegressor(
     max_length=128,
     head_init="random",
     dropout=0.0,
-    epochs=60,
+    epochs=40,
     batch_size=1000,
     learning_rate=5e-3,
     random_state=0,
     device="cpu",
     precision="float64",
 )
-DEFAULT = clone(STRICT).set_params(dropout=0.1, epochs=25, batch_size=32, precision="float32")
 
 
 @parametrize_with_checks([STRICT])
-def test_scikit_learn_checks_strict(estimator, check, tiny_bert):
-    run_check(check, estimator, tiny_bert)
-
-
-@parametrize_with_checks([DEFAULT], expected_failed_checks=of_minibatches)
-def test_scikit_learn_checks_minibatch(estimator, check, tiny_bert):
+def test_scikit_learn_checks(estimator, check, tiny_bert):
     run_check(check, estimator, tiny_bert)
 
 
