@@ -265,7 +265,7 @@ def _quantized_each_time() -> list[Patch]:
 
 
 def _threads_kept() -> list[Patch]:
-    from skbert import openmp
+    from skbert.process import openmp
 
     return [(openmp, "_give_back", lambda: None)]
 

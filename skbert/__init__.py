@@ -7,7 +7,7 @@ loaded on first use (PEP 562).
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import skbert.forks  # noqa: F401  # at once: it checks whether torch was loaded before this package
+import skbert.process.forks  # noqa: F401  # at once: it checks whether torch was loaded before this package
 
 if TYPE_CHECKING:
     from skbert.caching.store import CacheInfo, cache_info, clear_caches, set_cache_limit

@@ -22,17 +22,17 @@ from skbert.data.outputs import make_loss
 from skbert.frozen import FrozenLayers
 from skbert.network.memory import telling_memory_errors
 from skbert.network.model import SequenceClassifier
-from skbert.openmp import threads_given_back
 from skbert.preparing import encode_data
 from skbert.pretrained.traits import check_max_length
+from skbert.process.heap import freed_memory_kept
+from skbert.process.openmp import threads_given_back
+from skbert.process.scopes import own_settings
 from skbert.randomness import Generators, isolated_cuda
 from skbert.recipe import checked_lora, choose_trained, own_watchers, resolve_settings
 from skbert.runtime import Runtime, resolve_runtime
-from skbert.scopes import own_settings
 from skbert.starting import Start, from_checkpoint, init_head
 from skbert.training.callbacks import Watcher, Watchers
 from skbert.training.diagnosis import warn_of_collapse
-from skbert.training.heap import freed_memory_kept
 from skbert.training.loop import Trainer, TrainingResult
 from skbert.training.lora import Adapter
 from skbert.training.optimizer import Moments

@@ -30,10 +30,10 @@ from skbert.data.encoding import Encodings
 from skbert.network import fingerprints
 from skbert.network.layers import embedding_parts, encoder_layers
 from skbert.network.model import SequenceClassifier
+from skbert.process.scopes import inference_mode, own_settings
 from skbert.progress import SILENT, Progress
 from skbert.ragged import ragged_arange
 from skbert.runtime import Runtime, matmul_precision
-from skbert.scopes import inference_mode, own_settings
 
 _BLOCK_BYTES = 2**25  # of states that are computed, kept and dropped together
 _NUMPY = {

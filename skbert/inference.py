@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from skbert import forks
 from skbert.data.batching import Batch, collate, longest_first
 from skbert.data.encoding import Encodings
 from skbert.exceptions import NonFiniteOutputError
@@ -25,9 +24,10 @@ from skbert.network import fingerprints
 from skbert.network.memory import MicroBatches
 from skbert.network.model import SequenceClassifier, cast_encoder, copy_module
 from skbert.network.quantized import quantize
+from skbert.process import forks
+from skbert.process.scopes import inference_mode, own_settings
 from skbert.progress import SILENT, Progress
 from skbert.runtime import Runtime
-from skbert.scopes import inference_mode, own_settings
 
 
 def run_model(

@@ -93,7 +93,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self)
         from skbert import frozen
         from skbert.network.memory import telling_memory_errors
-        from skbert.openmp import threads_given_back
+        from skbert.process.openmp import threads_given_back
         from skbert.runtime import resolve_runtime
 
         texts = self._texts(X)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from skbert.signal_errors import raise_if_of_a_handler
+from skbert.process.signal_errors import raise_if_of_a_handler
 
 _SECONDS = 1.0  # a pass that takes no longer shows nothing
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skbert import forks, workers
-from skbert.openmp import threads_given_back
-from skbert.scopes import TorchFunctions, keeping, own_settings, scope
+from skbert.process import forks, workers
+from skbert.process.openmp import threads_given_back
+from skbert.process.scopes import TorchFunctions, keeping, own_settings, scope
 
 
 @dataclass(frozen=True, slots=True)

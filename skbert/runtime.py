@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbert import workers
 from skbert.exceptions import InputError
-from skbert.signal_errors import raise_if_of_a_handler
+from skbert.process import workers
+from skbert.process.signal_errors import raise_if_of_a_handler
 
 _DTYPES = {
     "float64": torch.float64,
@@ -53,7 +53,7 @@ def resolve_runtime(device: str, precision: str, *, predict: bool = False) -> Ru
     ----------
     device : str
         "auto" uses CUDA if it is available, else the CPU; with several GPUs, each worker or rank uses one of
-        its own (`workers.py`).
+        its own (`process/workers.py`).
     precision : {"auto", "bfloat16", "float16", "float32", "float64", "int8"}
         "auto" is bfloat16 where the hardware multiplies it faster, else float32. "int8" is for predictions
         on a CPU; in training it means "auto".

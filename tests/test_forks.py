@@ -27,11 +27,11 @@ def run(code, *arguments, **environment):
 HELD = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")
-from skbert import BertClassifier, inference, randomness, warning_filters
+from skbert import BertClassifier, inference, randomness
 from skbert.caching import cache, store
 from skbert.network import fingerprints
 from skbert.pretrained import checkpoints
-from skbert.training import heap
+from skbert.process import heap, warning_filters
 
 texts, labels = ["good film", "bad film", "nice story", "poor story"] * 4, ["pos", "neg"] * 8
 made = BertClassifier(sys.argv[1], max_length=16, epochs=1, random_state=0, precision="bfloat16")

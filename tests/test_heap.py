@@ -13,7 +13,7 @@ BEGIN = """
 import os, sys, warnings
 warnings.simplefilter("ignore")
 from skbert import BertClassifier
-from skbert.training.heap import freed_memory_kept
+from skbert.process.heap import freed_memory_kept
 
 MIB = 2**20
 

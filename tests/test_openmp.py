@@ -12,7 +12,8 @@ SCRIPT = """
 import os, sys, threading, time, warnings
 warnings.simplefilter("ignore")
 import torch
-from skbert import BertClassifier, openmp
+from skbert import BertClassifier
+from skbert.process import openmp
 
 assert openmp._pause_function() is not None
 torch.set_num_threads(3)

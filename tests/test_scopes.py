@@ -13,8 +13,16 @@ from torch.utils import _python_dispatch
 from transformers.utils import logging as transformers_logging
 
 from skbert.pretrained.library import quiet
+from skbert.process.scopes import (
+    TorchFunctions,
+    TorchModes,
+    _close,
+    keeping,
+    own_settings,
+    scope,
+    without_memory,
+)
 from skbert.randomness import DrawsFrom, DrawsNothing, building
-from skbert.scopes import TorchFunctions, TorchModes, _close, keeping, own_settings, scope, without_memory
 
 
 def test_what_is_built_gives_gradients_also_where_they_are_off():

@@ -10,7 +10,8 @@ from functools import partial
 import filelock
 import pytest
 
-from skbert import exceptions, signal_errors
+from skbert import exceptions
+from skbert.process import signal_errors
 
 
 def test_what_a_signal_handler_raises_is_no_error_of_a_disk():

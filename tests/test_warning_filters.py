@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import joblib
 import pytest
 
-from skbert import warning_filters
+from skbert.process import warning_filters
 
 
 @pytest.mark.parametrize("outer", [None, "threading"])

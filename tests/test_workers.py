@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validat
 import skbert
 from skbert import CheckpointError, InputError, SkbertError
 from skbert import exceptions as tree
-from skbert.workers import choose_gpu, limit_threads, worker_number
+from skbert.process.workers import choose_gpu, limit_threads, worker_number
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_more_ranks_than_gpus():
 
 SHARING = """
 import multiprocessing, sys, warnings
-from skbert.workers import gpu_of_this_process
+from skbert.process.workers import gpu_of_this_process
 
 multiprocessing.current_process().name = sys.argv[1]
 with warnings.catch_warnings(record=True) as caught:

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from skbert import forks
 from skbert.caching.disk import BlockFolder
 from skbert.caching.store import STORE
 from skbert.exceptions import InputError, InputTypeError
+from skbert.process import forks
+from skbert.process.signal_errors import raise_if_of_a_handler
 from skbert.ragged import end_to_end
-from skbert.signal_errors import raise_if_of_a_handler
 
 ROWS_PER_BLOCK = 1024
 

@@ -21,8 +21,8 @@ import numpy as np
 from skbert.exceptions import CacheWarning, PersistenceError, warn
 from skbert.persistence import tensorfile
 from skbert.persistence.replacing import replace_file
+from skbert.process.signal_errors import raise_if_of_a_handler
 from skbert.ragged import offsets_of
-from skbert.signal_errors import raise_if_of_a_handler
 
 _JSON = "skbert-rows-1"  # the number is that of the format
 _SUFFIX = ".safetensors"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skbert import forks
+from skbert.process import forks
 
 KINDS = ("tokens", "vectors", "states")
 DEFAULT_LIMIT = 512 * 2**20  # bytes

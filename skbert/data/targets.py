@@ -17,7 +17,7 @@ from sklearn.utils.validation import column_or_1d
 
 from skbert.data.inputs import computed, is_row, names_in, rows_of, unmasked
 from skbert.exceptions import InputError, shown, warn
-from skbert.warning_filters import holding_warning_filters
+from skbert.process.warning_filters import holding_warning_filters
 
 _FOR_PROBABILITIES = " To learn probabilities, pass a text once for each label, with them as sample_weight."
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbert.forks import lazy
+from skbert.process.forks import lazy
 
 _WASTE = 30_000  # scores that a group may waste before another group is cheaper
 _VECTOR = 64  # bytes

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skbert import forks
+from skbert.process import forks
 
 _Weights = tuple[list[tuple[int, int, int]], dict[str, str]]
 _hashed: weakref.WeakKeyDictionary[nn.Module, _Weights] = weakref.WeakKeyDictionary()

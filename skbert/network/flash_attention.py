@@ -18,7 +18,7 @@ from functools import cache
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from skbert.scopes import own_settings
+from skbert.process.scopes import own_settings
 
 _MOST_TEXTS = 65_535  # one dimension of the kernel's grid
 _WIDEST_HEAD = 128  # wider heads need more shared memory in the backward pass than some GPUs have

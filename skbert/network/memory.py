@@ -24,8 +24,8 @@ from tqdm.auto import tqdm
 from skbert.exceptions import InsufficientMemoryError, SkbertError, first_line
 from skbert.network.layers import encoder_layers
 from skbert.network.model import SequenceClassifier
+from skbert.process.signal_errors import raise_if_of_a_handler
 from skbert.randomness import DrawsFrom
-from skbert.signal_errors import raise_if_of_a_handler
 
 T = TypeVar("T")
 

@@ -28,8 +28,8 @@ from skbert.network.head import BarePooler, HiddenLayer, blank_linear
 from skbert.network.layers import encoder_layers
 from skbert.network.packing import Packing
 from skbert.network.pooling import POOLS, Pooling
+from skbert.process.scopes import own_settings
 from skbert.randomness import DrawsFrom
-from skbert.scopes import own_settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from skbert.forks import lazy
 from skbert.network.attention_layout import Layout, make_layout
+from skbert.process.forks import lazy
 
 
 @dataclass(eq=False)

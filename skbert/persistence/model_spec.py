@@ -27,7 +27,7 @@ from skbert.persistence.tensorfile import Arrays
 from skbert.pretrained import checkpoints, families
 from skbert.pretrained.library import import_family, quiet
 from skbert.pretrained.traits import architecture_of
-from skbert.scopes import own_settings, without_memory
+from skbert.process.scopes import own_settings, without_memory
 
 FAMILIES = (
     "bert",

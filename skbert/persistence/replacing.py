@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from skbert.exceptions import PersistenceError
 from skbert.paths import expanded
-from skbert.signal_errors import raise_if_of_a_handler
+from skbert.process.signal_errors import raise_if_of_a_handler
 
 # Seconds between tries to rename or remove a file. Windows refuses while anyone replaces or reads it.
 _WAITS = (0.01, 0.05, 0.1, 0.3, 0.6) if os.name == "nt" else ()

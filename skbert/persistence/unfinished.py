@@ -35,7 +35,7 @@ from skbert.exceptions import (
 from skbert.persistence import fit_file
 from skbert.persistence.folder_lock import FolderLock
 from skbert.persistence.tensorfile import Arrays
-from skbert.signal_errors import raise_if_of_a_handler
+from skbert.process.signal_errors import raise_if_of_a_handler
 
 FILE = "unfinished-fit.safetensors"
 _LOCK = "unfinished-fit.lock"

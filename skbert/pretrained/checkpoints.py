@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from skbert import forks
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
 from skbert.network.memory import raise_if_no_fault_of_a_file
@@ -37,6 +36,7 @@ from skbert.pretrained.traits import (
     reads_forward,
     stated_pooling,
 )
+from skbert.process import forks
 from skbert.randomness import DrawsNothing
 
 if TYPE_CHECKING:

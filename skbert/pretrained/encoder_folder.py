@@ -21,8 +21,8 @@ from skbert.pretrained.files import MODULES, POOLING
 from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
 from skbert.pretrained.library import quiet
 from skbert.pretrained.traits import MODES
+from skbert.process.scopes import own_settings
 from skbert.randomness import DrawsNothing
-from skbert.scopes import own_settings
 
 _PARTS = [("", "Transformer"), ("1_Pooling", "Pooling")]
 

@@ -21,7 +21,7 @@ from skbert.pretrained.families import FamilyPooler
 from skbert.pretrained.reading import read_model, refuse_other_weights
 from skbert.pretrained.sources import locate
 from skbert.pretrained.traits import check_max_length, check_truncation_side, stated_max_length
-from skbert.scopes import own_settings
+from skbert.process.scopes import own_settings
 
 Estimator = TypeVar("Estimator")
 

@@ -26,7 +26,7 @@ from huggingface_hub.utils import tqdm
 
 from skbert.exceptions import CheckpointError
 from skbert.pretrained.files import CONFIG, FILES, MODULES, POOLING, VOCABULARIES
-from skbert.signal_errors import raise_if_of_a_handler
+from skbert.process.signal_errors import raise_if_of_a_handler
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _DECIDING = (MODULES, POOLING, *_TOKENIZER)

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from skbert.process.scopes import keeping, scope
 from skbert.randomness import building
-from skbert.scopes import keeping, scope
 
 # The lock of all loggers and their levels, which has no public name; without it, one that nobody holds.
 _LOCK: Any = vars(logging).get("_lock", threading.RLock())

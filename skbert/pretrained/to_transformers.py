@@ -22,8 +22,8 @@ from skbert.pretrained import families
 from skbert.pretrained.families import HeadLayout
 from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
 from skbert.pretrained.library import quiet
+from skbert.process.scopes import own_settings
 from skbert.randomness import DrawsNothing
-from skbert.scopes import own_settings
 
 # transformers' names for the types of targets; with "regression" it returns the head's outputs as they are.
 _PROBLEMS = dict.fromkeys(("binary", "multiclass"), "single_label_classification") | {

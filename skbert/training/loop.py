@@ -26,9 +26,9 @@ from skbert.exceptions import NonFiniteLossError
 from skbert.inference import check_finite
 from skbert.network.memory import MicroBatches
 from skbert.network.model import SequenceClassifier
+from skbert.process.scopes import inference_mode
 from skbert.randomness import Generators
 from skbert.runtime import Runtime
-from skbert.scopes import inference_mode
 from skbert.training.callbacks import Watcher
 from skbert.training.lora import Adapter, adapters_of, merged
 from skbert.training.optimizer import MasterAdamW, Moments

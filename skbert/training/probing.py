@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from skbert.data.numbers import are_numbers
 from skbert.data.outputs import log_probabilities
 from skbert.network.model import SequenceClassifier
-from skbert.warning_filters import holding_warning_filters
+from skbert.process.warning_filters import holding_warning_filters
 
 _MAX_ROWS = 20_000  # bounds the cost of the start on large data
 _MAX_ROWS_TO_ASK = 2_000

@@ -21,7 +21,7 @@ from skbert.data.inputs import check_texts
 from skbert.data.labels import Labels
 from skbert.data.numbers import Numbers
 from skbert.exceptions import InputError, warn
-from skbert.warning_filters import holding_warning_filters
+from skbert.process.warning_filters import holding_warning_filters
 
 # scikit-learn takes the rows of an indicator matrix as probabilities of one label.
 _OF_ONE_LABEL = (metrics.log_loss, metrics.d2_log_loss_score)

@@ -9,7 +9,7 @@ from typing import Any
 
 from joblib import parallel, parallel_config
 
-from skbert import forks
+from skbert.process import forks
 
 _filters_lock = threading.RLock()
 forks.renew(globals(), _filters_lock=threading.RLock)

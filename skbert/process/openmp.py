@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from skbert import forks
-from skbert.scopes import scope
+from skbert.process import forks
+from skbert.process.scopes import scope
 
 _SOFT = 1  # omp_pause_soft of omp.h
 _SHORT = 0.02  # seconds
