@@ -79,6 +79,7 @@ from skbert import BertClassifier
 import pickle
 
 texts = ["good film " * 20, "bad film " * 20] * 40
+labels = ["pos", "neg"] * 40
 loaded = BertClassifier.load(sys.argv[1])  # computes: weights are moved
 content = pickle.dumps(loaded)
 torch.ones(600, 600) @ torch.ones(600, 600)  # OpenMP's threads are there
@@ -92,7 +93,7 @@ works = [
     lambda: loaded.predict_proba(texts),
     load_again,
     lambda: pickle.loads(content).predict_proba(texts),
-    lambda: loaded.set_params(epochs=1).partial_fit(texts, ["pos", "neg"] * 40).predict_proba(texts),
+    lambda: loaded.set_params(epochs=1).partial_fit(texts, labels).predict_proba(texts),
 ]
 for work in works:
     child = os.fork()
@@ -100,6 +101,11 @@ for work in works:
         work()
         os._exit(torch.get_num_threads())
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), torch.get_num_threads())
+expected = loaded.fit(texts, labels).predict(texts)
+child = os.fork()
+if child == 0:
+    os._exit(0 if (loaded.fit(texts, labels).predict(texts) == expected).all() else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), "after a fit")
 """
 
 
@@ -108,7 +114,7 @@ def test_a_process_forked_from_one_that_has_loaded_a_model_computes_with_one_thr
 ):
     make_classifier(device="cpu", precision="float32").fit(*map(list, reviews)).save(tmp_path / "model")
     done = run(THREADS, tmp_path / "model", OMP_NUM_THREADS="2")
-    assert done.stdout.splitlines() == ["1 2"] * 4, done.stderr
+    assert done.stdout.splitlines() == ["1 2"] * 4 + ["0 after a fit"], done.stderr
 
 
 # What `torch.utils.data` does to its workers, too: one thread, so that nothing waits for those of the parent.

@@ -83,11 +83,10 @@ def test_it_is_downloaded_once_and_in_silence(run, hub):
     assert run(FIT) == "max"
     assert not any("pytorch_model.bin" in path for path in hub.asked)
     assert any("model.safetensors" in path for path in hub.asked)
-    assert run(FIT) == "max"
-    assert not hub.asked
-    for offline in "01":
-        assert run(LOCATE.format(f"{NAME!r}, {COMMIT!r}"), HF_HUB_OFFLINE=offline).endswith(COMMIT)
-        assert not hub.asked
+    for named in (f"{NAME!r}", f"{NAME!r}, {COMMIT!r}"):
+        for offline in "01":
+            assert run(LOCATE.format(named), HF_HUB_OFFLINE=offline).endswith(COMMIT)
+            assert not hub.asked
 
 
 def test_what_the_hub_has_not_is_asked_for_once(run, hub, folder):

@@ -1,10 +1,8 @@
 """Processes that are one of several on a machine: GPUs, threads, forks, errors that cross between them."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -145,52 +143,6 @@ def test_the_first_process_keeps_its_environment_and_threads(make_classifier, re
     before = dict(os.environ), torch.get_num_threads()
     make_classifier(epochs=1).fit(*map(list, reviews)).predict(["a good film"])
     assert (dict(os.environ), torch.get_num_threads()) == before
-
-
-FORK = """
-import multiprocessing, sys, warnings
-warnings.simplefilter("ignore")
-import torch
-torch.set_num_threads(2)
-a = torch.ones(600, 600)
-a @ a  # OpenMP's threads are there
-from skbert import BertClassifier
-texts, labels = ["good film", "bad film", "nice story", "poor story"] * 4, ["pos", "neg"] * 8
-made = BertClassifier(sys.argv[1], max_length=16, epochs=1, random_state=0, device="cpu", precision="float32")
-expected = made.fit(texts, labels).predict(texts).tolist()
-
-
-def work(queue):
-    found = made.fit(texts, labels).predict(texts).tolist()
-    big = (torch.ones(600, 600) @ a).sum().item()
-    queue.put((found, big, torch.get_num_threads()))
-
-
-context = multiprocessing.get_context("fork")
-queue = context.Queue()
-child = context.Process(target=work, args=(queue,))
-child.start()
-found, big, threads = queue.get(timeout=120)
-child.join(30)
-assert found == expected and threads == 1 and big == 600.0**3, (found, big, threads)
-assert torch.get_num_threads() == 2
-print("ended")
-"""
-
-
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-def test_a_forked_process_does_not_hang(tiny_bert):
-    root = str(Path(skbert.__file__).parents[1])
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": root, "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(
-        [sys.executable, "-c", FORK, tiny_bert],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-        check=False,
-    )
-    assert done.stdout.strip() == "ended", done.stderr
 
 
 @pytest.mark.gpu
