@@ -96,8 +96,8 @@ def fit_texts(
     """
     ranks = current()
     runtime = resolve_runtime(parameters["device"], parameters["precision"])
-    parameters, seed = _agree(ranks, data, parameters, seed, runtime)
     lora = checked_lora(parameters)
+    parameters, seed = _agree(ranks, data, parameters, seed, runtime)
     start = start or from_checkpoint(parameters, data.target.n_outputs)
     check_max_length(parameters["max_length"], start.max_positions, start.name)
     found = None if folder is None else folder.find(identity.describe(data, parameters, seed, start, runtime))

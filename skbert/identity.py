@@ -59,6 +59,7 @@ def describe(
 def describe_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> dict[str, str]:
     """What a fit is given, and the versions that it runs on."""
     found = {name: canonical(value) for name, value in parameters.items() if name not in _NOT_COMPARED}
+    libraries = LIBRARIES if parameters["lora"] is None else (*LIBRARIES, "peft")
     held_out = groups = "None"
     if data.held_out is not None:
         held_out = "not None " + _checksum_of_parts(
@@ -74,7 +75,7 @@ def describe_given(data: FitData, parameters: Mapping[str, Any], seed: int) -> d
         "groups": groups,
         "X_val or y_val": held_out,
         "the version of skbert": skbert.__version__,
-        **{f"the version of {name}": version(name) for name in LIBRARIES},
+        **{f"the version of {name}": version(name) for name in libraries},
     }
 
 
@@ -158,12 +159,7 @@ def _checksum_of_parts(*parts: str) -> str:
 
 
 def _checksum_of_texts(texts: Texts) -> str:
-    digest = hashlib.sha256()
-    for column in (texts.first, texts.second or []):
-        digest.update(len(column).to_bytes(8, "little"))
-        for text in column:
-            _update(digest, text)
-    return _CHECKSUM + digest.hexdigest()
+    return _checksum_of_parts(str(len(texts.first)), *texts.first, *(texts.second or []))
 
 
 def _update(digest: Any, text: str) -> None:

@@ -56,6 +56,11 @@ def test_parts_of_albert():
     assert embedding_parts(encoder) == [encoder.embeddings, encoder.encoder.embedding_hidden_mapping_in]
 
 
-def test_layers_in_several_lists_are_none():
+def test_parts_of_xlm():
+    """Its layers are in several lists, its embeddings beside these."""
+    encoder = make("XLM", {"emb_dim": 32, "n_layers": 2, "n_heads": 2, "n_langs": 3, "use_lang_emb": True})
     with pytest.raises(InputError, match="XLMModel has no list of its layers"):
-        encoder_layers(make("XLM", {"emb_dim": 32, "n_layers": 2, "n_heads": 2}))
+        encoder_layers(encoder)
+    in_parts = {p for part in embedding_parts(encoder) for p in part.parameters()}
+    names = {n.partition(".")[0] for n, p in encoder.named_parameters() if p in in_parts}
+    assert names == {"embeddings", "position_embeddings", "lang_embeddings", "layer_norm_emb"}

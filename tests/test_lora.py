@@ -153,6 +153,26 @@ def test_what_does_not_fit_is_named_before_training(make_classifier, reviews, pa
     assert not hasattr(model, "model_")
 
 
+@pytest.mark.parametrize(
+    "setting", ["alora_invocation_tokens", "layer_replication", "kasa_config", "velora_config"]
+)
+def test_adapters_that_no_plain_model_has_are_refused_before_training(setting, make_classifier, reviews):
+    config = peft.LoraConfig(target_modules=["query"])
+    setattr(config, setting, [[0, 1]])  # whether this version of peft knows it or not
+    with pytest.raises(InputError, match=rf"lora\.{setting}=\[\[0, 1\]\].* Set it to None"):
+        make_classifier(lora=config).fit(*map(list, reviews))
+
+
+def test_a_name_that_fits_nothing_is_answered_with_those_of_the_model(make_classifier, reviews):
+    """Not with those of the layers that peft has put adapters into by then."""
+    try:
+        config = peft.LoraConfig(target_modules=["query"], target_parameters=["output.LayerNorm.weight"])
+    except TypeError:
+        pytest.skip("this version of peft has no target_parameters")
+    with pytest.raises(InputError, match=r"called \['dense', 'key', 'query', 'value'\]"):
+        make_classifier(lora=config).fit(*map(list, reviews))
+
+
 def test_a_fit_leaves_the_configuration_of_the_caller_alone(make_classifier, reviews):
     """peft writes the names of the layers into what it is given; those of another model would not fit."""
     config = peft.LoraConfig(r=2, target_modules="all-linear")

@@ -17,6 +17,7 @@ from skbert.exceptions import InputError
 # which go into every layer, and DeBERTa may have a convolution. ALBERT projects its embeddings first.
 _BESIDE = ("relative_attention_bias", "embedding_hidden_mapping_in")
 _BESIDE_DISTANCES = ("rel_embeddings", "LayerNorm", "conv")
+_OF_XLM = ("position_embeddings", "lang_embeddings", "layer_norm_emb")  # beside `embeddings`, a single table
 _ABOVE = "final_layer_norm"  # of OPT, created before the layers and run after them
 
 
@@ -56,11 +57,14 @@ def embedding_parts(encoder: Any) -> list[nn.Module]:
     layers = _list_of_layers(encoder)
     embeddings = getattr(encoder, "embeddings", None)
     parts = [encoder.get_input_embeddings() if embeddings is None else embeddings]
-    parts += [] if layers is None else _before(layers, encoder)
+    parts += _named(encoder, _OF_XLM) if layers is None else _before(layers, encoder)
     beside = getattr(encoder, "encoder", None)
-    names = (*_BESIDE, *(_BESIDE_DISTANCES if hasattr(beside, "rel_embeddings") else ()))
-    parts += [part for name in names if (part := getattr(beside, name, None)) is not None]
+    parts += _named(beside, (*_BESIDE, *(_BESIDE_DISTANCES if hasattr(beside, "rel_embeddings") else ())))
     return list(dict.fromkeys(parts))
+
+
+def _named(module: Any, names: tuple[str, ...]) -> list[nn.Module]:
+    return [part for name in names if (part := getattr(module, name, None)) is not None]
 
 
 def _before(layers: nn.ModuleList, module: nn.Module) -> Iterator[nn.Module]:

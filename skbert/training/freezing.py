@@ -67,17 +67,13 @@ class GradualUnfreezing(Watcher):
 
     def fit_begin(self, epochs: int, n_texts: int) -> None:
         """Remember what trains in the end."""
-        encoder = self._model.encoder
-        parts = [[layer] for layer in reversed(encoder_layers(encoder))] + [embedding_parts(encoder)]
-        self._groups = [
-            [p for part in group for p in part.parameters() if p.requires_grad] for group in parts
-        ]
+        head = {*self._model.hidden.parameters(), *self._model.head.parameters()}
         # What lies between the top layer and the head (a pooler, a norm) thaws with that layer.
-        placed = {p for group in self._groups for p in group}
-        above = [part for part in (encoder, self._model.pooler) if part is not None]
-        self._groups[0] += [
-            p for part in above for p in part.parameters() if p.requires_grad and p not in placed
-        ]
+        thawing = {
+            p: max(depth, 1) for p, depth in depths(self._model).items() if p.requires_grad and p not in head
+        }
+        numbers = range(1, len(encoder_layers(self._model.encoder)) + 2)
+        self._groups = [[p for p, depth in thawing.items() if depth == number] for number in numbers]
         self._epochs = epochs
 
     def epoch_begin(self, epoch: int) -> None:

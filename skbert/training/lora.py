@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 _ADAPTER = "default"  # peft's name for an adapter that has none
+# Settings of a LoraConfig whose adapters cannot be added to the weights of a plain model, change weights that
+# do not train (KaSA), or keep outside of their weights what an interrupted fit would lack (VeLoRA).
+_REFUSED = tuple(
+    "alora_invocation_tokens layer_replication kasa_config monteclora_config velora_config".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,9 @@ def resolve_config(lora: Any) -> LoraConfig:
             f"lora.modules_to_save={lora.modules_to_save}, but the head is always trained, and besides "
             "adapters nothing else can be. Set it to None."
         )
+    for name in _REFUSED:
+        if (given := getattr(lora, name, None)) is not None:  # not every version of peft has all of them
+            raise InputError(f"lora.{name}={given!r:.80}, which is not supported here. Set it to None.")
     return lora
 
 
@@ -73,6 +81,8 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
     """Put adapters into the encoder; of its weights, only theirs require a gradient from now on."""
     from peft import inject_adapter_in_model
 
+    linear = (n for n, m in model.encoder.named_modules() if isinstance(m, nn.Linear))
+    names = sorted({n.rsplit(".", 1)[-1] for n in linear})
     try:
         with building(generator):
             # peft draws in torch's default dtype: in one that the caller set, the numbers would differ.
@@ -81,8 +91,6 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
             # peft writes what it resolved into the configuration, which is the user's.
             inject_adapter_in_model(copy.deepcopy(config), model.encoder)
     except ValueError as error:
-        linear = (n for n, m in model.encoder.named_modules() if isinstance(m, nn.Linear))
-        names = sorted({n.rsplit(".", 1)[-1] for n in linear})
         raise InputError(
             f"The target_modules={config.target_modules!r} of lora do not fit {type(model.encoder).__name__} "
             f"({error}). Its linear layers are called {names}; use these names, or give a rank."
