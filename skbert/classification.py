@@ -212,7 +212,8 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         if known is None:
             labels, min_classes = encode_labels(y, len(texts)), 2
         else:
-            labels, min_classes = encode_known_labels(y, len(texts), known), 1
+            are_fitted = hasattr(self, "model_")
+            labels, min_classes = encode_known_labels(y, len(texts), known, are_fitted=are_fitted), 1
         check_no_label(texts, labels)
         goes_on = known is not None and hasattr(self, "model_")
         return labels, *check_weights(labels, sample_weight, self.class_weight, min_classes, goes_on=goes_on)

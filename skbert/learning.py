@@ -127,7 +127,8 @@ class LearningMixin(ParametersMixin):
 
         data = FitData(texts, target, of_texts, of_outputs, held_out, numbered)
         seed = self._draw_seed()
-        attributes = partial(self._attributes, data, names, [])
+        settings = self._settings()
+        attributes = partial(self._attributes, settings, data, names, [])
         watcher = self._watcher(X, y, sample_weight, attributes)
         if self.checkpoint is not None and current().size > 1:
             raise InputError(
@@ -135,7 +136,7 @@ class LearningMixin(ParametersMixin):
                 "file holds their state. Set checkpoint to None, or fit in one process."
             )
         with unfinished.opened(self.checkpoint) as folder:
-            fitted = fit_texts(data, self._settings(), seed, start, watcher, folder=folder)
+            fitted = fit_texts(data, settings, seed, start, watcher, folder=folder)
             self._set_fitted(attributes(fitted))
         return self
 
@@ -157,10 +158,10 @@ class LearningMixin(ParametersMixin):
         data = FitData(texts, target, of_texts, of_outputs)
         steps = start.moments.steps if start and start.moments else 0
         seed = (self._draw_seed() + steps) % 2**31
-        attributes = partial(self._attributes, data, names, getattr(self, "history_", []))
+        settings = self._settings()
+        attributes = partial(self._attributes, settings, data, names, getattr(self, "history_", []))
         watcher = self._watcher(X, y, sample_weight, attributes)
-        parameters = self._settings() | {"epochs": 1}
-        fitted = fit_texts(data, parameters, seed, start, watcher, open_ended=True)
+        fitted = fit_texts(data, settings | {"epochs": 1}, seed, start, watcher, open_ended=True)
         self._set_fitted(attributes(fitted) | {"_moments": fitted.moments})
         return self
 
@@ -182,7 +183,12 @@ class LearningMixin(ParametersMixin):
         return ScikitLearnCallbacks(self, {"X": X, "y": y, "metadata": metadata}, attributes)
 
     def _attributes(
-        self, data: FitData, names: dict[str, Any], earlier: list[dict[str, float]], fitted: FittedModel
+        self,
+        settings: dict[str, Any],
+        data: FitData,
+        names: dict[str, Any],
+        earlier: list[dict[str, float]],
+        fitted: FittedModel,
     ) -> dict[str, Any]:
         """The fitted attributes, `names` among them; `earlier` is the history of epochs before this fit."""
         scores = fitted.validation_scores
@@ -194,9 +200,9 @@ class LearningMixin(ParametersMixin):
             "adapters_": {
                 n: (adapter.b.numpy(), adapter.a.numpy()) for n, adapter in fitted.adapters.items()
             },
-            "checkpoint_": display_name(self.model, self.revision),
-            "max_length_": int(self.max_length),
-            "long_text_": self.long_text,
+            "checkpoint_": display_name(settings["model"], settings["revision"]),
+            "max_length_": int(settings["max_length"]),
+            "long_text_": settings["long_text"],
             "loss_curve_": [epoch["loss"] for epoch in history],
             "validation_scores_": scores,
             "best_validation_score_": max(scores) if scores else None,

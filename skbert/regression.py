@@ -9,6 +9,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
+from skbert.data.columns import check_same_columns
 from skbert.data.inputs import Texts, computed
 from skbert.data.numbers import (
     Numbers,
@@ -20,7 +21,6 @@ from skbert.data.numbers import (
     standardize,
 )
 from skbert.data.outputs import in_units
-from skbert.data.targets import check_same_columns
 from skbert.data.weights import check_text_weights
 from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin

@@ -201,8 +201,16 @@ def test_rows_never_exceed_the_length_and_every_text_has_one(tokenizer, sizes, l
     assert encodings.truncated.tolist() == [n > 14 and long_text != "windows" for n in sizes]
 
 
-def test_windows_of_a_pair_slide_over_the_side_that_loses_most(tokenizer):
-    """Of sides of one length that is the first: the odd token that is left goes to the second."""
+def test_windows_of_a_pair_slide_over_the_second_side_if_it_is_longer_by_one(tokenizer):
+    """Both lose the same number of tokens."""
+    words = numbered(23)
+    encodings = encode(tokenizer, Texts([" ".join(words[:11])], [" ".join(words[11:])]), 16, "windows")
+    seen = {word for row in words_of(tokenizer, encodings) for word in row}
+    assert seen == {*words[:6], *words[11:]}
+
+
+def test_windows_of_a_pair_slide_over_the_first_side_if_they_are_of_one_length(tokenizer):
+    """The odd token that is left goes to the second."""
     words = numbered(24)
     encodings = encode(tokenizer, Texts([" ".join(words[:12])], [" ".join(words[12:])]), 16, "windows")
     seen = {word for row in words_of(tokenizer, encodings) for word in row}

@@ -313,3 +313,17 @@ def test_lists_of_tokens_are_recognized():
 def test_a_table_of_numbers_alone_is_said_to_hold_no_text():
     with pytest.raises(InputError, match=r"has 3 columns.*the first row of X holds no text"):
         check_texts(np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize("word", ["columns", "toarray", "ndim"])
+def test_an_index_of_words_is_no_attribute(word):
+    """pandas gives what an index names, or a column, as an attribute."""
+    assert check_texts(pd.Series(["one", "two"], index=[word, "of"])).first == ["one", "two"]
+    assert check_texts(pd.DataFrame({word: ["one", "two"]})).first == ["one", "two"]
+
+
+def test_missing_categories_of_a_table_have_a_remedy_that_works():
+    table = pd.DataFrame({"text": ["a", None]}).astype("category")
+    with pytest.raises(InputTypeError, match=r"for example with X\.astype\(object\)\.fillna\(''\)"):
+        check_texts(table)
+    assert check_texts(table.astype(object).fillna("")).first == ["a", ""]

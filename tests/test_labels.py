@@ -5,6 +5,7 @@ import datetime
 import re
 from array import array
 from decimal import Decimal
+from enum import Enum
 
 import numpy as np
 import pandas as pd
@@ -511,3 +512,62 @@ def test_probabilities_as_labels_have_a_remedy():
         encode_labels(np.array([[0.3, 0.7], [0.9, 0.1]]), 2)
     with pytest.raises(InputError, match=r"MultiOutputClassifier\.$"):
         encode_labels(np.array([[0.3, 7.5], [0.9, 0.1]]), 2)
+
+
+class Tone(str, Enum):  # noqa: UP042  # a StrEnum is read as it should be
+    """Whose members numpy reads by their names, cut to the length of their values."""
+
+    GOOD = "good"
+    GOLD = "gold"
+    BAD = "bad!"
+
+
+@pytest.mark.parametrize("form", [list, tuple, lambda y: [[label] for label in y]])
+@pytest.mark.filterwarnings("ignore:A column-vector y:sklearn.exceptions.DataConversionWarning")
+def test_members_of_an_enum_of_str_are_their_values(form):
+    labels = encode_labels(form([Tone.GOOD, Tone.GOLD, Tone.BAD, Tone.BAD]), 4)
+    assert labels.classes.tolist() == ["bad!", "gold", "good"]
+    assert all(type(label) is str for label in labels.classes.tolist())
+    assert labels.codes.tolist() == [2, 1, 0, 0]
+
+
+@pytest.mark.parametrize("word", ["columns", "toarray", "ndim"])
+def test_an_index_of_words_is_no_attribute(word):
+    y = pd.Series(["a", "b", "a"], index=[word, "of", "words"])
+    assert encode_labels(y, 3).codes.tolist() == [0, 1, 0]
+    table = pd.DataFrame({word: [0, 1, 0], "other": [1, 1, 0]})
+    assert encode_labels(table, 3).classes.tolist() == [word, "other"]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([True, 2, 1, 0], "int"), ([1, 2.5, 1, 0], "float"), ([True, False, True, True], "bool")],
+)
+def test_the_dtype_that_is_advised_for_objects_keeps_them_apart(values, dtype):
+    y = np.array(values, dtype=object)
+    with pytest.raises(InputError, match=rf"pass y\.astype\({dtype}\)"):
+        encode_labels(y, 4)
+    assert y.astype(dtype).tolist() == values
+
+
+@pytest.mark.parametrize("tags", [["b", "c"], {"b"}])
+def test_the_row_that_holds_several_labels_is_named(tags):
+    with pytest.raises(InputError, match=rf"as a {type(tags).__name__}, for example .*'b'.* at row 1"):
+        encode_labels(["a", tags, "a", "b"], 4)
+
+
+def test_fields_of_a_structured_array_are_named():
+    y = np.array([(1, 2), (3, 4)], dtype=[("one", int), ("two", int)])
+    with pytest.raises(
+        InputError, match=r"fields \['one', 'two'\].*pass one of its fields, such as y\['one'\]"
+    ):
+        encode_labels(y, 2)
+
+
+@pytest.mark.parametrize("kind", ["M8[ns]", "m8[ns]"])
+def test_times_are_said_as_times(kind):
+    y = np.array([0, 10**15, 0], dtype="int64").astype(kind)
+    with pytest.raises(InputError) as caught:
+        encode_known_labels(np.array([7 * 10**15]).astype(kind), 1, encode_labels(y, 3))
+    for time in (*y, np.array(7 * 10**15).astype(kind)):
+        assert str(time) in str(caught.value)

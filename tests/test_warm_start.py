@@ -161,7 +161,10 @@ def test_partial_fit_with_several_labels_per_text(make_classifier, reviews):
         ({"classes": None}, "classes must be passed on the first call"),
         ({"classes": ["pos"]}, "at least two classes"),
         ({"classes": "pos"}, "classes='pos'. Expected an array-like of labels"),
-        ({"classes": ["good", "bad"]}, r"does not: \['neg', 'pos'\].*\['bad', 'good'\]"),
+        (
+            {"classes": ["good", "bad"]},
+            r"the argument classes does not: \['neg', 'pos'\].*\['bad', 'good'\]\. Name all labels in it",
+        ),
     ],
 )
 def test_first_calls_that_cannot_work(make_classifier, reviews, arguments, message):
@@ -331,3 +334,17 @@ def test_the_history_keeps_the_epochs_of_a_fit_that_was_validated(make_classifie
     assert [row["loss"] for row in model.history_] == model.loss_curve_
     assert model.validation_scores_ is None  # they are no longer of the model's weights
     assert model.best_validation_score_ is None
+
+
+def test_a_fit_is_described_by_the_settings_that_it_began_with(make_classifier, reviews):
+    """Whatever is set meanwhile, in another thread or, as here, by a scorer."""
+    texts, labels = map(list, reviews)
+    model = make_classifier()
+
+    def scoring(estimator, X, y):
+        model.set_params(max_length=16, long_text="windows")
+        return 1.0
+
+    model.set_params(scoring=scoring).fit(texts, labels, X_val=texts, y_val=labels)
+    assert (model.max_length_, model.long_text_) == (32, "head")
+    assert (model.max_length, model.long_text) == (16, "windows")

@@ -65,6 +65,7 @@ def test_weights_combine():
         ([[0, 0], [0, 0]], None, "1D|one-dimensional|dimension"),
         (-1.0, None, "[Nn]egative"),
         ([], None, "sample_weight has 0 weights for 2 texts"),
+        (pd.Series(pd.to_datetime(["2020-01-01", "2021-01-01"])), None, "sample_weight holds times"),
         (csr_array([[1.0, 1.0]]), None, "[Ss]parse"),
         (None, {"a": 0, "b": 0}, "weight above zero"),
         (None, {"a": 0, "b": 1}, r"only \['b'\]"),
@@ -124,6 +125,8 @@ def test_balanced_weighs_a_label_of_all_texts_as_one_without():
 def test_one_class_is_enough_where_training_goes_on():
     labels = encode_labels(["a", "b"], 2)
     assert check_weights(labels, [1, 0], None, min_classes=1)[0].tolist() == [1, 0]
+    with pytest.raises(InputError, match="no text has a weight above zero"):
+        check_weights(labels, [1, 0], {"a": 0}, min_classes=1)
 
 
 @pytest.mark.parametrize("unit", ["D", "ns"])
@@ -176,3 +179,11 @@ def test_class_weights_that_are_no_numbers_to_compute_with(scale, said):
 def test_balanced_counts_weights_of_texts_for_an_indicator_too():
     of_labels = check_weights(encode_labels(INDICATOR, 4), [1, 2, 3, 4], "balanced")[1]
     np.testing.assert_allclose(of_labels, [9 / 1, 8 / 2, 2 / 8])
+
+
+@pytest.mark.parametrize("unit", ["s", "ns"])
+def test_spans_of_time_are_weighed_by_any_form_of_them(unit):
+    spans = np.array([1, 2, 1], "m8[s]").astype(f"m8[{unit}]")
+    labels = encode_labels(spans, 3)
+    for span in (datetime.timedelta(seconds=1), np.timedelta64(1, "s"), pd.Timedelta(1, "s")):
+        assert both(labels, None, {span: 3.0}).tolist() == [3, 1, 3]

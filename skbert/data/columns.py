@@ -1,8 +1,10 @@
-"""Names of the text columns: read from X, and required to be the same in all data that follow."""
+"""Names of columns, of X and of y: read from what a fit is given, and required of all data that follow."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from skbert.data.inputs import names_in
-from skbert.exceptions import InputError
+from skbert.data.targets import label_values
+from skbert.exceptions import InputError, shown
 
 
 def column_names(X: Any, fitted: BaseEstimator | None = None, name: str = "X") -> dict[str, np.ndarray]:
@@ -55,7 +58,7 @@ def _as_table(X: Any) -> Any:
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow is not None and isinstance(X, pyarrow.RecordBatch):
         return pyarrow.Table.from_batches([X])
-    if hasattr(X, "iloc") and hasattr(X, "columns"):
+    if hasattr(X, "iloc") and X.ndim == 2:
         import pandas as pd
 
         return X if isinstance(X, pd.DataFrame) else pd.DataFrame(columns=list(X.columns))
@@ -69,4 +72,40 @@ def check_same_names(X_val: Any, names: dict[str, np.ndarray]) -> None:
         raise InputError(
             f"X_val has the columns {list(found)}, but X has {list(expected)}. Pass the same columns, in the "
             "same order."
+        )
+
+
+def are_numbered(names: list[Any]) -> bool:
+    """Whether columns are named 0, 1, 2 and so on, as they are if nobody has named them."""
+    return names == list(range(len(names)))
+
+
+def names_of_columns(y: Any) -> np.ndarray | None:
+    """Names of a DataFrame's columns, if they are all str, or all whole numbers, and all different."""
+    names = names_in(y)
+    if len(set(names)) < len(names) or are_numbered(names):
+        return None
+    if all(isinstance(name, str) for name in names):
+        return label_values([str(name) for name in names])
+    if all(isinstance(name, Integral) and not isinstance(name, bool) for name in names):
+        with suppress(OverflowError):
+            return np.array([int(name) for name in names], dtype=np.int64)
+    return None
+
+
+def check_same_columns(y: Any, known: np.ndarray | None, name: str = "y") -> None:
+    """Refuse a table whose columns have other names, or another order, than the known ones."""
+    found = names_in(y)
+    expected = list(range(len(found))) if known is None else known.tolist()
+    # As str: a table from a file has "1" where this one may have 1.
+    one, other = [*map(str, found)], [*map(str, expected)]
+    named = known is not None and names_of_columns(y) is not None
+    # If one side is only numbered, different names mean nothing, but a different order does.
+    numbered = len({isinstance(name, str) for name in found}) == 1 and sorted(one) == sorted(other)
+    if one != other and (named or numbered):
+        place = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
+        first = "" if place is None else f" (the first difference: {one[place]!r}, not {other[place]!r})"
+        raise InputError(
+            f"{name} has the columns {shown(found)}, but those of the fit are {shown(expected)}{first}. Pass "
+            "the same columns in the same order."
         )

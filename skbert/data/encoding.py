@@ -123,7 +123,7 @@ def encode(
     heads = kept_of_rows // 4 if long_text == "head_tail" else kept_of_rows
     truncated = kept < lengths
     if long_text == "windows":  # the windows hold all of the longer side
-        truncated[np.argmax(lengths - kept, axis=0), np.arange(len(texts))] = False
+        truncated[np.argmax(lengths, axis=0), np.arange(len(texts))] = False
     spans = [
         _Span(ids, offsets[owners] + start, head, kept_of_row, offsets[owners] + length[owners])
         for (ids, offsets), start, head, kept_of_row, length in zip(
@@ -160,7 +160,7 @@ def _windows(lengths: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndar
     The last window ends with the text. The other side of a pair is the same in every window.
     """
     n_texts = lengths.shape[1]
-    side = np.argmax(lengths - kept, axis=0), np.arange(n_texts)
+    side = np.argmax(lengths, axis=0), np.arange(n_texts)
     surplus, steps = (lengths - kept)[side], np.maximum(1, kept[side] // 2)
     n_windows = 1 + -(-surplus // steps)
     owners = np.repeat(np.arange(n_texts), n_windows)

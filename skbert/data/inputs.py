@@ -93,7 +93,7 @@ def check_texts(X: Any, name: str = "X") -> Texts:
             f"Found array with 0 sample(s) (shape={_shape(X)}) while a minimum of 1 is required: {name} "
             "is empty. Pass at least one text."
         )
-    of_categories = str(getattr(X, "dtype", "")) == "category"  # pandas' cannot be filled with another value
+    of_categories = "category" in str(getattr(X, "dtypes", ""))  # pandas' cannot be filled with another value
     given = f"{name}.astype(object)" if of_categories else name
     filled = next(
         (f", for example with {given}.{m}('')" for m in ("fillna", "fill_null") if hasattr(X, m)), ""
@@ -177,10 +177,10 @@ def _columns(X: Any, name: str) -> list[list[Any]]:
         raise InputTypeError(f"{name} is a dict. {_EXPECTED}; pass one of its lists, such as {name}['text'].")
     if type(getattr(X, "dtype", None)).__name__ == "Struct":  # numpy would see columns without names
         raise InputTypeError(f"{name} is a Series of structs. {_EXPECTED}; pass {name}.struct.unnest().")
-    if hasattr(X, "toarray"):
+    if hasattr(X, "toarray") and not hasattr(X, "iloc"):
         raise InputTypeError(f"{name} is a sparse {type(X).__name__} of numbers. {_EXPECTED}.")
     X = unmasked(X)
-    if hasattr(X, "iloc") and hasattr(X, "columns"):
+    if hasattr(X, "iloc") and X.ndim == 2:
         return [np.asarray(X.iloc[:, i].astype(object)).tolist() for i in range(len(X.columns))]
     if hasattr(X, "iloc"):
         return [np.asarray(X.astype(object)).tolist()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -47,3 +49,8 @@ def remedy_for(labels: np.ndarray, classes: np.ndarray) -> str | None:
     if kind_of(labels) == kind_of(classes) or not as_str <= known or classes.dtype == bool:
         return None
     return f"Pass np.asarray(y).astype({'str' if kind_of(classes) == 'str' else classes.dtype.name!r})."
+
+
+def listed(labels: np.ndarray) -> list[Any]:
+    """Labels as Python values, for a message; times as str, since Python's value of nanoseconds is an int."""
+    return [*map(str, labels)] if labels.dtype.kind in "mM" else labels.tolist()

@@ -16,16 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from skbert.data.columns import are_numbered, check_same_columns, names_of_columns
 from skbert.data.inputs import Texts
-from skbert.data.label_codes import codes_in, kind_of, remedy_for
+from skbert.data.label_codes import codes_in, kind_of, listed, remedy_for
 from skbert.data.targets import (
-    are_numbered,
     as_input_error,
-    check_same_columns,
     class_values,
     knowing_classes,
     label_values,
-    names_of_columns,
 )
 from skbert.exceptions import InputError, shown, warn
 
@@ -33,13 +31,14 @@ LabelsType = Literal["binary", "multiclass", "multilabel-indicator"]
 
 _MANY = 20  # labels: with fewer, texts that contradict each other are more likely
 _ENOUGH_TO_TELL = 4  # texts: with fewer, one side may equal the labels by chance
-# By the name of the labels: what knows the classes, and what to do about unknown ones.
+# By the name of the labels, or else of the classes: what knows these, and what to do about unknown ones.
 _KNOWN_TO = {
     "y": (
         "the model",
         "For other classes, fit a new model on old and new texts; it can start from the encoder of this one "
         "(save_encoder).",
     ),
+    "classes": ("the argument classes", "Name all labels in it that any call of partial_fit will have."),
     "y_val": ("y", "Validation labels must be classes that occur in y."),
 }
 
@@ -111,7 +110,7 @@ def encode_labels(y: Any, n_texts: int) -> Labels:
     if len(classes) < 2:
         raise InputError(
             f"The number of classes has to be greater than one; got {len(classes)} class: y holds only "
-            f"{classes.tolist()[0]!r}. A classifier needs examples of at least two classes."
+            f"{listed(classes)[0]!r}. A classifier needs examples of at least two classes."
         )
     kind: LabelsType = "binary" if len(classes) == 2 else "multiclass"
     return Labels(codes.astype(np.int64), classes, kind)
@@ -177,24 +176,26 @@ def check_same_classes(classes: Any, known: Labels) -> None:
         same = len(named) == len(known.classes) and (codes_in(named, known.classes) >= 0).all()
     if not same:
         raise InputError(
-            f"classes={shown(named.tolist())} are not those of the model, {shown(known.classes.tolist())}, "
+            f"classes={shown(listed(named))} are not those of the model, {shown(listed(known.classes))}, "
             f"which cannot change. Leave classes out to continue with these. {_KNOWN_TO['y'][1]}"
         )
 
 
-def encode_known_labels(y: Any, n_texts: int, known: Labels) -> Labels:
-    """Labels of texts that a model with these classes is trained on.
+def encode_known_labels(y: Any, n_texts: int, known: Labels, *, are_fitted: bool = True) -> Labels:
+    """Labels of texts that a model with these classes, fitted or only named so far, is trained on.
 
     Raises
     ------
     InputError
         If y holds an unknown class, or has another form.
     """
-    _, codes = _known_values(y, n_texts, known, "y")
+    _, codes = _known_values(y, n_texts, known, "y", "y" if are_fitted else "classes")
     return Labels(codes, known.classes, known.target_type)
 
 
-def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _known_values(
+    y: Any, n_texts: int, known: Labels, name: str, to: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels that must be of known classes, and their codes; for an indicator matrix both are the matrix."""
     values = _values_like(y, n_texts, known, name)
     if values.ndim == 2:
@@ -203,10 +204,10 @@ def _known_values(y: Any, n_texts: int, known: Labels, name: str) -> tuple[np.nd
         codes = codes_in(values, known.classes)
     unseen = np.unique(values[codes < 0])
     if len(unseen):
-        who, remedy = _KNOWN_TO[name]
+        who, remedy = _KNOWN_TO[to or name]
         raise InputError(
-            f"{name} has classes that {who} does not: {shown(unseen.tolist(), 5)}; {who} has "
-            f"{shown(known.classes.tolist())}. {remedy_for(unseen, known.classes) or remedy}"
+            f"{name} has classes that {who} does not: {shown(listed(unseen), 5)}; {who} has "
+            f"{shown(listed(known.classes))}. {remedy_for(unseen, known.classes) or remedy}"
         )
     return values, codes
 

@@ -18,8 +18,9 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
+from skbert.data.columns import check_same_columns, names_of_columns
 from skbert.data.inputs import computed, unmasked
-from skbert.data.targets import check_finite, check_same_columns, first_missing, names_of_columns
+from skbert.data.targets import check_finite, first_missing
 from skbert.exceptions import InputError
 
 NumbersType = Literal["continuous", "continuous-multioutput"]
@@ -157,7 +158,7 @@ def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
             "text."
         )
     y = unmasked(computed(y))
-    if hasattr(y, "toarray"):
+    if hasattr(y, "toarray") and not hasattr(y, "iloc"):
         raise InputError(f"Sparse data was passed for {name}, but dense data is required. Use .toarray().")
     try:
         missing, values = first_missing(y), np.asarray(y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from skbert.data.inputs import computed, is_row, names_in, rows_of, unmasked
-from skbert.exceptions import InputError, shown, warn
+from skbert.exceptions import InputError, warn
 from skbert.process.warning_filters import holding_warning_filters
 
 _FOR_PROBABILITIES = " To learn probabilities, pass a text once for each label, with them as sample_weight."
@@ -63,9 +63,15 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     if len(set(columns)) < len(columns):  # which newer versions of scikit-learn refuse
         y = np.asarray(y)
     _check_no_tag_lists(y, name)
-    y = y.toarray() if hasattr(y, "toarray") else y
+    y = y.toarray() if hasattr(y, "toarray") and not hasattr(y, "iloc") else y
     if getattr(getattr(y, "dtype", None), "kind", "") == "T":
         y = y.astype(object)  # numpy's StringDType, which scikit-learn does not know
+    fields = getattr(getattr(y, "dtype", None), "names", None)
+    if fields:
+        raise InputError(
+            f"{name} is a structured array with the fields {list(fields)}. Expected one label per text: pass "
+            f"one of its fields, such as {name}[{fields[0]!r}]."
+        )
     missing = first_missing(y)
     if missing is not None:
         raise InputError(
@@ -127,42 +133,6 @@ def _odd_cell(table: np.ndarray, columns: list[Any]) -> str:
     return f": {table[row, column]:g} at row {row}, column {name!r}"
 
 
-def are_numbered(names: list[Any]) -> bool:
-    """Whether columns are named 0, 1, 2 and so on, as they are if nobody has named them."""
-    return names == list(range(len(names)))
-
-
-def names_of_columns(y: Any) -> np.ndarray | None:
-    """Names of a DataFrame's columns, if they are all str, or all whole numbers, and all different."""
-    names = names_in(y)
-    if len(set(names)) < len(names) or are_numbered(names):
-        return None
-    if all(isinstance(name, str) for name in names):
-        return label_values([str(name) for name in names])
-    if all(isinstance(name, Integral) and not isinstance(name, bool) for name in names):
-        with suppress(OverflowError):
-            return np.array([int(name) for name in names], dtype=np.int64)
-    return None
-
-
-def check_same_columns(y: Any, known: np.ndarray | None, name: str = "y") -> None:
-    """Refuse a table whose columns have other names, or another order, than the known ones."""
-    found = names_in(y)
-    expected = list(range(len(found))) if known is None else known.tolist()
-    # As str: a table from a file has "1" where this one may have 1.
-    one, other = [*map(str, found)], [*map(str, expected)]
-    named = known is not None and names_of_columns(y) is not None
-    # If one side is only numbered, different names mean nothing, but a different order does.
-    numbered = len({isinstance(name, str) for name in found}) == 1 and sorted(one) == sorted(other)
-    if one != other and (named or numbered):
-        place = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
-        first = "" if place is None else f" (the first difference: {one[place]!r}, not {other[place]!r})"
-        raise InputError(
-            f"{name} has the columns {shown(found)}, but those of the fit are {shown(expected)}{first}. Pass "
-            "the same columns in the same order."
-        )
-
-
 def class_values(classes: Any) -> np.ndarray:
     """The classes that a call names, sorted."""
     with knowing_classes():
@@ -212,7 +182,8 @@ def _unknown(y: Any, name: str) -> str:
         return f"{name} has the shape {labels.shape}. Expected one label per text, or an indicator matrix."
     first = labels.reshape(-1)[0]
     if isinstance(first, int | float | np.number | np.bool_):
-        kind = next((kind for kind in ("bool", "int") if kind in type(first).__name__), "float")
+        kinds = (("bool", bool | np.bool_), ("int", Integral))
+        kind = next((name for name, t in kinds if all(isinstance(v, t) for v in labels.flat)), "float")
         return (
             f"Unknown label type: {name} is an array of Python objects, such as {first!r} at row 0. Expected "
             f"an array of numbers, of bool or of str: pass {name}.astype({kind})."
@@ -226,8 +197,11 @@ def _unknown(y: Any, name: str) -> str:
 
 def _with_a_dtype(y: Any, name: str) -> Any:
     """A table of objects as numbers, or refused; labels that end with NUL as objects: str would drop it."""
-    if isinstance(y, list | tuple) and any(isinstance(label, str) and label[-1:] == "\0" for label in y):
-        return np.array(y, dtype=object)
+    if isinstance(y, list | tuple):
+        # Of an Enum's members, which are str, too, numpy would take the names.
+        y = [str.__str__(label) if isinstance(label, str) else label for label in y]
+        if any(isinstance(label, str) and label[-1:] == "\0" for label in y):
+            return np.array(y, dtype=object)
     table = np.asarray(y) if getattr(y, "ndim", 1) == 2 else np.empty((0, 0))
     if table.dtype != object:
         return y
@@ -267,10 +241,12 @@ def _check_no_tag_lists(y: Any, name: str) -> None:
     lengths = {len(row) if is_list else -1 for row, is_list in zip(rows, lists, strict=True)}
     # A list of equally long rows may be an indicator; in a column of objects, no row is.
     loose = any(lists) and (len(lengths) > 1 or not isinstance(y, list | tuple))
-    if loose or any(isinstance(row, set | frozenset) for row in rows):
+    sets = [isinstance(row, set | frozenset) for row in rows]
+    if loose or any(sets):
+        first = (lists if any(lists) else sets).index(True)
         raise InputError(
-            f"{name} holds the labels of each text as a {type(rows[0]).__name__}, for example "
-            f"{str(rows[0])[:60]} at row 0. Expected an indicator matrix of 0 and 1, as made by "
+            f"{name} holds the labels of each text as a {type(rows[first]).__name__}, for example "
+            f"{str(rows[first])[:60]} at row {first}. Expected an indicator matrix of 0 and 1, as made by "
             "scikit-learn's MultiLabelBinarizer (use the same one for all of your data). If these are "
             f"already rows of such a matrix, pass np.stack({name})."
         )

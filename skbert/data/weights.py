@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 
-from skbert.data.label_codes import codes_in
+from skbert.data.label_codes import codes_in, listed
 from skbert.data.labels import Labels, check_something_to_learn
 from skbert.data.targets import as_input_error
 from skbert.exceptions import InputError, shown
@@ -57,9 +57,14 @@ def check_weights(
         of_rows = weights * (of_classes > 0)[labels.codes]
         kept = np.unique(labels.codes[of_rows > 0])
         if len(kept) < min_classes:
+            if min_classes == 1:
+                raise InputError(
+                    "With sample_weight and class_weight, no text has a weight above zero. Leave this call "
+                    "out."
+                )
             raise InputError(
                 "The number of classes has to be greater than one; with sample_weight and class_weight, only "
-                f"{labels.classes[kept].tolist()} have rows with a weight above zero. Give at least two "
+                f"{listed(labels.classes[kept])} have rows with a weight above zero. Give at least two "
                 "classes such a weight."
             )
         # As of a class that next to no text has: this sets its starting bias, in a new head only.
@@ -106,6 +111,10 @@ def _check_each(n_texts: int, sample_weight: Any) -> None:
         except (TypeError, ValueError, OverflowError):
             for row, weight in enumerate(weights.tolist()):
                 _number(weight, f"sample_weight is {weight!r} at row {row}")
+    if weights.dtype.kind in "mM":
+        raise InputError(
+            f"sample_weight holds times ({weights.dtype}). Expected finite weights of zero or more."
+        )
     if weights.ndim != 1 or weights.dtype.kind not in "biuf" or len(weights) == 0:
         return  # scikit-learn says what is wrong with it, or converts it
     masked = np.zeros(len(weights), dtype=bool)
@@ -164,24 +173,23 @@ def _weights_of_names(class_weight: dict[Any, float], labels: Labels) -> np.ndar
     per_class, unknown = np.ones(len(labels.classes)), []
     places = {label: code for code, label in enumerate(labels.classes.tolist())}
     for name, weight in class_weight.items():
-        code = _code_of_date(name, labels.classes) if labels.classes.dtype.kind == "M" else places.get(name)
+        code = _code_of_time(name, labels.classes) if labels.classes.dtype.kind in "mM" else places.get(name)
         if code is None:
             unknown.append(name)
             continue
         per_class[code] = _number(weight, f"class_weight gives {weight!r} to {name!r}")
     if unknown and len(class_weight) - len(unknown) < len(per_class):
-        classes = labels.classes.astype(str) if labels.classes.dtype.kind == "M" else labels.classes
         raise InputError(
-            f"class_weight names {shown(unknown, 5)}, but the classes in y are {shown(classes.tolist())}. "
-            "Name them as they are in y, with their type."
+            f"class_weight names {shown(unknown, 5)}, but the classes in y are "
+            f"{shown(listed(labels.classes))}. Name them as they are in y, with their type."
         )
     return per_class
 
 
-def _code_of_date(name: Any, classes: np.ndarray) -> int | None:
+def _code_of_time(name: Any, classes: np.ndarray) -> int | None:
     """Place of a class that is a date, in any of the forms that numpy reads; None if there is none."""
     try:
-        code = int(codes_in(np.array([name], dtype="M8[us]"), classes)[0])
+        code = int(codes_in(np.array([name], dtype=f"{classes.dtype.kind}8[us]"), classes)[0])
     except (TypeError, ValueError):  # it is not a date
         return None
     return None if code < 0 else code
@@ -211,7 +219,7 @@ def _checked_class_weights(per_class: np.ndarray, labels: Labels) -> np.ndarray:
     bad = np.flatnonzero(~(np.isfinite(per_class) & (per_class >= 0)))
     if len(bad):
         raise InputError(
-            f"class_weight gives {per_class[bad[0]]:g} to {labels.classes.tolist()[bad[0]]!r}. Expected "
+            f"class_weight gives {per_class[bad[0]]:g} to {listed(labels.classes)[bad[0]]!r}. Expected "
             "finite weights of zero or more."
         )
     return per_class

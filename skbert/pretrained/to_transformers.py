@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skbert.data.targets import are_numbered
+from skbert.data.columns import are_numbered
 from skbert.exceptions import InputError, PersistenceError, warn
 from skbert.network.model import SequenceClassifier
 from skbert.persistence.fitted import n_outputs_of
