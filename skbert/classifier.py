@@ -45,7 +45,7 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         checkpoint's pooler if it has one, or the mean or maximum over tokens. "auto" follows the settings
         of a sentence-transformers checkpoint and is "cls" for any other. A sentence-transformers checkpoint
         that pools by "cls" uses the first token's state unchanged; modules after the pooling, such as Dense,
-        are not read. A checkpoint that reads from left to right cannot be fitted with "cls".
+        and prompts are not read. A checkpoint that reads from left to right cannot be fitted with "cls".
     head_layers : int, default=0
         Hidden layers of the head, as wide as the encoder. Each has a residual connection that lets the head
         start as if it had no hidden layers.

@@ -199,11 +199,11 @@ def test_pooling_follows_sentence_transformers(pooling, folder):
     assert checkpoints.load(folder).pooling == POOLINGS[pooling]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max", None])
 def test_pooling_of_newer_settings(pooling, folder):
     as_sentence_transformer(folder)
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": pooling}))
-    assert checkpoints.load(folder).pooling == pooling
+    assert checkpoints.load(folder).pooling == (pooling or "mean")
 
 
 @pytest.mark.parametrize("pooling", ["cls", "max"])

@@ -16,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 from transformers import AutoModel, AutoTokenizer
 
 from skbert import BertClassifier, CheckpointError, PersistenceError
+from skbert.pretrained import checkpoints
 from skbert.pretrained.folders import folder_to_write
 
 TEXTS = ["good film", "", "the cat and the dog walk to the sea", "bad [SEP] x-9!", "ünknown " * 20]
@@ -176,6 +177,19 @@ def test_a_copy_that_lacks_how_it_pools_is_refused(make_classifier, reviews, tmp
     (tmp_path / "encoder" / "1_Pooling" / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"lacks 1_Pooling/config.json, which its modules.json names"):
         BertClassifier(tmp_path / "encoder").fit(texts, labels)
+
+
+def test_the_pooling_is_where_the_list_of_modules_has_it(make_classifier, reviews, tmp_path):
+    texts, labels = map(list, reviews)
+    folder = tmp_path / "encoder"
+    make_classifier(pooling="max", epochs=1).fit(texts, labels).save_encoder(folder)
+    (folder / "1_Pooling").rename(folder / "2_Pooling")
+    modules = (folder / "modules.json").read_text()
+    (folder / "modules.json").write_text(modules.replace("1_Pooling", "2_Pooling"))
+    assert checkpoints.load(folder).pooling == "max"
+    (folder / "2_Pooling" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks 2_Pooling/config.json"):
+        checkpoints.load(folder)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")

@@ -416,7 +416,7 @@ def test_bfloat16(tmp_path):
         (["a"], {}, r"gives 1 number\(s\)"),
         (["a", "b"], {"problem_type": "regression"}, "problem_type='regression'"),
         (["a", "a"], {}, "Expected a different name for each"),
-        (["a", "b"], {"pooler_hidden_act": "relu2"}, "whose classifiers cannot be read"),
+        (["a", "b"], {"pooler_hidden_act": "relu2"}, "has the activation 'relu2', which cannot be read here"),
     ],
 )
 def test_what_is_no_classifier_of_named_labels(names, settings, message, tmp_path):
@@ -526,6 +526,64 @@ def test_what_the_tokenizer_says_of_long_texts(tmp_path):
     ):
         BertClassifier.from_pretrained(tmp_path)
     assert BertClassifier.from_pretrained(tmp_path, long_text="head_tail").long_text_ == "head_tail"
+
+
+def test_the_side_that_transformers_truncated_at_last_is_the_tokenizers(tmp_path):
+    build_classifier("bert", tmp_path, ["a", "b"])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, truncation_side="left")
+    tokenizer("good film " * 20, truncation=True, max_length=16)
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    stated = json.loads(file.read_text())
+    stated.pop("truncation_side", None)
+    file.write_text(json.dumps(stated))
+    assert AutoTokenizer.from_pretrained(tmp_path).truncation_side == "left"
+    with pytest.raises(CheckpointError, match="has truncation_side='left'"):
+        BertClassifier.from_pretrained(tmp_path)
+
+
+def test_what_classifies_tokens_is_no_classifier_of_texts(tmp_path):
+    """ModernBERT's has the same weights by the same names."""
+    build_classifier("modernbert", tmp_path, ["a", "b"])
+    file = tmp_path / "config.json"
+    stated = json.loads(file.read_text())
+    file.write_text(json.dumps(stated | {"architectures": ["ModernBertForTokenClassification"]}))
+    with pytest.raises(CheckpointError, match="holds a ModernBertForTokenClassification"):
+        BertClassifier.from_pretrained(tmp_path)
+    file.write_text(json.dumps({k: v for k, v in stated.items() if k != "architectures"}))
+    assert BertClassifier.from_pretrained(tmp_path).classes_.tolist() == ["a", "b"]
+
+
+def test_an_entry_that_is_called_as_the_activation_is_another_thing(tmp_path):
+    build_classifier("bert", tmp_path, ["a", "b"])
+    expected = BertClassifier.from_pretrained(tmp_path).decision_function(["good film"])
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tanh": "relu"}))
+    found = BertClassifier.from_pretrained(tmp_path).decision_function(["good film"])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_head_with_another_activation_is_not_built():
+    config = build_config("modernbert", build_tokenizer("modernbert"), layers=1).to_dict()
+    with pytest.raises(ValueError, match="its head has the activation 'quick_gelu'"):
+        families.build_encoder(config | {"classifier_activation": "quick_gelu"}, True)
+
+
+def test_a_word_is_never_the_padding_token(tiny_bert, reviews, tmp_path):
+    """Some configs have the id of a word for it: skbert and transformers read texts all the same."""
+    shutil.copytree(tiny_bert, tmp_path / "checkpoint")
+    vocabulary = json.loads((tmp_path / "checkpoint" / "tokenizer.json").read_text())["model"]["vocab"]
+    file = tmp_path / "checkpoint" / "config.json"
+    stated = json.loads(file.read_text())
+    file.write_text(json.dumps(stated | {"pad_token_id": vocabulary["the"]}))
+    texts, labels = map(list, reviews)
+    classifier = BertClassifier(
+        tmp_path / "checkpoint", pooling="cls", epochs=1, max_length=32, device="cpu", random_state=0
+    ).fit(texts, labels)
+    classifier.save_pretrained(tmp_path / "written")
+    assert AutoTokenizer.from_pretrained(tmp_path / "written").pad_token == "[PAD]"
+    again = BertClassifier.from_pretrained(tmp_path / "written", device="cpu")
+    np.testing.assert_allclose(again.predict_proba(texts), classifier.predict_proba(texts), atol=1e-6)
 
 
 def test_only_modernbert_says_how_its_classifier_pools(tmp_path):

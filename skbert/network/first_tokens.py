@@ -22,7 +22,7 @@ from skbert.network.packing import Packing
 
 def restrict_last_layer(layers: nn.ModuleList) -> bool:
     """Make the last layer return the first tokens only, if its kind is known here; returns whether it is."""
-    layer: Any = layers[-1]
+    layer: Any = layers[-1] if len(layers) else None
     if hasattr(layer, "sa_layer_norm"):
         forward = _distilbert_layer
     elif isinstance(getattr(getattr(layer, "attention", None), "self", None), nn.Module):

@@ -23,7 +23,7 @@ from skbert.network.attention import packed_attention
 from skbert.network.memory import raise_if_no_fault_of_a_file
 from skbert.network.model import Architecture, copy_module
 from skbert.network.pooling import Pooling
-from skbert.pretrained.files import FILES, POOLING, VOCABULARIES
+from skbert.pretrained.files import FILES, VOCABULARIES
 from skbert.pretrained.library import quiet
 from skbert.pretrained.reading import compute_by_text, naming, read_model, refuse_other_weights
 from skbert.pretrained.sources import locate
@@ -107,7 +107,7 @@ forks.renew(globals(), _lock=threading.RLock)
 
 def fingerprint(folder: Path) -> tuple[Any, ...]:
     """Tells whether files are still those that were read; archives may give all of them the same date."""
-    files = sorted(p for pattern in (*FILES, POOLING) for p in folder.glob(pattern))
+    files = sorted(p for pattern in (*FILES, "*/config.json") for p in folder.glob(pattern))
     found = []
     for file in files:
         with suppress(FileNotFoundError):  # a link that points nowhere, or a file that is being replaced

@@ -49,9 +49,9 @@ class HeadLayout:
     activation: str  # its name, or the entry of the config that names it
     norm: str | None = None
 
-    def activation_of(self, config: Mapping[str, Any]) -> str:
+    def activation_of(self, config: Mapping[str, Any]) -> Any:
         """Name of the activation."""
-        return config.get(self.activation, self.activation)
+        return self.activation if self.activation in _ACTIVATIONS else config.get(self.activation)
 
 
 _OF_ROBERTA = HeadLayout("classifier.dense", "classifier.out_proj", "tanh")
@@ -92,9 +92,9 @@ def pooling_of(config: Mapping[str, Any]) -> Pooling:
     return config.get("classifier_pooling", "cls") if config["model_type"] == "modernbert" else "cls"
 
 
-def is_known(activation: str) -> bool:
+def is_known(activation: Any) -> bool:
     """Whether a `FamilyPooler` can have this activation."""
-    return activation in _ACTIVATIONS
+    return isinstance(activation, str) and activation in _ACTIVATIONS
 
 
 def build_encoder(config: dict[str, Any], packed: bool) -> Any:
@@ -106,7 +106,10 @@ def build_encoder(config: dict[str, Any], packed: bool) -> Any:
     norm = None
     if layout.norm is not None:
         norm = nn.LayerNorm(width, eps=config["norm_eps"], bias=config["norm_bias"])
-    encoder.pooler = FamilyPooler(dense, layout.activation_of(config), norm)
+    activation = layout.activation_of(config)
+    if not is_known(activation):
+        raise ValueError(f"its head has the activation {activation!r:.80}")
+    encoder.pooler = FamilyPooler(dense, activation, norm)
     return encoder
 
 

@@ -61,8 +61,9 @@ def write(folder: Path, model: Any, tokenizer: Any, settings: Mapping[str, Any])
     """Write a model and a tokenizer of transformers, and `settings`: contents of JSON files, by name.
 
     They are written beside the old files, and then replace them. Meanwhile there is no config.json, so that
-    nobody reads the weights of one model with the labels of another, not even after an interruption. Settings
-    of the old content are removed: they would be read with the new weights and tokenizer.
+    nobody reads the weights of one model with the labels of another, not even after an interruption (but two
+    processes that write into one folder at the same moment can mix theirs). Settings of the old content are
+    removed: they would be read with the new weights and tokenizer.
 
     Raises
     ------
@@ -149,6 +150,9 @@ def tokenizer_of(estimator: Any) -> Any:
     ids = {"pad": np.array([architecture.pad_id])}
     ids |= {"cls": template.specials[0][:1], "sep": template.specials[-1][-1:]}
     roles = {role: raw.id_to_token(int(found[0])) for role, found in ids.items() if len(found)}
+    special = {token.content for token in raw.get_added_tokens_decoder().values() if token.special}
+    if roles["pad"] not in special:  # no token, or a word: as a special token it would not be read
+        del roles["pad"]
     for role, usual in _SPECIALS.items():
         for token in usual:
             if role not in roles and raw.token_to_id(token) is not None:

@@ -65,11 +65,13 @@ def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
     classifier, report = read_model("AutoModelForSequenceClassification", folder, dtype)
     family, prefix = classifier.config.model_type, classifier.base_model_prefix
     layout = families.LAYOUTS.get(family)
-    if layout is None or not families.is_known(layout.activation_of(classifier.config.to_dict())):
+    activation = None if layout is None else layout.activation_of(classifier.config.to_dict())
+    if not families.is_known(activation):
+        why = f"is of the family {family!r}" if layout is None else f"has the activation {activation!r}"
         raise CheckpointError(
-            f"{folder} is of the family {family!r}, whose classifiers cannot be read; those of "
-            f"{', '.join(families.LAYOUTS)} can. To fine-tune its encoder, pass the folder as model, and "
-            "call fit(X, y)."
+            f"The classifier in {folder} {why}, which cannot be read here; the families "
+            f"{', '.join(families.LAYOUTS)} can, with usual activations. To fine-tune its encoder, pass the "
+            "folder as model, and call fit(X, y)."
         )
     missing = set(report["missing_keys"])
     if missing and not any(key.startswith(f"{prefix}.") and ".pooler." not in key for key in missing):
@@ -77,6 +79,13 @@ def _read_classifier(folder: Path, dtype: torch.dtype) -> Any:
             f"{folder} has no trained classification head (it lacks {sorted(missing)[:3]}). Expected a "
             "folder saved by AutoModelForSequenceClassification. To train a head, pass the folder as model, "
             "and call fit(X, y)."
+        )
+    kinds = classifier.config.architectures or []
+    # ModernBERT's classifiers of tokens have the same weights.
+    if kinds and not any("SequenceClassification" in kind for kind in kinds):
+        raise CheckpointError(
+            f"{folder} holds a {kinds[0]}. Expected a folder saved by AutoModelForSequenceClassification. To "
+            "train a head on its encoder, pass the folder as model, and call fit(X, y)."
         )
     refuse_other_weights(folder, missing, report["unexpected_keys"], classifier.base_model)
     return classifier.eval().requires_grad_(False)

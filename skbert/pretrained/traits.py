@@ -85,10 +85,13 @@ def stated_max_length(folder: Path, n_positions: int) -> int:
 
 def check_truncation_side(folder: Path) -> None:
     """Refuse a tokenizer that cuts long texts at their beginning."""
-    side = read_settings(folder / "tokenizer_config.json").get("truncation_side", "right")
+    # transformers takes what tokenizer.json says, which it writes after any call that truncates.
+    used = read_settings(folder / "tokenizer.json").get("truncation") or {}
+    last = used.get("direction", "Right").lower()
+    side = read_settings(folder / "tokenizer_config.json").get("truncation_side", last)
     if side != "right":
         raise CheckpointError(
-            f"tokenizer_config.json in {folder} says truncation_side={side!r}, which keeps the end of long "
+            f"The tokenizer in {folder} has truncation_side={side!r}, which keeps the end of long "
             "texts; long_text has no option for this. Pass long_text: 'head' reads the beginning, "
             "'head_tail' the beginning and the end, 'windows' all of each text."
         )
@@ -141,29 +144,33 @@ def stated_pooling(folder: Path) -> Pooling | None:
     """
     if not (folder / MODULES).is_file():
         return None
-    stated = read_settings(folder / POOLING)
+    file = _named_pooling(folder)
+    stated = read_settings(folder / (file or POOLING))
+    if not stated and file is not None:  # it would be pooled differently
+        raise CheckpointError(
+            f"{folder} lacks {file}, which its {MODULES} names, so its pooling is not known. Get the whole "
+            "checkpoint again, and pass its folder."
+        )
     if not stated:
-        _check_no_pooling_is_named(folder)
         return None
-    named = stated.get("pooling_mode", ())  # one, or a list, since sentence-transformers 6
+    named = stated.get("pooling_mode")  # one, or a list, since sentence-transformers 6
     for mode, pooling in MODES.items():
-        if stated.get(f"pooling_mode_{mode}") or pooling in ([named] if isinstance(named, str) else named):
+        if stated.get(f"pooling_mode_{mode}") or pooling in (named if isinstance(named, list) else [named]):
             return pooling
     return "mean"
 
 
-def _check_no_pooling_is_named(folder: Path) -> None:
-    """Refuse a copy that lacks the pooling in its own list of modules: it would be pooled differently."""
+def _named_pooling(folder: Path) -> str | None:
+    """The settings of the pooling, according to the list of modules; it is the second module as a rule."""
     try:
         modules = json.loads((folder / MODULES).read_text(encoding="utf-8"))
-        named = any(module["path"] == POOLING.partition("/")[0] for module in modules)
-    except (KeyError, TypeError, ValueError):
-        return
-    if named:
-        raise CheckpointError(
-            f"{folder} lacks {POOLING}, which its {MODULES} names, so its pooling is not known. Get the "
-            "checkpoint again."
-        )
+        for module in modules:
+            name, kind = str(module["path"]), str(module.get("type")).rpartition(".")[2]
+            if kind == "Pooling" or name == POOLING.partition("/")[0]:
+                return f"{name}/config.json"
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    return None
 
 
 def head_dropout_of(config: Any) -> float:
