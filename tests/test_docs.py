@@ -250,7 +250,7 @@ def quickstart():
         ("Wraps libtorch, PyTorch; torch.Tensor.", "Wraps LIB, LIB; LIB.Tensor."),
         ("A pandas.Series, pd.Series, SciPy", "A LIB.Series, LIB.Series, LIB"),
         ("CPython's and python3 alike", "LIB's and LIB alike"),
-        (" ".join(["word"] * 50), " ".join(["word"] * 48)),
+        (" ".join(["word"] * 50), " ".join(["word"] * 32)),
         ("The spd matrix, updated: no name", "The spd matrix, updated: no name"),
     ],
 )

@@ -53,7 +53,7 @@ def docstrings(path):
 
 # %%
 # A docstring's sections ("Parameters", "Args:", "Examples", ...) would give its library away by
-# their layout alone. We keep the prose above them, 48 words of it, and mask the names.
+# their layout alone. We keep the prose above them, 32 words of it, and mask the names.
 import re
 
 SECTION = re.compile(
@@ -66,7 +66,7 @@ NAME = re.compile(r"(?i)\w*(?:numpy|scipy|pandas|scikit[-_ ]?learn|sklearn|torch
 
 def masked_prose(docstring):
     """Take the first words above all sections, with every library's name replaced by LIB."""
-    return " ".join(NAME.sub("LIB", SECTION.split(docstring)[0]).split()[:48])
+    return " ".join(NAME.sub("LIB", SECTION.split(docstring)[0]).split()[:32])
 
 
 # %%
@@ -161,7 +161,7 @@ def first_sentences(texts, n):
 clean = FunctionTransformer(first_sentences)
 pipeline = Pipeline([("clean", clean), ("bert", BertClassifier(epochs=3, random_state=0))])
 grid = {"clean__kw_args": [{"n": 1}, {"n": 3}], "bert__learning_rate": [2e-5, 2e-4]}
-few = corpus.iloc[train].groupby("library").sample(20, random_state=0)
+few = corpus.iloc[train].groupby("library").sample(12, random_state=0)
 search = GridSearchCV(pipeline, grid, cv=StratifiedGroupKFold(n_splits=2), refit=False)
 search.fit(few["text"], few["library"], groups=few["file"])
 print(pd.DataFrame(search.cv_results_)[["params", "mean_test_score"]].to_string(index=False))
@@ -185,7 +185,7 @@ model, texts = joblib.load("model.joblib")
 joblib.dump(model.predict_proba(texts), "probabilities.joblib")
 """
 
-some = X_test[:300]
+some = X_test[:100]
 with tempfile.TemporaryDirectory() as folder:
     joblib.dump((bert, some), Path(folder, "model.joblib"))
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
