@@ -209,11 +209,10 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
         self, y: Any, texts: Texts, sample_weight: Any, known: Any
     ) -> tuple[Labels, np.ndarray, np.ndarray]:
         """Labels, the weight of each text, and the weight of each class."""
+        goes_on = known is not None and hasattr(self, "model_")
         if known is None:
             labels, min_classes = encode_labels(y, len(texts)), 2
         else:
-            are_fitted = hasattr(self, "model_")
-            labels, min_classes = encode_known_labels(y, len(texts), known, are_fitted=are_fitted), 1
+            labels, min_classes = encode_known_labels(y, len(texts), known, are_fitted=goes_on), 1
         check_no_label(texts, labels)
-        goes_on = known is not None and hasattr(self, "model_")
         return labels, *check_weights(labels, sample_weight, self.class_weight, min_classes, goes_on=goes_on)

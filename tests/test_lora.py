@@ -154,7 +154,8 @@ def test_what_does_not_fit_is_named_before_training(make_classifier, reviews, pa
 
 
 @pytest.mark.parametrize(
-    "setting", ["alora_invocation_tokens", "layer_replication", "kasa_config", "velora_config"]
+    "setting",
+    "alora_invocation_tokens layer_replication kasa_config monteclora_config velora_config".split(),
 )
 def test_adapters_that_no_plain_model_has_are_refused_before_training(setting, make_classifier, reviews):
     config = peft.LoraConfig(target_modules=["query"])

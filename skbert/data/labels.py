@@ -19,12 +19,7 @@ import numpy as np
 from skbert.data.columns import are_numbered, check_same_columns, names_of_columns
 from skbert.data.inputs import Texts
 from skbert.data.label_codes import codes_in, kind_of, listed, remedy_for
-from skbert.data.targets import (
-    as_input_error,
-    class_values,
-    knowing_classes,
-    label_values,
-)
+from skbert.data.targets import as_input_error, class_values, knowing_classes, label_values
 from skbert.exceptions import InputError, shown, warn
 
 LabelsType = Literal["binary", "multiclass", "multilabel-indicator"]
