@@ -110,7 +110,7 @@ def test_every_way_to_fit_gives_the_weights_of_the_cpu(way, device, tiny_checkpo
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_the_weights_of_the_cpu(family, pooling, device, family_folder):
-    on_cpu, there = both(device, family_folder(family, layers=2), pooling=pooling, epochs=2)
+    on_cpu, there = both(device, family_folder(family, layers=2), pooling=pooling, epochs=1)
     assert_equal_models(on_cpu, there)
     np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=1e-12)
 
@@ -121,7 +121,7 @@ def test_the_kernel_for_attention_gives_the_weights_of_the_cpu(
     family, pooling, device, family_folder, monkeypatch
 ):
     monkeypatch.setattr(attention, "has_kernel", lambda q, n_texts: q.device.type == NAME)
-    on_cpu, there = both(device, family_folder(family, layers=2), pooling=pooling, epochs=2)
+    on_cpu, there = both(device, family_folder(family, layers=2), pooling=pooling, epochs=1)
     assert_equal_models(on_cpu, there)
     np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=1e-12)
 
@@ -170,7 +170,7 @@ def test_narrow_types_are_as_near_as_their_rounding(precision, device, tiny_bert
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dropout_is_drawn_there_by_the_fit_s_own_generator(family, pooling, device, family_folder):
-    settings = SETTINGS | {"pooling": pooling, "device": NAME}
+    settings = SETTINGS | {"pooling": pooling, "device": NAME, "epochs": 1}
     first, again, twice, none = (
         BertClassifier(family_folder(family, layers=2), **settings | changes).fit(TEXTS, Y)
         for changes in (

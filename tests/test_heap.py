@@ -12,7 +12,6 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about
 BEGIN = """
 import os, sys, warnings
 warnings.simplefilter("ignore")
-from skbert import BertClassifier
 from skbert.process.heap import freed_memory_kept
 
 MIB = 2**20
@@ -44,6 +43,8 @@ assert after_use() < before + 70
 """
 
 IN_A_FIT = """
+from skbert import BertClassifier
+
 inside = []
 
 
