@@ -20,7 +20,7 @@ from skbert.caching.cache import open_cache
 from skbert.data.fit_data import FitData, TrainingData
 from skbert.data.outputs import make_loss
 from skbert.frozen import FrozenLayers
-from skbert.network.memory import telling_memory_errors
+from skbert.network.memory_errors import telling_memory_errors
 from skbert.network.model import SequenceClassifier
 from skbert.preparing import encode_data
 from skbert.pretrained.traits import check_max_length

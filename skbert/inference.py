@@ -80,10 +80,20 @@ def run_working_model(
     width = model.head.out_features if output == "logits" else model.hidden_size
     rows = np.empty((len(encodings), width), dtype=runtime.master_dtype_in_numpy)
 
-    def fill(indices: np.ndarray, batch: Batch) -> None:
-        rows[indices] = function(batch).cpu().numpy()
+    computed: list[tuple[np.ndarray, torch.Tensor]] = []
 
-    run_batches(fill, encodings, runtime, progress)
+    def collect() -> None:
+        for indices, values in computed:
+            rows[indices] = values.cpu().numpy()
+        computed.clear()
+
+    def compute(indices: np.ndarray, batch: Batch) -> None:
+        values = function(batch)
+        collect()  # of the batch before: a GPU computes this one meanwhile
+        computed.append((indices, values))
+
+    run_batches(compute, encodings, runtime, progress)
+    collect()
     check_finite(rows.max(axis=1) if output == "logits" else rows, original or model, runtime)
     return encodings.average_windows(rows)
 
@@ -92,7 +102,8 @@ def run_batches(
     function: Callable[[np.ndarray, Batch], None], encodings: Encodings, runtime: Runtime, progress: Progress
 ) -> None:
     """Call a function for all rows, in batches on the device, with the rows' indices and their tokens."""
-    parts, texts_per_row = MicroBatches(progress.verbose), len(encodings.truncated) / len(encodings)
+    parts = MicroBatches(progress.verbose, free=release_all)
+    texts_per_row = len(encodings.truncated) / len(encodings)
     with inference_mode(True):
         for indices in longest_first(encodings.lengths, runtime.predict_tokens):
             parts.run(lambda some: function(some, collate(encodings, some).to(runtime.device)), indices)
@@ -159,11 +170,11 @@ def _found(model: SequenceClassifier, key: Any) -> SequenceClassifier | None:
 
 
 def _made(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
-    working = copy_module(model).to(runtime.device, runtime.master_dtype)
-    cast_encoder(working, runtime.dtype)
+    working = copy_module(model).to(runtime.master_dtype)
+    cast_encoder(working, runtime.dtype)  # before it moves: half as much to move, and to have room for
     if runtime.int8:
         quantize(working.encoder)
-    return working.eval()
+    return working.to(runtime.device).eval()
 
 
 def _keep(model: SequenceClassifier, key: Any, working: SequenceClassifier) -> SequenceClassifier:
@@ -183,6 +194,12 @@ def release(model: SequenceClassifier) -> None:
     """Drop the replica of a model, if one is kept."""
     with _lock:
         _kept.pop(model, None)
+
+
+def release_all() -> None:
+    """Drop all replicas that are kept; predictions that run have theirs."""
+    with _lock:
+        _kept.clear()
 
 
 _KEPT_BYTES = 2**32  # of the models that have a replica, which is half as large in bfloat16

@@ -92,7 +92,7 @@ class PredictionMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Check, encode the distinct texts, run the model, and give every row its result."""
         check_is_fitted(self)
         from skbert import frozen
-        from skbert.network.memory import telling_memory_errors
+        from skbert.network.memory_errors import telling_memory_errors
         from skbert.process.openmp import threads_given_back
         from skbert.runtime import resolve_runtime
 

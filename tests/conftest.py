@@ -56,6 +56,12 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.line(f"| {what} | {count:,} | {result} | {seconds:.0f} |")
 
 
+def pytest_configure(config):
+    """Hide GPUs from all tests but their own, most of which are about the CPU without naming it."""
+    if "gpu" not in config.getoption("markexpr"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items):
     needing = [item for item in items if item.get_closest_marker("gpu")]
     if not needing:

@@ -6,7 +6,8 @@
 Its tensors have their numbers in the CPU's memory, and torch's own operations for the CPU compute with them.
 But they say that they are elsewhere, so that all code for other devices runs; an operation that is given some
 of them and some of the CPU's is refused, as on a GPU, and so is a copy from the CPU that nobody waits for, as
-devices may read it late; and whoever asks for a number is written down.
+devices may read it late; whoever asks for a number is written down; and where torch allows only deterministic
+algorithms, what CUDA has none for is refused.
 
 1. `OtherDevice` is a mode of torch that sees each operation, below autograd. What an operation gives is on
    the device if one of its tensors was, or if it was asked for there.
@@ -29,6 +30,16 @@ _DEVICE, _CPU = torch.device(NAME), torch.device("cpu")
 _COPIES = (_aten.copy_.default, _aten._foreach_copy_.default)
 _MOVES = (_aten._to_copy, _aten.to, *(copy.overloadpacket for copy in _COPIES))
 _READS = (_aten._local_scalar_dense, _aten.is_nonzero, _aten.equal, _aten.nonzero, _aten.masked_select)
+# What `torch.use_deterministic_algorithms` documents as refused on CUDA, of all that texts could need.
+_NOT_DETERMINISTIC = {
+    getattr(_aten, name)
+    for name in (
+        "put put_ histc median nanmedian kthvalue scatter_reduce scatter_reduce_ nll_loss2d_forward "
+        "nll_loss2d_backward _ctc_loss_backward _embedding_bag_backward adaptive_max_pool2d_backward "
+        "reflection_pad1d_backward _adaptive_avg_pool2d_backward avg_pool3d_backward "
+        "upsample_linear1d_backward"
+    ).split()
+}
 
 
 class Elsewhere(torch.Tensor):
@@ -115,6 +126,8 @@ def _compute(func, args, kwargs):
         raise RuntimeError(f"{func} was given tensors on the other device and on the CPU")
     if on_cpu and not is_elsewhere and kwargs.get("device") == _DEVICE and kwargs.get("non_blocking"):
         raise RuntimeError(f"{func} would read memory of the CPU when it may be gone")
+    if is_elsewhere and torch.are_deterministic_algorithms_enabled() and _varies(func, tensors, kwargs):
+        raise RuntimeError(f"{func} does not have a deterministic implementation")
     places = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
     goes_elsewhere = _DEVICE in places or (is_elsewhere and not places)
 
@@ -155,6 +168,14 @@ def _leaves(tree):
         return
     for branch in tree.values() if isinstance(tree, dict) else tree:
         yield from _leaves(branch)
+
+
+def _varies(func, tensors, kwargs):
+    """Whether CUDA has no deterministic algorithm for an operation."""
+    name = func.overloadpacket
+    if name in (_aten.cumsum, _aten.cumsum_):
+        return (kwargs.get("dtype") or tensors[0].dtype).is_floating_point
+    return name in _NOT_DETERMINISTIC or (name is _aten.bincount and len(tensors) > 1)
 
 
 def _takes_a_mask(func, tensors):

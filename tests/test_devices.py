@@ -1,8 +1,10 @@
 """Fits and predictions on a device that is not the CPU: what its code computes, and when it waits."""
 
 import copy
+import gc
 import inspect
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from killed_fits import StepCounter, fit, watched
 from other_device import NAME, OtherDevice
 from transformers.models.modernbert import modeling_modernbert
 
-from skbert import BertClassifier, InputError, fitting
+from skbert import BertClassifier, InputError, fitting, inference
 from skbert.network import attention, flash_attention
+from skbert.network.model import SequenceClassifier
 from skbert.randomness import Generators
+from skbert.runtime import Runtime
 from skbert.training import resume
 from skbert.training.callbacks import Watcher
 from skbert.training.loop import Trainer
@@ -75,10 +79,14 @@ def generators(monkeypatch):
 
 @pytest.fixture
 def device(generators):
-    """The other device, for as long as the test takes."""
-    with torch.random.fork_rng(), OtherDevice() as device:
-        torch.manual_seed(0)
-        yield device
+    """The other device, for as long as the test takes; deterministic algorithms are all that is allowed."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.random.fork_rng(), OtherDevice() as device:
+            torch.manual_seed(0)
+            yield device
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def assert_equal_models(one, other, atol=1e-12):
@@ -132,7 +140,7 @@ def test_the_kernel_may_be_tried_in_a_layer_that_is_computed_twice(device, tiny_
 
     def has_kernel(q, n_texts):
         if q.device.type == NAME:
-            tried.append(flash_attention._is_right.__wrapped__(q.device, 8))
+            tried.append(flash_attention._is_right.__wrapped__(q.device, q.dtype, 8))
         return q.device.type == NAME
 
     monkeypatch.setattr(attention, "has_kernel", has_kernel)
@@ -160,8 +168,10 @@ def test_weights_that_do_not_train_are_on_the_device_once(device, tiny_bert, mon
     assert places == {True: {NAME}, False: {"cpu"}}
 
 
+@pytest.mark.parametrize("has_kernel", [False, True])
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_narrow_types_are_as_near_as_their_rounding(precision, device, tiny_bert):
+def test_narrow_types_are_as_near_as_their_rounding(precision, has_kernel, device, tiny_bert, monkeypatch):
+    monkeypatch.setattr(attention, "has_kernel", lambda q, n_texts: has_kernel and q.device.type == NAME)
     on_cpu, there = both(device, tiny_bert, precision=precision, learning_rate=1e-3)
     assert_equal_models(on_cpu, there, atol=2e-2)
     np.testing.assert_allclose(there.predict_proba(TEXTS), on_cpu.predict_proba(TEXTS), atol=5e-3)
@@ -267,6 +277,34 @@ def test_a_prediction_waits_once_a_batch(device, tiny_bert):
     assert len(device.reads) == 1, device.reads
 
 
+def test_the_next_batch_is_computed_before_the_last_one_is_waited_for(device, tiny_bert, monkeypatch):
+    classifier = BertClassifier(tiny_bert, device=NAME, **SETTINGS).fit(TEXTS, Y)
+    expected = classifier.decision_function(TEXTS)
+    order, embed = [], SequenceClassifier.embed
+
+    def watched_embed(model, batch):
+        order.append(len(device.reads))
+        return embed(model, batch)
+
+    monkeypatch.setattr(SequenceClassifier, "embed", watched_embed)
+    monkeypatch.setattr(Runtime, "predict_tokens", 24)
+    del device.reads[:]
+    np.testing.assert_allclose(classifier.decision_function(TEXTS), expected, atol=1e-12)
+    assert len(order) > 3
+    assert order == [0, *range(len(order) - 1)]  # how many were read before each batch
+    assert len(device.reads) == len(order)
+
+
+def test_a_fit_there_needs_the_room_of_models_that_only_predicted(device, tiny_bert):
+    first = BertClassifier(tiny_bert, device=NAME, **SETTINGS).fit(TEXTS, Y)
+    expected = first.predict_proba(TEXTS)
+    kept = weakref.ref(inference._kept[first.model_][1])
+    BertClassifier(tiny_bert, device=NAME, **SETTINGS, head_init="random").fit(TEXTS, Y)
+    gc.collect()
+    assert kept() is None
+    np.testing.assert_array_equal(first.predict_proba(TEXTS), expected)
+
+
 def test_the_device_refuses_what_a_gpu_would(device):
     there, here = torch.ones(2, 3, device=NAME), torch.ones(3, 4)
     with pytest.raises(RuntimeError, match="on the CPU"):
@@ -274,3 +312,10 @@ def test_the_device_refuses_what_a_gpu_would(device):
     assert (there @ here.to(NAME)).cpu().tolist() == [[3.0] * 4] * 2
     assert (there * torch.tensor(2.0)).sum().item() == 12.0  # a single number may come from the CPU
     assert device.reads == ["aten._to_copy.default", "aten._local_scalar_dense.default"]
+
+
+def test_the_device_refuses_what_a_gpu_has_no_deterministic_algorithm_for(device):
+    there = torch.ones(2, 3, device=NAME)
+    assert there.to(torch.int64).cumsum(1).cpu().tolist() == [[1, 2, 3]] * 2
+    with pytest.raises(RuntimeError, match="deterministic"):
+        there.cumsum(0)

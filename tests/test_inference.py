@@ -16,7 +16,7 @@ from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.data.outputs import probabilities
-from skbert.network.model import copy_module
+from skbert.network.model import SequenceClassifier, copy_module
 from skbert.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -240,6 +240,23 @@ def test_models_that_are_used_in_turn_keep_their_replicas(model, monkeypatch):
     assert inference.replica(models[1], runtime) is made[1]
     assert inference.replica(models[2], other) is again
     assert inference.replica(models[0], runtime) is not made[0]  # there was room for two
+
+
+def test_a_prediction_short_of_memory_drops_the_replicas_of_other_models(model, encodings, monkeypatch):
+    runtime, other = Runtime(CPU, torch.bfloat16), copy_module(model)
+    expected = inference.run_model(model, encodings, runtime)
+    kept = weakref.ref(inference.replica(other, runtime))
+    forward, seen = SequenceClassifier.forward, []
+
+    def short_of_memory(model, batch):
+        seen.append((len(batch.lengths), kept() is None))
+        if len(batch.lengths) > 30:
+            raise torch.OutOfMemoryError
+        return forward(model, batch)
+
+    monkeypatch.setattr(SequenceClassifier, "forward", short_of_memory)
+    np.testing.assert_allclose(inference.run_model(model, encodings, runtime), expected, atol=2e-2)
+    assert seen == [(60, False), (30, True), (30, True)]
 
 
 def test_threads_get_one_replica_of_a_model(model):

@@ -18,12 +18,8 @@ from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
 from skbert.network.dropout import set_dropout
-from skbert.network.memory import (
-    MicroBatches,
-    checkpoint_layers,
-    is_out_of_memory,
-    telling_memory_errors,
-)
+from skbert.network.memory import MicroBatches, checkpoint_layers
+from skbert.network.memory_errors import is_out_of_memory, telling_memory_errors
 
 NARROW = [{"precision": "bfloat16"}, {"precision": "float16"}]
 
@@ -109,7 +105,7 @@ def test_the_cpu_allocator_is_understood():
     """A real refusal of the operating system, in a process whose address space is limited."""
     code = """if True:
         import resource, torch
-        from skbert.network.memory import is_out_of_memory
+        from skbert.network.memory_errors import is_out_of_memory
         soft = 1 << 36
         resource.setrlimit(resource.RLIMIT_AS, (soft, resource.getrlimit(resource.RLIMIT_AS)[1]))
         try:

@@ -36,6 +36,22 @@ def make_toy(seed=0):
         return Toy()
 
 
+def test_a_step_on_the_cpu_asks_nothing_of_a_gpu(monkeypatch):
+    """CUDA would be started for it: not wanted, and an error in a forked process."""
+
+    def start(*_):
+        raise AssertionError("CUDA has been started")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "current_stream", start)
+    toy = make_toy()
+    optimizer = MasterAdamW(toy, Runtime(torch.device("cpu"), torch.float32), 0.0, 1.0, 1.0)
+    before = toy.head.weight.detach().clone()
+    optimizer.backward(toy(torch.ones(3, 4)).sum())
+    optimizer.step(0.1)
+    assert not torch.equal(toy.head.weight, before)
+
+
 def groups_of(module, weight_decay):
     return parameter_groups([(p, 1.0) for p in module.parameters()], weight_decay)
 

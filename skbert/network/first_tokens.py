@@ -43,7 +43,7 @@ def restore_last_layer(layers: nn.ModuleList) -> None:
 def _bert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packing, **__: Any) -> torch.Tensor:
     """BERT, RoBERTa, XLM-R, ELECTRA: (1, n_tokens, width) → (1, n_texts, width)."""
     own = layer.attention.self
-    first = filled(states.squeeze(0)[packing.firsts])[None]  # (1, n_texts and filler, width)
+    first = filled(packing.take_firsts(states.squeeze(0)))[None]  # (1, n_texts and filler, width)
     context = first_token_attention(
         own.query(first),
         own.key(states),
@@ -58,7 +58,7 @@ def _bert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packing, **_
 
 def _distilbert_layer(layer: Any, states: torch.Tensor, *_: Any, packing: Packing, **__: Any) -> torch.Tensor:
     own = layer.attention
-    first = filled(states.squeeze(0)[packing.firsts])[None]
+    first = filled(packing.take_firsts(states.squeeze(0)))[None]
     context = first_token_attention(
         own.q_lin(first),
         own.k_lin(states),

@@ -3,8 +3,8 @@
 torch has FlashAttention-2 (Dao, 2023, arXiv:2307.08691) for texts of different lengths end to end; torch's
 nested tensors call it as this module does. Its public form, `torch.nn.attention.varlen`, has no dropout.
 
-1. `has_kernel` tells whether the kernel can take a batch. For each new device and head size, it first runs
-   the kernel on a few short texts: the kernel is used only where values and gradients are right.
+1. `has_kernel` tells whether the kernel can take a batch. For each new device, dtype and head size, it
+   first runs the kernel on a few short texts: the kernel is used only where values and gradients are right.
 2. `flash_attention` calls the kernel. Dropout draws from the device's own generator, which a fit has to
    itself (`randomness.isolated_cuda`).
 
@@ -18,19 +18,21 @@ from functools import cache
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from skbert.network.memory_errors import is_out_of_memory
 from skbert.process.scopes import own_settings
 
+_DTYPES = (torch.bfloat16, torch.float16)
 _MOST_TEXTS = 65_535  # one dimension of the kernel's grid
 _WIDEST_HEAD = 128  # wider heads need more shared memory in the backward pass than some GPUs have
 
 
 def has_kernel(q: torch.Tensor, n_texts: int) -> bool:
     """Whether the kernel takes queries such as `q`, (n_queries, n_heads, head_size), of `n_texts` texts."""
-    if q.device.type != "cuda" or q.dtype != torch.bfloat16 or n_texts > _MOST_TEXTS:
+    if q.device.type != "cuda" or q.dtype not in _DTYPES or n_texts > _MOST_TEXTS:
         return False
     head_size = q.shape[-1]
     fits = head_size % 8 == 0 and head_size <= _WIDEST_HEAD
-    return fits and _is_wanted() and _is_right(q.device, head_size)
+    return fits and _is_wanted() and _is_right(q.device, q.dtype, head_size)
 
 
 def _is_wanted() -> bool:
@@ -90,7 +92,7 @@ def flash_attention(
 
 
 @cache
-def _is_right(device: torch.device, head_size: int) -> bool:
+def _is_right(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
     """Whether the kernel's values and gradients agree with the definition of attention."""
     draw = torch.Generator().manual_seed(0)
     lengths, scale = [5, 1, 3], head_size**-0.5
@@ -100,7 +102,7 @@ def _is_right(device: torch.device, head_size: int) -> bool:
     with own_settings(), as_they_are:
         bounds = torch.tensor([0, 5, 6, 9], dtype=torch.int32).to(device)
         drawn = (torch.randn(9, 2, head_size, generator=draw, dtype=torch.float32) for _ in range(4))
-        q, k, v, weights = (x.to(device, torch.bfloat16).requires_grad_() for x in drawn)
+        q, k, v, weights = (x.to(device, dtype).requires_grad_() for x in drawn)
         for window in (None, 2):
             expected = _by_definition(q, k, v, lengths, scale, window)
             # The gradient begins with an element-wise product: cuBLAS warns where it comes first in a thread.
@@ -108,10 +110,10 @@ def _is_right(device: torch.device, head_size: int) -> bool:
             try:
                 out = flash_attention(q, k, v, (bounds, bounds), (5, 5), scale, 0.0, window)
                 found = (out, *torch.autograd.grad((out * weights).sum(), (q, k, v)))
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:  # not for this GPU, or not in this build of torch
-                return False
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                return False  # not for this GPU, or not in this build of torch
             pairs = zip(found, wanted, strict=True)
             if not all(torch.allclose(a.float(), b.float(), atol=5e-2, rtol=5e-2) for a, b in pairs):
                 return False

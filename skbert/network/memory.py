@@ -21,8 +21,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from skbert.exceptions import InsufficientMemoryError, SkbertError, first_line
+from skbert.exceptions import InsufficientMemoryError, first_line
 from skbert.network.layers import encoder_layers
+from skbert.network.memory_errors import is_out_of_memory
 from skbert.network.model import SequenceClassifier
 from skbert.process.signal_errors import raise_if_of_a_handler
 from skbert.randomness import DrawsFrom
@@ -37,10 +38,13 @@ class MicroBatches:
     ----------
     verbose : int
         1 reports on stderr when the parts become smaller.
+    free : callable, optional
+        Frees, after memory has run out, what can be had again.
     """
 
-    def __init__(self, verbose: int = 0) -> None:
+    def __init__(self, verbose: int = 0, free: Callable[[], None] = lambda: None) -> None:
         self.verbose = verbose
+        self.free = free
         self.size: int | None = None  # texts that fit; None until memory has run out
 
     def run(
@@ -74,6 +78,7 @@ class MicroBatches:
                 self._shrink(size, error)
             # Memory is free only here, after the error and the tensors that its traceback holds are gone.
             undo()
+            self.free()
             gc.collect()  # reference cycles may hold models of other code
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
@@ -97,50 +102,6 @@ def _say(message: str) -> None:
         tqdm.write(message, sys.stderr)
     except Exception as error:  # nobody reads it
         raise_if_of_a_handler(error)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that an allocation failed, on whatever device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = ("DefaultCPUAllocator", "BLAS_STATUS_ALLOC_FAILED", "out of memory", "Cannot allocate memory")
-    if isinstance(error, RuntimeError) and str(error) in _OF_ONEDNN:
-        return True
-    return isinstance(error, RuntimeError | OSError) and any(word in str(error) for word in words)
-
-
-# All that it says if the memory for an operation's machine code, or for a buffer, cannot be had.
-_OF_ONEDNN = {
-    f"could not {what}" for what in ("create a primitive", "create a memory object", "execute a primitive")
-}
-
-
-@contextmanager
-def telling_memory_errors() -> Iterator[None]:
-    """Raise an allocation that torch could not make as an InsufficientMemoryError."""
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        # skbert's own errors may quote such words, of another rank or a path.
-        if isinstance(error, SkbertError | MemoryError) or not is_out_of_memory(error):
-            raise
-        raise _insufficient(error) from error
-
-
-def _insufficient(error: BaseException) -> InsufficientMemoryError:
-    return InsufficientMemoryError(
-        f"Memory ran out ({first_line(error)}). Use a smaller model or another device, pass fewer texts at a "
-        "time, or end what else needs the memory."
-    )
-
-
-def raise_if_no_fault_of_a_file(error: Exception) -> None:
-    """Re-raise a handler's error, and a failed allocation as a MemoryError, which torch's is not."""
-    if isinstance(error, MemoryError):
-        raise error
-    if is_out_of_memory(error) and not isinstance(error, SkbertError):
-        raise _insufficient(error) from error
-    raise_if_of_a_handler(error)
 
 
 def checkpoint_layers(model: SequenceClassifier) -> None:

@@ -153,8 +153,8 @@ class SequenceClassifier(nn.Module):
         if self.pooling != "cls":
             vectors = POOLS[self.pooling](states.to(self.head.weight.dtype), packing)
         else:
-            vectors = states if self.gives_first_tokens else states[packing.firsts]  # (n_texts, hidden_size)
-        return self._apply_pooler(vectors)
+            vectors = states if self.gives_first_tokens else packing.take_firsts(states)
+        return self._apply_pooler(vectors)  # (n_texts, hidden_size)
 
     def give_all_tokens(self) -> Self:
         """Make the encoder return the states of all tokens, even where pooling reads only the first ones."""

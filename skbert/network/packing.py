@@ -65,6 +65,10 @@ class Packing:
         """(n_texts, max_length, ...) → (n_tokens, ...)."""
         return _Unpad.apply(padded.flatten(0, 1), self.slots)
 
+    def take_firsts(self, packed: torch.Tensor) -> torch.Tensor:
+        """(n_tokens, ...) → (n_texts, ...): of each text's first token."""
+        return _Unpad.apply(packed, self.firsts)
+
     def attention_bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """Zero where a query may attend to a key, else -inf; (n_texts, 1, 1 or max_length, max_length).
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from skbert.exceptions import PersistenceError
-from skbert.network.memory import raise_if_no_fault_of_a_file
+from skbert.network.memory_errors import raise_if_no_fault_of_a_file
 from skbert.network.model import Architecture, SequenceClassifier, outline, with_weights
 from skbert.network.pooling import Pooling
 from skbert.persistence.tensorfile import Arrays

@@ -20,7 +20,7 @@ import torch
 
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
-from skbert.network.memory import raise_if_no_fault_of_a_file
+from skbert.network.memory_errors import raise_if_no_fault_of_a_file
 from skbert.network.model import Architecture, copy_module
 from skbert.network.pooling import Pooling
 from skbert.pretrained.files import FILES, VOCABULARIES

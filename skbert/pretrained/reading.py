@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from skbert.exceptions import CheckpointError, SkbertError, is_panic
-from skbert.network.memory import raise_if_no_fault_of_a_file
+from skbert.network.memory_errors import raise_if_no_fault_of_a_file
 from skbert.pretrained.files import ADAPTER, CONFIG, INDEX, MODULES, WEIGHTS
 from skbert.pretrained.library import quiet
 from skbert.pretrained.traits import read_settings

@@ -18,7 +18,7 @@ from skbert.data.numbers import Numbers, are_numbers
 from skbert.data.outputs import decode, probabilities
 from skbert.exceptions import CollapseWarning, warn
 from skbert.inference import release, run_model
-from skbert.network.memory import is_out_of_memory
+from skbert.network.memory_errors import is_out_of_memory
 
 if TYPE_CHECKING:
     from skbert.data.fit_data import Target, TrainingData

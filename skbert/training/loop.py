@@ -23,7 +23,7 @@ from skbert.data.batching import collate, shuffled_minibatches
 from skbert.data.fit_data import TrainingData
 from skbert.data.numbers import are_numbers
 from skbert.exceptions import NonFiniteLossError
-from skbert.inference import check_finite
+from skbert.inference import check_finite, release_all
 from skbert.network.memory import MicroBatches
 from skbert.network.model import SequenceClassifier
 from skbert.process.scopes import inference_mode
@@ -117,13 +117,15 @@ class Trainer:
         self.watcher = watcher
         self.validation = validation
         self.state_writer = state_writer or StateWriter()
+        if runtime.device.type != "cpu":
+            release_all()  # the fit needs the room more than predictions that may never come
         model.to(runtime.device)
         self.optimizer = MasterAdamW(
             model, runtime, settings.weight_decay, settings.layer_decay, settings.max_grad_norm
         )
         if moments is not None:
             self.optimizer.load_moments(self.vocabulary.with_table_moments(moments))
-        self.micro_batches = MicroBatches(settings.verbose)
+        self.micro_batches = MicroBatches(settings.verbose, free=release_all)
         self.ranks = current()
         self.steps = 0
         self.n_steps = settings.epochs * -(-len(data) // settings.batch_size)

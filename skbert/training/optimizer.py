@@ -48,6 +48,13 @@ class WeightState:
     steps: int  # number of steps in which it had a gradient
 
 
+class _AdamW(torch.optim.AdamW):
+    """Without a question that starts CUDA for a fit on the CPU; in a forked process it fails (torch 2.13)."""
+
+    def _accelerator_graph_capture_health_check(self) -> None:
+        """Nobody captures a step of a fit."""
+
+
 class MasterAdamW:
     """AdamW whose weights, moments and gradients are at least float32.
 
@@ -88,7 +95,7 @@ class MasterAdamW:
         self._pairs = [(p, m) for p, m in trained if p is not m]
         # Allocated once: fresh memory of this size would be mapped and cleared anew at every step.
         self._gradients = [torch.zeros_like(m) for _, m in self._pairs]
-        self._adamw = torch.optim.AdamW(
+        self._adamw = _AdamW(
             parameter_groups([(m, scales[p]) for p, m in trained], weight_decay),
             lr=0.0,
             fused=runtime.device.type in ("cpu", "cuda", "mps"),

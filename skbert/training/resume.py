@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from skbert.exceptions import MALFORMED, PersistenceError, warn
-from skbert.network.memory import raise_if_no_fault_of_a_file
+from skbert.network.memory_errors import raise_if_no_fault_of_a_file
 from skbert.process.signal_errors import raise_if_of_a_handler
 from skbert.training.optimizer import WeightState
 
