@@ -140,10 +140,10 @@ class BertClassifier(CallbackSupportMixin, SavingMixin, ClassificationMixin):
         1 shows progress bars on stderr, for each epoch, and for other passes over the texts and predictions
         that take longer than a second; it also reports batches split because memory ran out. 0 is silent.
     checkpoint : str or path, default=None
-        Folder in which `fit` saves its state while it runs. If the fit is killed, `fit` with the same
-        arguments continues from there and ends with the same weights, bit for bit; other arguments or other
-        data are refused. A fit that ends leaves nothing there. Only one fit at a time can use a folder; a fit
-        on several ranks (torchrun) cannot use one.
+        Folder in which `fit` saves its state while it runs; a str starts like a path (``./``). If the fit is
+        killed, `fit` with the same arguments continues from there and ends with the same weights, bit for
+        bit; other arguments or other data are refused. A fit that ends leaves nothing there. Only one fit at
+        a time can use a folder; a fit on several ranks (torchrun) cannot use one.
 
     Attributes
     ----------

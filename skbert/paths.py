@@ -8,6 +8,11 @@ import sys
 from skbert.exceptions import SkbertError
 
 
+def is_path(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a folder, and not one on the hub."""
+    return not isinstance(name, str) or name.startswith((".", "/", "~")) or os.path.isabs(name)
+
+
 def expanded(path: str | os.PathLike[str], kind: type[SkbertError]) -> str:
     """The path with its ~ replaced by the home folder.
 

@@ -282,6 +282,20 @@ def test_of_a_table_a_column_is_to_be_passed():
         check_texts(Table())
 
 
+FIRST, SECOND = pd.Series(["a", "b", "c"]), pd.Series(["x", "y", "z"])
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_two_columns_of_texts_are_to_be_zipped(kind):
+    X = kind([FIRST, SECOND])
+    with pytest.raises(InputTypeError, match=r"two columns of texts are passed as list\(zip\(\*X\)\)"):
+        check_texts(X)
+    assert len(check_texts(list(zip(*X, strict=True)))) == 3
+    named = {"first": FIRST, "second": SECOND}
+    with pytest.raises(InputTypeError, match=r"for pairs list\(zip\(X\['first'\], X\['second'\]\)\)"):
+        check_texts(named)
+
+
 @pytest.mark.parametrize("X", [{"a"}, frozenset("a")])
 def test_what_has_no_order_of_rows_is_not_to_be_listed(X):
     with pytest.raises(InputTypeError, match=f"{type(X).__name__}, which has no order of rows"):

@@ -608,6 +608,23 @@ def test_folders_that_cannot_be_are_refused_before_anything_is_read(make_classif
         assert not hasattr(model, "model_")
 
 
+@pytest.mark.parametrize("name", ["bert-base-uncased", "distilbert/distilbert-base-uncased"])
+def test_the_name_of_a_model_is_no_folder_to_resume_in(name, make_classifier, reviews, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = rf"checkpoint='{name}'.*written as '\./{name}'.*set model='{name}'"
+    with pytest.raises(InputError, match=said):
+        make_classifier(checkpoint=name).fit(*map(list, reviews))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_folder_of_a_model_is_no_folder_to_resume_in(kind, make_classifier, reviews, tiny_bert):
+    files = sorted(Path(tiny_bert).iterdir())
+    with pytest.raises(InputError, match=r"holds a model \(config.json\).*set model="):
+        make_classifier(checkpoint=kind(tiny_bert)).fit(*map(list, reviews))
+    assert sorted(Path(tiny_bert).iterdir()) == files
+
+
 def test_names_that_no_folder_can_have_are_refused(make_classifier, reviews, tmp_path):
     class PathOfBytes(os.PathLike):
         def __fspath__(self):

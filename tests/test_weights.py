@@ -110,6 +110,13 @@ def test_a_word_for_the_weights_of_texts():
         check_text_weights(4, "balanced")
 
 
+def test_texts_to_validate_on_are_no_weights():
+    for pair in ((["a", "b"], [0, 1]), (["a", "b", "c"], pd.Series([0, 1, 1]))):
+        with pytest.raises(InputError, match=r"sample_weight is a tuple of 2.*X_val= and y_val="):
+            check_text_weights(4, pair)
+    assert check_text_weights(2, (1.0, 3.0)).tolist() == [1.0, 3.0]
+
+
 def test_balanced_leaves_labels_alone_that_are_the_same_everywhere():
     with pytest.warns(SkbertWarning, match="never occur"):
         labels = encode_labels(INDICATOR * [0, 1, 1], 4)

