@@ -25,6 +25,8 @@ def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where runs of equal values begin, and how long they are; the values must not be negative."""
-    firsts = np.flatnonzero(np.diff(values, prepend=-1))
-    return firsts, np.diff(firsts, append=len(values))
+    """Where runs of equal values begin, and how long they are."""
+    is_first = np.ones(len(values), dtype=bool)
+    is_first[1:] = values[1:] != values[:-1]
+    bounds = np.append(np.flatnonzero(is_first), len(values))
+    return bounds[:-1], bounds[1:] - bounds[:-1]

@@ -48,6 +48,7 @@ def tables_of(text):
         ("defaults.md", "imbalance"),
         ("defaults.md", "regression"),
         ("performance.md", "ablation"),
+        ("performance.md", "latency"),
         ("performance.md", "long_texts"),
         ("performance.md", "precision"),
         ("performance.md", "speed"),

@@ -55,16 +55,25 @@ def run_attention(
         token = rows.stop
         n, asking = (length, rows) if len(query) == len(key) else (1, slice(first, first + count))
         # (n_texts, n_heads, tokens, head_size)
-        q, target = (x[asking].unflatten(0, (count, n)).transpose(1, 2) for x in (query, out))
-        k, v = (x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (key, value))
+        q, target = _heads(query[asking], count, n), _heads(out[asking], count, n)
+        k, v = _heads(key[rows], count, length), _heads(value[rows], count, length)
         attend = _fused if length >= _LONG else _plain
+        if window is None:  # a short text takes less time than the indexing below
+            target.copy_(attend(q, k, v, scale, None))
+            continue
         whole = [(slice(0, n), slice(0, length))]
         for queries, keys in parts(n, length, 1, window) if is_cut(n, window) else whole:
             bias = bias_of(lengths[first : first + 1], queries, keys, window, query.dtype)
             found = attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], scale, bias)
             target[:, :, queries].copy_(found)
-    out[asking.stop :] = 0.0  # filler
+    if asking.stop < len(out):
+        out[asking.stop :] = 0.0  # filler
     return out
+
+
+def _heads(rows: torch.Tensor, n_texts: int, length: int) -> torch.Tensor:
+    """(n_texts * length, n_heads, head_size) → (n_texts, n_heads, length, head_size)."""
+    return rows.view(n_texts, length, *rows.shape[1:]).transpose(1, 2)
 
 
 def _fused(
