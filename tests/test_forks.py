@@ -143,11 +143,12 @@ def test_a_process_that_imports_skbert_after_the_fork(make_classifier, reviews, 
     assert done.stdout.strip() == "0", done.stderr
 
 
-# Each way in a process of its own, forked from one that has imported torch and scikit-learn: every way does.
+# Each way in a process of its own, forked from one that has imported what every way does.
 FIRST = """
 import os, pickle, sys
 from pathlib import Path
 import sklearn.base, torch
+import transformers.modeling_utils
 from skbert import BertClassifier
 
 folder = Path(sys.argv[1])
