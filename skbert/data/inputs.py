@@ -280,7 +280,8 @@ def _remedy(cell: Any, column: int | None, filled: str) -> str:
         return f"Missing texts must be dropped or replaced first{filled}."
     if isinstance(cell, dict):
         return "Extract the text from each row, for example with [row['text'] for row in X]."
-    if hasattr(cell, "__len__") and hasattr(cell, "__getitem__"):  # a Series, a column of datasets
+    # A Series, a column of datasets. The type is asked: what foreign objects answer may be an error.
+    if hasattr(type(cell), "__len__") and hasattr(type(cell), "__getitem__"):
         return "Each row is one text, or a pair of texts: two columns of texts are passed as list(zip(*X))."
     if column is not None:
         return (
