@@ -324,6 +324,27 @@ def fill_and_print(
     return 0
 
 
+def fill_by_dataset(
+    description: str,
+    name: str,
+    datasets: Collection[str],
+    settings: dict[str, Any],
+    measure: Callable[[Path, str], dict[str, Any]],
+    table: Callable[[dict[str, Any], list[str]], list[str]],
+    argv: list[str] | None,
+) -> None:
+    """The command of a benchmark with a cell for each data set, as `fill_and_print` is of cells and seeds."""
+    parser = results_parser(description, name)
+    parser.add_argument("--datasets", type=names_of(datasets), default=list(datasets), help="a,b")
+    args = parse_results(parser, argv)
+    store = Store(args.out)
+    if not args.table:
+        for dataset in args.datasets:
+            if store.get(dataset, settings) is None:
+                store.put(dataset, measure(args.data, dataset), environment())
+    print("\n".join(table(store.read()["cells"], args.datasets)))
+
+
 def names_of(known: Collection[str]) -> Callable[[str], list[str]]:
     """A type of argument: some of these names, as in "a,b"."""
 

@@ -10,7 +10,6 @@ checkpoint.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -19,29 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Store, environment, load_dataset, names_of, row_subset
+from common import fill_by_dataset, load_dataset, row_subset
 
-RESULTS = Path(__file__).parent / "results" / "latency.json"
 DATASETS = ("sst2", "agnews")
 SETTINGS = {"texts a call": [1, 2, 8, 32], "calls": 60, "threads": 1, "precision": "float32"}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of the data sets; --table needs none")
-    parser.add_argument("--datasets", type=names_of(DATASETS), default=list(DATASETS), help="a,b")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="results file, resumed if there")
-    parser.add_argument("--table", action="store_true", help="run nothing, print what the file holds")
-    args = parser.parse_args(argv)
-    store = Store(args.out)
-    if not args.table:
-        if args.data is None:
-            parser.error("--data is needed")
-        for name in args.datasets:
-            if store.get(name, SETTINGS) is None:
-                store.put(name, measure(args.data, name), environment())
-    print("\n".join(table(store.read()["cells"], args.datasets)))
+    fill_by_dataset(__doc__, "latency", DATASETS, SETTINGS, measure, table, argv)
 
 
 def measure(data: Path, name: str) -> dict[str, Any]:

@@ -12,37 +12,22 @@ checkpoint.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import DATASETS, Store, environment, load_dataset, names_of, row_subset
+from common import DATASETS, fill_by_dataset, load_dataset, row_subset
 from sklearn.metrics import accuracy_score, log_loss
 
-RESULTS = Path(__file__).parent / "results" / "precision.json"
 PRECISIONS = ("float32", "bfloat16", "int8")
 SETTINGS = {"rows": 1000, "seed": 0, "precision of the fit": "float32"}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of the data sets; --table needs none")
-    parser.add_argument("--datasets", type=names_of(DATASETS), default=list(DATASETS), help="a,b")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="results file, resumed if there")
-    parser.add_argument("--table", action="store_true", help="run nothing, print what the file holds")
-    args = parser.parse_args(argv)
-    store = Store(args.out)
-    if not args.table:
-        if args.data is None:
-            parser.error("--data is needed")
-        for name in args.datasets:
-            if store.get(name, SETTINGS) is None:
-                store.put(name, measure(args.data, name), environment())
-    print("\n".join(table(store.read()["cells"], args.datasets)))
+    fill_by_dataset(__doc__, "precision", DATASETS, SETTINGS, measure, table, argv)
 
 
 def measure(data: Path, name: str) -> dict[str, Any]:
