@@ -118,6 +118,13 @@ def test_column_vector_is_taken_with_scikit_learns_warning():
         assert encode_labels(csr_matrix([[0], [1]]), 2).codes.tolist() == [0, 1]
 
 
+def test_the_first_call_of_partial_fit_warns_once_of_a_column_vector(make_classifier):
+    with pytest.warns(DataConversionWarning) as caught:
+        model = make_classifier(epochs=1).partial_fit(["a b", "c d"], [["x"], ["y"]], classes=["x", "y"])
+    assert [warning.category for warning in caught] == [DataConversionWarning]
+    assert model.classes_.tolist() == ["x", "y"]
+
+
 @pytest.mark.parametrize(
     ("y", "said"),
     [

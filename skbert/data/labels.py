@@ -10,11 +10,13 @@ Weights are in `weights.py`; the way back, from logits to labels, is in `outputs
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from sklearn.exceptions import DataConversionWarning
 
 from skbert.data.columns import are_numbered, check_same_columns, names_of_columns
 from skbert.data.inputs import Texts
@@ -143,7 +145,9 @@ def known_labels(classes: Any, y: Any) -> Labels:
         Labels of the first texts.
     """
     with as_input_error(), knowing_classes():
-        values = label_values(y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataConversionWarning)  # encode_known_labels reads y again
+            values = label_values(y)
         if values.ndim == 2:
             found = _columns(y, values)
             if classes is not None and {*np.asarray(classes).tolist()} != {*found.tolist()}:
