@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, drop_tensors
+from checkpoints import FAMILIES, as_sentence_transformer, build_checkpoint, drop_tensors, for_any_family
 from safetensors.numpy import load_file
 
 from skbert import BertClassifier, CheckpointError, InputError, InsufficientMemoryError
@@ -271,6 +271,32 @@ def test_the_first_token_of_a_decoder_is_refused(folder):
     assert classifier.transform(TEXTS).shape == (2, 32)
 
 
+def test_the_first_token_of_an_encoder_that_reads_forward_is_refused(folder):
+    """No list of transformers says which encoders do: CLIP's generates nothing, XLM's is asked to."""
+    n_ids = json.loads((folder / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    clip = transformers.CLIPTextConfig(vocab_size=n_ids, max_position_embeddings=64, **sizes)
+    xlm = transformers.XLMConfig(
+        vocab_size=n_ids, emb_dim=32, n_layers=1, n_heads=2, causal=True, max_position_embeddings=64
+    )
+    for encoder in (transformers.CLIPTextModel(clip), transformers.XLMModel(xlm)):
+        encoder.save_pretrained(folder)
+        assert checkpoints.load(folder).reads_forward
+        with pytest.raises(InputError, match=r"from left to right.*Set pooling='mean'"):
+            BertClassifier(folder, pooling="cls", max_length=32).fit(TEXTS * 4, [0, 1] * 4)
+
+
+def test_an_encoder_that_runs_one_text_only_is_refused(folder):
+    """XLNet's code for reading forward takes no second text, in transformers either."""
+    n_ids = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = transformers.XLNetConfig(
+        vocab_size=n_ids, d_model=32, n_layer=1, n_head=2, d_inner=64, attn_type="uni"
+    )
+    transformers.XLNetModel(config).save_pretrained(folder)
+    with pytest.raises(CheckpointError, match=r"family 'xlnet', does not give a state for each token id"):
+        checkpoints.load(folder)
+
+
 def test_big_bird_does_not_depend_on_earlier_calls(folder):
     """Its sparse attention is left at the first short batch, and sets numpy's global seed in training."""
     config = transformers.BigBirdConfig(
@@ -429,6 +455,48 @@ def test_a_family_that_computes_in_float32_alone_is_named(folder):
     assert BertClassifier(folder, precision="float32", **settings).fit(TEXTS * 4, [0, 1] * 4).n_iter_ == 1
 
 
+def build_experts(folder):
+    """A mixture of experts in place of the folder's encoder."""
+    n_ids = json.loads((folder / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.OlmoeConfig(vocab_size=n_ids, num_experts=4, num_experts_per_tok=2, **sizes)
+    transformers.OlmoeModel(config).save_pretrained(folder)
+    for_any_family(folder)
+    return BertClassifier(folder, pooling="mean", epochs=1, max_length=32, device="cpu")
+
+
+def test_a_family_that_does_not_compute_in_double_precision_is_named(folder):
+    classifier = build_experts(folder).set_params(precision="float64")
+    try:
+        classifier.fit(TEXTS * 4, [0, 1] * 4)
+    except InputError as error:  # with the versions of transformers and torch that have no such product
+        said = str(error)
+    else:
+        pytest.skip("this torch and this transformers compute it")
+    assert said.startswith("OlmoeModel cannot compute in float64 (")
+    assert said.endswith("Set precision='float32'.")
+
+
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys")  # peft's own
+def test_adapters_of_experts_are_refused_before_the_training(folder):
+    pytest.importorskip("peft", "0.19")
+    classifier = build_experts(folder).set_params(lora=2)
+    with pytest.raises(InputError, match=r"adapter of .*experts.* no single weight .*target_modules"):
+        classifier.fit(TEXTS * 4, [0, 1] * 4)
+
+
+def test_a_family_that_reads_weights_itself_has_no_integers(folder):
+    n_ids = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = transformers.MambaConfig(vocab_size=n_ids, hidden_size=32, num_hidden_layers=1, state_size=8)
+    transformers.MambaModel(config).save_pretrained(folder)
+    for_any_family(folder)
+    settings = {"pooling": "mean", "epochs": 1, "max_length": 32, "device": "cpu", "precision": "int8"}
+    classifier = BertClassifier(folder, **settings).fit(TEXTS * 4, [0, 1] * 4)
+    with pytest.raises(InputError, match=r"precision='int8', but the code .*Set precision='float32'"):
+        classifier.predict(TEXTS)
+    assert len(classifier.set_params(precision="float32").predict(TEXTS)) == 2
+
+
 def test_segments_are_those_that_the_tokenizer_gives_transformers(folder):
     path = folder / "tokenizer_config.json"
     stated = json.loads(path.read_text())
@@ -585,6 +653,60 @@ def test_positions_where_the_padding_token_frames_texts(name, tmp_path, reviews)
         with torch.no_grad():
             states = encoder(**tokenizer(text, return_tensors="pt")).last_hidden_state
         np.testing.assert_allclose(classifier.transform([text])[0], states[0].mean(dim=0), atol=1e-5)
+
+
+def test_positions_where_texts_contain_the_padding_id(tmp_path):
+    """RoBERTa's default padding id is the unknown token of a WordPiece vocabulary."""
+    folder = build_checkpoint("bert", tmp_path / "folder")
+    for_any_family(folder)
+    n_ids = json.loads((folder / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.RobertaConfig(vocab_size=n_ids, max_position_embeddings=130, **sizes)
+    encoder = transformers.RobertaModel(config).eval()
+    encoder.save_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert config.pad_token_id == tokenizer.unk_token_id == 1
+    texts = ["good film", "good ☃ film", "☃ ☃ a bad story"]
+    classifier = BertClassifier(folder, epochs=1, max_length=64, pooling="mean", freeze="encoder")
+    classifier.set_params(precision="float32", device="cpu").fit(texts, [0, 1, 1])
+    for text in texts:
+        inputs = {"input_ids": tokenizer(text, return_tensors="pt")["input_ids"]}
+        with torch.no_grad():
+            states = encoder(**inputs).last_hidden_state
+        np.testing.assert_allclose(classifier.transform([text])[0], states[0].mean(dim=0), atol=1e-5)
+
+
+def test_a_padding_id_that_is_none(folder):
+    """Early configs of LLaMA say -1: the gaps hold any other token then."""
+    n_ids = json.loads((folder / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.LlamaConfig(vocab_size=n_ids, pad_token_id=-1, **sizes)
+    transformers.LlamaModel(config).save_pretrained(folder)
+    classifier = BertClassifier(folder, pooling="mean", epochs=1, max_length=32, precision="float32")
+    vectors = classifier.fit(TEXTS * 4, [0, 1] * 4).transform(TEXTS)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        np.testing.assert_allclose(classifier.transform([text])[0], vector, atol=1e-6)
+    config = transformers.RobertaConfig(
+        vocab_size=n_ids, pad_token_id=-1, max_position_embeddings=64, **sizes
+    )
+    transformers.RobertaModel(config).save_pretrained(folder)
+    with pytest.raises(CheckpointError, match=r"positions for 0 tokens, with pad_token_id=-1 .*Expected 8"):
+        checkpoints.load(folder)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_texts_that_sentence_transformers_puts_into_lower_case(stated, tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    folder = as_sentence_transformer(build_checkpoint("roberta", tmp_path / "folder"))
+    settings = {"max_seq_length": 64, "do_lower_case": stated}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+    texts = ["Good film", "A BAD Story"]
+    classifier = BertClassifier(folder, freeze="encoder", epochs=1, precision="float32", device="cpu")
+    found = classifier.set_params(max_length=64).fit(texts, [0, 1]).transform(texts)
+    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(texts)
+    np.testing.assert_allclose(found, theirs, atol=1e-5)
+    same = np.allclose(found, classifier.transform([text.lower() for text in texts]), atol=1e-5)
+    assert same == stated
 
 
 def test_what_a_config_does_not_tell(tiny_bert):

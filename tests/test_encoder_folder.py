@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import stat
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +55,21 @@ def test_transformers_reads_the_same_states(fitted, tmp_path):
         states = encoder(**inputs).last_hidden_state
     expected = (states * mask).sum(1) / mask.sum(1)
     np.testing.assert_allclose(classifier.transform(TEXTS), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("write", ["save_encoder", "save_pretrained"])
+def test_a_config_that_asks_for_attention_weights(write, tiny_checkpoints, fitted, tmp_path):
+    """transformers gives them with one implementation of attention only."""
+    folder = Path(shutil.copytree(tiny_checkpoints("bert"), tmp_path / "theirs"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"output_attentions": True}))
+    classifier = fitted(model=folder, pooling="cls")
+    getattr(classifier, write)(tmp_path / "ours")
+    encoder = AutoModel.from_pretrained(tmp_path / "ours")
+    assert encoder.config.output_attentions
+    for name, weight in encoder.state_dict().items():
+        if name.startswith("encoder."):
+            assert torch.equal(weight, classifier.model_.encoder.state_dict()[name])
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])

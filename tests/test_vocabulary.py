@@ -73,6 +73,20 @@ def test_training_equals_the_plain_update(family, layer_decay, tiny_checkpoints,
         torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=1e-5, msg=name)
 
 
+def test_the_padding_id_gets_no_gradient_where_texts_have_it(tiny_bert):
+    """As in transformers: a padding id may be that of the unknown token."""
+    before = build_model(tiny_bert, "mean").encoder.get_input_embeddings().weight
+    rows = {}
+    for padding in (None, load_tokenizer(tiny_bert).token_to_id("film")):
+        model, encodings = make(tiny_bert)
+        table = model.encoder.get_input_embeddings()
+        table.padding_idx = padding
+        name = next(n for n, p in model.named_parameters() if p is table.weight)
+        after = fit(model, training_data(encodings), settings(1, 6, 1.0, 0.0, 0.0))[name]
+        rows[padding] = {i for i in np.unique(encodings.ids).tolist() if not torch.equal(after[i], before[i])}
+    assert rows[None] - rows[padding] == {padding}
+
+
 def test_compact_keeps_the_rows_of_texts_to_validate_on(tiny_bert):
     model, encodings = make(tiny_bert)
     some, others = encodings.take(np.arange(3)), encodings.take(np.arange(3, 6))

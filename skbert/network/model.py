@@ -217,13 +217,12 @@ class SequenceClassifier(nn.Module):
 
 @contextmanager
 def _naming_dtype(encoder: Any) -> Iterator[None]:
-    """Say what to do where a family's own code computes only in float32, whatever its weights are."""
+    """Say what to do where a family's own code computes only in some types, whatever its weights are."""
     try:
         yield
     except RuntimeError as error:
-        if encoder.dtype not in (torch.bfloat16, torch.float16) or not re.search(
-            "dtype|scalar type", str(error)
-        ):
+        about_types = re.search("dtype|scalar type|to type|matrix, got", str(error))
+        if encoder.dtype == torch.float32 or not about_types:
             raise
         raise InputError(
             f"{type(encoder).__name__} cannot compute in {str(encoder.dtype).removeprefix('torch.')} "

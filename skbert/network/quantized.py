@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from skbert.exceptions import InputError
+
 _LEVELS = 127
 _TINY = 1e-30  # scale of a token that is all zeros, times 127
 _BLOCK = 1 << 17  # numbers quantized at a time, so that intermediate results stay in the cache
@@ -71,6 +73,14 @@ class Int8Linear(nn.Module):
         self.bias = torch.zeros_like(self.scale) if bias is None else bias.detach().float()
         self.product = product_of_this_machine()(rows, self.scale)
         self.last_input = last_input
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Not there any more; some families' own code reads it."""
+        raise InputError(
+            "precision='int8', but the code of this encoder's family in transformers reads the weights of "
+            "its linear layers itself, so they cannot be integers. Set precision='float32'."
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_inputs) → (..., n_outputs), float32."""

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from skbert.data.literal import special_ids
 from skbert.exceptions import CheckpointError
 from skbert.network.attention import packed_attention
 from skbert.network.memory_errors import raise_if_no_fault_of_a_file
 from skbert.network.model import Architecture, copy_module
 from skbert.network.pooling import Pooling
+from skbert.parameters import MIN_LENGTH
 from skbert.pretrained.files import FILES, VOCABULARIES
 from skbert.pretrained.library import quiet
 from skbert.pretrained.reading import compute_by_text, naming, read_model, refuse_other_weights
@@ -34,6 +36,7 @@ from skbert.pretrained.traits import (
     max_positions,
     read_settings,
     reads_forward,
+    stated_lower_case,
     stated_pooling,
 )
 from skbert.process import forks
@@ -126,10 +129,16 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
     """An encoder that was read from a folder, and all that skbert needs to know about it."""
     config = encoder.config
     _check_it_runs(encoder, folder)
-    tokenizer_json, input_names, frame = _read_tokenizer(folder)
-    architecture = architecture_of(encoder, input_names, frame)
-    with quiet() as transformers:
-        forward = reads_forward(encoder, transformers)
+    tokenizer_json, input_names, absent = _read_tokenizer(folder)
+    architecture = architecture_of(encoder, input_names, absent)
+    n_positions = max_positions(config, architecture)
+    if n_positions < MIN_LENGTH:
+        raise CheckpointError(
+            f"The encoder in {folder} has positions for {n_positions} tokens, with pad_token_id="
+            f"{config.pad_token_id} in config.json. Expected {MIN_LENGTH} or more. Get the checkpoint again."
+        )
+    with quiet():
+        forward = not architecture.packed and reads_forward(encoder)
     config._attn_implementation = _attention_of(architecture.packed)
     config.name_or_path = ""  # the folder's path belongs to this machine, not to the model
     return Checkpoint(
@@ -137,7 +146,7 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
         tokenizer_json=tokenizer_json,
         pooling=stated_pooling(folder) or "cls",
         architecture=architecture,
-        max_positions=max_positions(config, architecture),
+        max_positions=n_positions,
         head_dropout=head_dropout_of(config),
         reads_forward=forward,
         encoder=encoder,
@@ -183,10 +192,10 @@ def _check_it_runs(encoder: Any, folder: Path) -> None:
 
 
 def _gives_states(encoder: Any) -> bool:
-    ids = torch.zeros(1, 4, dtype=torch.long, device="cpu")
+    ids = torch.zeros(2, 4, dtype=torch.long, device="cpu")
     output = encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
     has_table = isinstance(encoder.get_input_embeddings(), torch.nn.Embedding)
-    return has_table and output.last_hidden_state.shape == (1, 4, encoder.config.hidden_size)
+    return has_table and output.last_hidden_state.shape == (2, 4, encoder.config.hidden_size)
 
 
 def _attention_of(packed: bool) -> str:
@@ -197,8 +206,8 @@ def _attention_of(packed: bool) -> str:
     return _ATTENTION
 
 
-def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
-    """The tokenizer as JSON, without truncation or padding; the names of its outputs; ids around a text."""
+def _read_tokenizer(folder: Path) -> tuple[str, list[str], set[int]]:
+    """The tokenizer as JSON, without truncation or padding; names of its outputs; ids that no text has."""
     # transformers would make up an empty tokenizer, in which every word is unknown.
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise CheckpointError(
@@ -221,7 +230,13 @@ def _read_tokenizer(folder: Path) -> tuple[str, list[str], list[int]]:
         )
     backend.no_truncation()
     backend.no_padding()
-    return backend.to_str(), list(tokenizer.model_input_names), backend.encode("").ids
+    if stated_lower_case(folder):
+        from tokenizers import normalizers
+
+        rest = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+    absent = {*special_ids(backend).tolist()} - {*backend.encode("").ids}
+    return backend.to_str(), list(tokenizer.model_input_names), absent
 
 
 def _refuse_fatal(file: Path) -> None:

@@ -50,7 +50,11 @@ def _as_transformers(model: SequenceClassifier) -> Any:
         )
     with quiet() as transformers, DrawsNothing():
         config = config_of(model)
-        encoder = transformers.AutoModel.from_config(config, dtype=model.head.weight.dtype)
+        encoder = transformers.AutoModel.from_config(
+            config,
+            dtype=model.head.weight.dtype,
+            attn_implementation="eager",  # others refuse the setting output_attentions
+        )
     if pooler is None:
         encoder.pooler = None
     weights = dict(model.encoder.state_dict())

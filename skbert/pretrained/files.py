@@ -12,6 +12,7 @@ VOCABULARIES = (
     "spm.model",
 )
 MODULES, POOLING = "modules.json", "1_Pooling/config.json"  # of sentence-transformers, and how it pools
+TOKENIZING = "sentence_*_config.json"  # of sentence-transformers: how it tokenizes
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # which part has which weight, where there are several

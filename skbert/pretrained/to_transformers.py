@@ -111,7 +111,11 @@ def _as_transformers(model: SequenceClassifier, head: nn.Linear, names: list[str
             problem_type=problem,
         )
         auto = transformers.AutoModelForSequenceClassification
-        classifier = auto.from_config(config, dtype=model.head.weight.dtype)
+        classifier = auto.from_config(
+            config,
+            dtype=model.head.weight.dtype,
+            attn_implementation="eager",  # others refuse the setting output_attentions
+        )
     prefix = classifier.base_model_prefix
     classifier.load_state_dict(
         {f"{prefix}.{name}": weight for name, weight in model.encoder.state_dict().items()} | weights,

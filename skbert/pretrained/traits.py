@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from skbert.exceptions import CheckpointError, InputError
 from skbert.network.model import Architecture
 from skbert.network.pooling import Pooling
 from skbert.parameters import MIN_LENGTH
-from skbert.pretrained.files import MODULES, POOLING
+from skbert.pretrained.files import MODULES, POOLING, TOKENIZING
 
 # By their names in sentence-transformers.
 MODES: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
@@ -24,7 +24,9 @@ _ANY = 128  # segments: more than int8 can name
 _PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "modernbert"}
 
 
-def architecture_of(encoder: Any, input_names: Sequence[str], frame: Sequence[int] = ()) -> Architecture:
+def architecture_of(
+    encoder: Any, input_names: Sequence[str], absent: Collection[int] | None = None
+) -> Architecture:
     """How an encoder expects its input.
 
     Parameters
@@ -32,16 +34,16 @@ def architecture_of(encoder: Any, input_names: Sequence[str], frame: Sequence[in
     encoder : nn.Module
     input_names : sequence of str
         What its tokenizer passes to it in transformers; without "token_type_ids" all segments are 0 there.
-    frame : sequence of int
-        Ids of the special tokens around each text.
+    absent : collection of int, default=None
+        Ids that no text has, not even in the special tokens around it. None: it does not matter which.
     """
     config = encoder.config
     accepted = inspect.signature(encoder.forward).parameters
     family = config.model_type
     offset = _position_offset(encoder)
     # Where positions depend on the padding id, and texts contain that id, too, transformers must count them.
-    counts = offset == 0 or offset - 1 not in frame
-    packed = family in _PACKED_FAMILIES and counts and not getattr(config, "is_decoder", False)
+    counts = absent is not None and offset > 0 and offset - 1 not in absent
+    packed = family in _PACKED_FAMILIES and not counts and not getattr(config, "is_decoder", False)
     # Families without that entry, such as XLNet, take any number for a segment.
     n_segments = getattr(config, "type_vocab_size", _ANY) or 0
     return Architecture(
@@ -49,7 +51,7 @@ def architecture_of(encoder: Any, input_names: Sequence[str], frame: Sequence[in
         position_offset=offset,
         takes_positions=packed and "position_ids" in accepted,
         takes_segments="token_type_ids" in accepted and "token_type_ids" in input_names and n_segments > 0,
-        pad_id=getattr(config, "pad_token_id", None) or 0,
+        pad_id=max(getattr(config, "pad_token_id", None) or 0, 0),  # some say -1: they have none
         n_segments=n_segments,
     )
 
@@ -119,22 +121,16 @@ def _position_offset(encoder: Any) -> int:
     return 0 if padding is None else padding + 1
 
 
-def reads_forward(encoder: Any, transformers: Any) -> bool:
+def reads_forward(encoder: Any) -> bool:
     """Whether the first token sees none of those after it, as in most families that generate text.
 
-    The config does not tell, so an encoder of such a family is run on two texts that begin alike.
+    The config does not tell, so the encoder is run on two texts that begin alike.
     """
-    names = transformers.models.auto.modeling_auto
-    family = encoder.config.model_type
-    generates = family in names.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    is_encoder = family in names.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if not (getattr(encoder.config, "is_decoder", False) or (generates and not is_encoder)):
-        return False
+    ids = torch.tensor([[5, 6, 6, 6], [5, 7, 7, 7]])
     with torch.no_grad():
-        first, second = (
-            encoder(input_ids=torch.tensor([[5, last]])).last_hidden_state[0, 0] for last in (6, 7)
-        )
-    return torch.allclose(first, second)
+        first, second = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
+    # Not to the last bit: experts that take several tokens at once round by what they take.
+    return torch.allclose(first, second, atol=1e-6)
 
 
 def stated_pooling(folder: Path) -> Pooling | None:
@@ -158,6 +154,13 @@ def stated_pooling(folder: Path) -> Pooling | None:
         if stated.get(f"pooling_mode_{mode}") or pooling in (named if isinstance(named, list) else [named]):
             return pooling
     return "mean"
+
+
+def stated_lower_case(folder: Path) -> bool:
+    """Whether a sentence-transformers checkpoint puts texts into lower case, whatever its tokenizer does."""
+    if not (folder / MODULES).is_file():
+        return False
+    return any(read_settings(file).get("do_lower_case") for file in folder.glob(TOKENIZING))
 
 
 def _named_pooling(folder: Path) -> str | None:

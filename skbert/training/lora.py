@@ -101,6 +101,13 @@ def add_adapters(model: SequenceClassifier, config: LoraConfig, generator: torch
             "of target_modules, and trainable_token_indices at None."
         )
     for name, layer in _adapted_layers(model).items():
+        base = layer.get_base_layer()
+        if getattr(base, "weight", None) is None:  # a mixture of experts: peft adds to its tensors, too
+            raise InputError(
+                f"lora asks for an adapter of {name}, a {type(base).__name__}, which has no single weight "
+                f"that it could be merged into. Pass a LoraConfig whose target_modules are among {names}, "
+                "and no target_parameters."
+            )
         if layer.lora_bias.get(_ADAPTER) and getattr(layer.base_layer, "bias", None) is None:
             raise InputError(
                 f"lora has lora_bias=True, but {name} has no bias that the adapter's could be merged into. "

@@ -75,6 +75,12 @@ def compact(
     occurring = np.unique(np.concatenate(found if moments is None else [*found, moments.rows.numpy()]))
     renumbered = data.reencoded(lambda e: replace(e, ids=np.searchsorted(occurring, e.ids).astype(np.int32)))
     rows = torch.from_numpy(occurring.astype(np.int64))
-    small = nn.Embedding.from_pretrained(full.weight.detach()[rows], freeze=not full.weight.requires_grad)
+    # torch gives the row of the padding id no gradient, even if texts have that id.
+    (unmoved,) = np.nonzero(occurring == (-1 if full.padding_idx is None else full.padding_idx))
+    small = nn.Embedding.from_pretrained(
+        full.weight.detach()[rows],
+        freeze=not full.weight.requires_grad,
+        padding_idx=int(unmoved[0]) if len(unmoved) else None,
+    )
     model.encoder.set_input_embeddings(small)
     return renumbered, FullVocabulary(full.weight.detach(), rows, name)
