@@ -10,7 +10,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from skbert.data import outputs
-from skbert.data.inputs import Texts, computed
+from skbert.data.containers import computed
+from skbert.data.inputs import Texts
 from skbert.data.labels import (
     Labels,
     LabelsType,

@@ -10,7 +10,8 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from skbert.data.columns import check_same_columns
-from skbert.data.inputs import Texts, computed
+from skbert.data.containers import computed
+from skbert.data.inputs import Texts
 from skbert.data.numbers import (
     Numbers,
     NumbersType,

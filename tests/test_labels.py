@@ -417,6 +417,11 @@ def test_a_set_has_no_order_and_is_no_list_of_tags():
         encode_labels({"a", "b"}, 2)
 
 
+def test_numbers_that_no_int_of_numpy_holds():
+    with pytest.raises(InputError, match=r"y has 1180591620717411303424 at row 1, too large .*str\(label\)"):
+        encode_labels([3, 2**70, 3], 3)
+
+
 def test_rows_of_one_label():
     with pytest.warns(DataConversionWarning, match=r"shape \(3, 1\)"):
         labels = encode_labels([["a"], ["a\0"], ["b"]], 3)

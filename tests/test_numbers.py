@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.preprocessing import StandardScaler
 
 from skbert import InputError
-from skbert.data.numbers import are_numbers, known_numbers, standardize
+from skbert.data.numbers import are_numbers, known_numbers, number_values, standardize
 from skbert.data.outputs import in_units
 
 ONE = np.ones(4)
@@ -202,3 +202,12 @@ def test_numbers_without_weight_have_no_part_in_mean_and_scale():
 def test_small_differences_of_larger_numbers():
     numbers = standardize(1.7e12 + np.array([0.0, 1.0, 2.0, 5.0]), ONE)  # milliseconds
     assert numbers.scales[0] == pytest.approx(np.std([0.0, 1.0, 2.0, 5.0]), rel=1e-3)
+
+
+def test_numbers_lie_row_by_row_and_are_a_copy():
+    """The last bits of a scorer's sums depend on where numbers lie; the fit must not see later changes."""
+    table = np.asfortranarray(np.arange(6.0).reshape(3, 2))
+    found = number_values(table, 3, "y_val")
+    assert found.flags.c_contiguous
+    table[:] = 0
+    assert found.tolist() == [[0, 1], [2, 3], [4, 5]]

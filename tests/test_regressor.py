@@ -215,6 +215,27 @@ def test_a_fit_that_diverges_says_so(make, stars):
         make(learning_rate=30.0, freeze="encoder", epochs=3, weight_decay=0.0, warmup_ratio=0.0).fit(*stars)
 
 
+def test_how_much_worse_is_in_the_variance_of_the_last_fit(make, stars):
+    """A model that continues keeps its scale, which may be another than that of the new numbers."""
+    texts, wide = stars[0], np.repeat([100.0, -100, -50, 50, 0, 10], 4)
+    model = make(epochs=20, learning_rate=5e-3).fit(texts, wide)
+    other = wide[::-1] / 10
+    with pytest.warns(SkbertWarning, match=r"is \S+ times the variance of y: it predicts") as caught:
+        model.set_params(warm_start=True, epochs=1, learning_rate=1e-6).fit(texts, other)
+    (said,) = (str(w.message) for w in caught if "variance" in str(w.message))
+    ratio = 1 - model.score(texts, other)
+    assert ratio > 10
+    assert float(said.split(" is ")[1].split()[0]) == pytest.approx(ratio, rel=1e-2)
+
+
+def test_numbers_that_do_not_count_are_no_measure(make, stars):
+    """Where all that count are the same, no variance is there to compare with."""
+    texts, weights = stars[0], np.r_[np.ones(12), np.zeros(12)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(head_init="random").fit(texts, np.r_[np.ones(12), np.arange(12.0)], sample_weight=weights)
+
+
 def test_the_probe_is_a_ridge_regression(make, stars):
     """With a rate of nothing the fit ends where it starts: with Ridge on the frozen embeddings."""
     texts, y = stars

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from skbert.data.inputs import names_in
+from skbert.data.containers import names_in
 from skbert.data.targets import label_values
 from skbert.exceptions import InputError, shown
 

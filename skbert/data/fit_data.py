@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from skbert.data.containers import as_array, computed, rows_of, unmasked
 from skbert.data.encoding import Encodings
-from skbert.data.inputs import Texts, check_texts, computed, factorize, rows_of, unmasked
+from skbert.data.inputs import Texts, check_texts, factorize
 from skbert.data.labels import Labels
 from skbert.data.numbers import Numbers
 from skbert.data.targets import first_missing
@@ -85,7 +86,7 @@ def check_groups(groups: Any, n_texts: int) -> np.ndarray | None:
         groups = rows_of(groups)
     else:
         try:
-            groups = np.asarray(groups.astype(object) if hasattr(groups, "iloc") else groups)
+            groups = as_array(groups.astype(object) if hasattr(groups, "iloc") else groups)
         except (RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"groups cannot be read ({error}). Pass a list with one str or int per text."

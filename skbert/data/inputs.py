@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from skbert.data.containers import as_array, is_row, names_in, rows_of, unmasked
 from skbert.exceptions import InputError, InputTypeError, shown
 
 _EXPECTED = (
@@ -48,22 +48,6 @@ class Texts:
         chosen = list(indices)
         second = None if self.second is None else [self.second[i] for i in chosen]
         return Texts([self.first[i] for i in chosen], second)
-
-
-def computed(data: Any) -> Any:
-    """What Dask computes, if the data are Dask's: else every access would compute them again."""
-    return data.compute() if hasattr(type(data), "__dask_graph__") else data
-
-
-def unmasked(data: Any) -> Any:
-    """An array with None in its masked cells, if it is numpy's masked array."""
-    if not isinstance(data, np.ma.MaskedArray):
-        return data
-    if not np.ma.is_masked(data):
-        return data.data
-    cells = data.data.astype(object)
-    cells[np.ma.getmaskarray(data)] = None
-    return cells
 
 
 def check_texts(X: Any, name: str = "X") -> Texts:
@@ -135,13 +119,6 @@ def factorize(rows: Iterable[Any]) -> tuple[dict[Any, int], np.ndarray]:
     return places, np.array([places.setdefault(row, len(places)) for row in rows], dtype=np.int64)
 
 
-def names_in(table: Any) -> list[Any]:
-    """Column names of a table, if it is one; in Arrow's tables, `columns` holds the columns themselves."""
-    if hasattr(table, "iloc"):  # pandas: attributes may also be names of columns, or of rows
-        return list(table.columns) if table.ndim == 2 else []
-    return list(getattr(table, "column_names", getattr(table, "columns", ())))
-
-
 def _choose_columns(X: Any, columns: list[list[Any]], name: str) -> str:
     """Advice on how to get one or two columns from too many."""
     names = names_in(X)
@@ -189,7 +166,7 @@ def _columns(X: Any, name: str) -> list[list[Any]]:
     if isinstance(X, list | tuple):
         return _columns_of_rows(X, name)
     if hasattr(X, "__array__") or hasattr(X, "__array_interface__"):
-        return _columns_of_array(np.asarray(X), name)
+        return _columns_of_array(as_array(X), name)
     if isinstance(X, Sequence):
         return _columns_of_rows(rows_of(X), name)
     raise InputTypeError(f"{name} is a {type(X).__name__}. {_EXPECTED}; {_as_a_container(X)}.")
@@ -205,15 +182,6 @@ def _as_a_container(X: Any) -> str:
     if hasattr(X, "column_names"):
         return f"from a table pass a column, such as X['text'], or for pairs {_ZIPPED.format('X')}"
     return "for an iterator pass list(X)"
-
-
-def rows_of(sequence: Sequence[Any]) -> list[Any]:
-    """A sequence as a list; in one slice, if that gives a list: some sequences read each row from a file."""
-    with suppress(TypeError):  # a deque has no slices
-        rows = sequence[:]
-        if isinstance(rows, list) and len(rows) == len(sequence):
-            return rows
-    return list(sequence)
 
 
 def _columns_of_array(array: np.ndarray, name: str) -> list[list[Any]]:
@@ -240,11 +208,6 @@ def _columns_of_rows(rows: Sequence[Any], name: str) -> list[list[Any]]:
                 f"length {width}. {_EXPECTED}; {remedy if of_tokens else 'all rows must have the same form'}."
             )
     return [[row[i] for row in rows] for i in range(width)]
-
-
-def is_row(value: Any) -> bool:
-    """Whether a value is several cells, not one."""
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _check_cells(column: list[Any], number: int | None, name: str, filled: str) -> None:

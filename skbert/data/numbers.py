@@ -19,9 +19,10 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 
 from skbert.data.columns import check_same_columns, names_of_columns
-from skbert.data.inputs import computed, unmasked
+from skbert.data.containers import computed, unmasked
 from skbert.data.targets import check_finite, first_missing
 from skbert.exceptions import InputError
+from skbert.process.float_errors import ignoring_float_errors
 
 NumbersType = Literal["continuous", "continuous-multioutput"]
 
@@ -108,8 +109,7 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
         _check_like(given, known, "y")
         check_same_columns(y, known.names)
         means, scales, names = known.means, known.scales, known.names if names is None else names
-    with np.errstate(over="ignore", invalid="ignore"):
-        targets = (columns - means) / scales
+    targets = _standardized(columns, means, scales)
     is_far = ~(np.abs(targets) < _FARTHEST).all(axis=1)
     targets[is_far & (weights == 0)] = 0.0  # nothing reads them
     far = np.flatnonzero(is_far & (weights > 0))
@@ -120,6 +120,11 @@ def standardize(y: Any, weights: np.ndarray, known: Numbers | None = None) -> Nu
             "logarithms of y; a model that continues training keeps its mean and scale."
         )
     return Numbers(given, targets, means, scales, names)
+
+
+@ignoring_float_errors
+def _standardized(columns: np.ndarray, means: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    return (columns - means) / scales
 
 
 def check_spread(numbers: Numbers, weights: np.ndarray) -> None:
@@ -181,10 +186,15 @@ def number_values(y: Any, n_texts: int, name: str) -> np.ndarray:
     if values.dtype.kind not in "biuf":
         # numpy has converted a list with one str in it to str as a whole.
         _check_cells(np.array(y, dtype=object) if isinstance(y, list | tuple) else values, name)
-    with np.errstate(over="ignore"):
-        numbers = values.astype(np.float64)
+    numbers = _as_float64(values)
     check_finite(numbers, name, "Numbers")
     return numbers
+
+
+@ignoring_float_errors
+def _as_float64(values: np.ndarray) -> np.ndarray:
+    """Row by row in memory: the last bits of sums, as in a scorer, depend on where the numbers are."""
+    return values.astype(np.float64, order="C")
 
 
 def _check_cells(values: np.ndarray, name: str) -> None:

@@ -15,6 +15,7 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from skbert.data.labels import LabelsType
 from skbert.data.numbers import NumbersType
 from skbert.exceptions import NonFiniteOutputError
+from skbert.process.float_errors import ignoring_float_errors
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,7 @@ def make_loss(
     return indicator if target_type == "multilabel-indicator" else classes
 
 
+@ignoring_float_errors
 def in_units(
     outputs: np.ndarray, means: np.ndarray, scales: np.ndarray, target_type: TargetType
 ) -> np.ndarray:
@@ -87,8 +89,7 @@ def in_units(
     NonFiniteOutputError
         If one is too large for float64, or the mean or the scale is not finite.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        numbers = outputs * scales + means
+    numbers = outputs * scales + means
     if not np.isfinite(numbers).all():
         raise NonFiniteOutputError(
             f"A predicted number is not finite in the units of y: their mean is {means.tolist()}, their "

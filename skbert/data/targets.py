@@ -15,8 +15,9 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from skbert.data.inputs import computed, is_row, names_in, rows_of, unmasked
+from skbert.data.containers import as_array, computed, is_row, names_in, rows_of, unmasked
 from skbert.exceptions import InputError, warn
+from skbert.process.float_errors import ignoring_float_errors
 from skbert.process.warning_filters import holding_warning_filters
 
 _FOR_PROBABILITIES = " To learn probabilities, pass a text once for each label, with them as sample_weight."
@@ -91,8 +92,7 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
     column = _as_column(y, name)
     if column is not None and all(type(label) is str for label in column.tolist()):
         return column  # without checking whether many distinct labels mean a regression
-    with np.errstate(invalid="ignore"):  # it casts numbers to int, however large
-        target = type_of_target(y, input_name=name)
+    target = ignoring_float_errors(type_of_target)(y, input_name=name)  # it casts all numbers to int
     if target == "unknown":
         raise InputError(_unknown(y, name))
     if target == "multilabel-indicator":
@@ -115,12 +115,15 @@ def _refuse_other_targets(target: str, y: np.ndarray, name: str, columns: list[A
         )
     if target == "continuous":
         numbers = (y if y.dtype.kind == "f" else y.astype(float)).reshape(-1)
-        with np.errstate(invalid="ignore"):
-            row = np.flatnonzero(numbers != numbers.astype(np.int64))[0]
+        row = np.flatnonzero(~ignoring_float_errors(_are_whole)(numbers))[0]
         raise InputError(
             f"Unknown label type: {target}. {name} holds numbers that are not whole, or too large for an "
             f"int: {numbers[row]:g} at row {row}. Expected classes; to learn numbers, use BertRegressor."
         )
+
+
+def _are_whole(numbers: np.ndarray) -> np.ndarray:
+    return numbers == numbers.astype(np.int64)
 
 
 def _odd_cell(table: np.ndarray, columns: list[Any]) -> str:
@@ -152,6 +155,10 @@ def _unwrapped(y: Any, name: str) -> Any:
     y = unmasked(computed(y))
     if isinstance(y, Sequence) and not isinstance(y, list | tuple | memoryview | array):
         y = y if hasattr(y, "__array__") else rows_of(y)
+    if hasattr(y, "__array__") and not hasattr(y, "iloc") and not isinstance(y, np.ndarray):
+        values = as_array(y)  # polars', whose str numpy would cut at NUL
+        if values.ndim == 1 and any(isinstance(label, str) for label in values):
+            return values.tolist()
     if isinstance(y, list | tuple) and y and all(isinstance(r, list | tuple) and len(r) == 1 for r in y):
         _warn_of_column(y, name)
         return [row[0] for row in y]
@@ -182,6 +189,13 @@ def _unknown(y: Any, name: str) -> str:
         return f"{name} has the shape {labels.shape}. Expected one label per text, or an indicator matrix."
     first = labels.reshape(-1)[0]
     if isinstance(first, int | float | np.number | np.bool_):
+        large = [isinstance(v, int) and not -(2**63) <= v < 2**64 for v in labels.flat]
+        if any(large):
+            row = large.index(True)
+            return (
+                f"Unknown label type: {name} has {labels.flat[row]!r:.60} at row {row}, too large for "
+                "an int of 64 bits. Convert the labels, for example with [str(label) for label in y]."
+            )
         kinds = (("bool", bool | np.bool_), ("int", Integral))
         kind = next((name for name, t in kinds if all(isinstance(v, t) for v in labels.flat)), "float")
         return (

@@ -91,10 +91,10 @@ def warn_of_collapse(
         )
     elif isinstance(target, Numbers) and len(predicted) == len(rows):
         squared = float(((predicted - data.targets[rows]) ** 2).mean())
-        if squared > _DIVERGED * constant:
+        if squared > _DIVERGED * constant > 0:
             warn(
-                f"The model's squared error on {len(rows)} of its training texts is {squared:.3g} times the "
-                "variance of y: it predicts them worse than their mean does. Lower learning_rate."
+                f"The model's squared error on {len(rows)} of its training texts is {squared / constant:.3g} "
+                "times the variance of y: it predicts them worse than their mean does. Lower learning_rate."
             )
 
 

@@ -29,6 +29,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from skbert.data.numbers import are_numbers
 from skbert.data.outputs import log_probabilities
 from skbert.network.model import SequenceClassifier
+from skbert.process.float_errors import ignoring_float_errors
 from skbert.process.warning_filters import holding_warning_filters
 
 _MAX_ROWS = 20_000  # bounds the cost of the start on large data
@@ -225,6 +226,7 @@ def _fit_unseen(probe: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -
     return inspect.unwrap(type(probe).fit)(probe, X, y, sample_weight=weights)
 
 
+@ignoring_float_errors
 def _constant(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:
     """Logits of the class frequencies, or of each label's (smoothed); for numbers, means; (n_outputs,)."""
     if are_numbers(targets):
@@ -232,8 +234,7 @@ def _constant(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.nd
     if targets.ndim == 2:
         ones = (weights * targets).sum(axis=0)
         return np.log((ones + 1) / (weights.sum(axis=0) - ones + 1))
-    with np.errstate(divide="ignore"):
-        return np.log(np.bincount(targets, weights=weights, minlength=n_outputs))
+    return np.log(np.bincount(targets, weights=weights, minlength=n_outputs))  # some may be log 0
 
 
 def _log_likelihood(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
