@@ -177,11 +177,11 @@ class SavingMixin:
     def save_encoder(self, folder: str | PathLike[str]) -> None:
         """Write the fine-tuned encoder, without the head, as a checkpoint to fine-tune on other labels.
 
-        ``BertClassifier(folder)`` starts from it and pools as this estimator does. transformers reads the
-        folder with `AutoModel`, and sentence-transformers with `SentenceTransformer`, whose embeddings are
-        then those of `transform`; but not those of texts longer than `max_length` if `long_text` is other
-        than "head", and not if the encoder has a pooler of its own ("cls" pooling of BERT, RoBERTa and
-        related families): sentence-transformers has no equivalent.
+        ``BertClassifier(folder)`` starts from it, read in float32 as every checkpoint is, and pools as this
+        estimator does. transformers reads the folder with `AutoModel`, and sentence-transformers with
+        `SentenceTransformer`, whose embeddings are then those of `transform`; but not those of texts longer
+        than `max_length` if `long_text` is other than "head", and not if the encoder has a pooler of its own
+        ("cls" pooling of BERT, RoBERTa and related families): sentence-transformers has no equivalent.
 
         Parameters
         ----------
