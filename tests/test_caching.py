@@ -67,6 +67,13 @@ def test_rows_are_found_by_space_and_key():
     assert (store.count("tokens"), store.count("states")) == (3, 0)
 
 
+def test_every_row_of_a_large_block_is_its_own():
+    n_rows = 20_000
+    store, keys = Store(), [number.to_bytes(24, "little") for number in range(n_rows)]
+    store.add("tokens-a", keys, np.arange(n_rows), np.arange(n_rows + 1))
+    assert np.array_equal(np.concatenate(store.find("tokens-a", keys)), np.arange(n_rows))
+
+
 def test_nobody_can_change_what_is_kept():
     store = Store()
     store.add("tokens-a", *block(3))

@@ -398,6 +398,28 @@ def test_groups_that_alone_have_a_class_are_not_chosen():
         assert len(split.validation) in (4, 9, 13)
 
 
+def test_groups_of_many_sizes_are_near_the_fraction():
+    sizes = [60, 1, 2, 45, 5, 30, 7, 50]
+    groups, rows = np.repeat(np.arange(len(sizes)), sizes), np.arange(200)
+    numbers = np.random.default_rng(0).normal(size=(200, 1))
+    for seed in range(10):
+        assert abs(len(hold_out(numbers, rows, 0.1, seed, groups).validation) - 20) <= 8
+
+
+def test_groups_are_drawn_by_the_seed():
+    groups, rows = np.repeat(np.arange(40), 5), np.arange(200)
+    held = [hold_out(rows % 2, rows, 0.2, seed, groups).validation.tolist() for seed in (0, 1, 2, 3, 4, 0)]
+    assert held[0] == held[5]
+    assert len(set(map(tuple, held))) == 5
+
+
+@pytest.mark.parametrize("targets", [np.ones((10, 1)), np.ones((10, 1), dtype=np.int64)], ids=["y", "Y"])
+def test_both_sides_have_a_text(targets):
+    for fraction, side in ((0.99, "for training"), (0.01, "to validate on")):
+        with pytest.raises(InputError, match=f"leaves none {side}"):
+            hold_out(targets, np.arange(10), fraction, 0)
+
+
 def test_where_no_group_can_be_held_out_texts_are():
     groups = np.repeat(np.arange(30), 10)
     texts = np.arange(300) // 5  # each five times

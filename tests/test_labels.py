@@ -422,6 +422,20 @@ def test_numbers_that_no_int_of_numpy_holds():
         encode_labels([3, 2**70, 3], 3)
 
 
+def test_the_classes_that_a_call_names_say_what_kind_of_target_it_is():
+    assert known_labels(["b", "a"], ["a"]).target_type == "binary"
+    assert known_labels(["a", "b", "c"], ["a"]).target_type == "multiclass"
+
+
+@pytest.mark.parametrize("named", [["a", "b"], ["a", "b", "z"], ["a", "b", "c", "d"]])
+def test_later_calls_name_all_classes_or_none(named):
+    known = known_labels(["a", "b", "c"], ["a"])
+    check_same_classes(None, known)
+    check_same_classes(["c", "a", "b"], known)
+    with pytest.raises(InputError, match="are not those of the model"):
+        check_same_classes(named, known)
+
+
 def test_rows_of_one_label():
     with pytest.warns(DataConversionWarning, match=r"shape \(3, 1\)"):
         labels = encode_labels([["a"], ["a\0"], ["b"]], 3)

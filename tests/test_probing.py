@@ -14,7 +14,14 @@ from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.data.outputs import probabilities
 from skbert.randomness import Generators
-from skbert.training.probing import _parts, choose_rows, generalizes, init_biases, init_from_probe
+from skbert.training.probing import (
+    _parts,
+    choose_rows,
+    fit_probe,
+    generalizes,
+    init_biases,
+    init_from_probe,
+)
 
 
 def make_model(folder, n_outputs):
@@ -191,6 +198,19 @@ def test_head_of_an_indicator_gives_each_labels_probe(tiny_bert):
         probe.fit(embeddings / norm, indicator[:, label], sample_weight=weights[:, 0])
         np.testing.assert_allclose(ours[:, label], probe.predict_proba(embeddings / norm)[:, 1], atol=1e-4)
     assert ours[:, 2].min() > 0.98  # this label is always there
+
+
+def test_each_labels_probe_has_the_labels_own_weights():
+    embeddings, indicator, _ = make_indicator()
+    weights = np.random.default_rng(0).uniform(0.1, 5.0, indicator.shape)
+    coefficients, intercepts = fit_probe(embeddings, indicator, weights, indicator.shape[1])
+    norm = np.average(np.linalg.norm(embeddings, axis=1), weights=weights.mean(axis=1))
+    strength = 30 / ((weights * indicator).sum() / indicator.shape[1])
+    for label in (0, 1):
+        probe = LogisticRegression(C=strength, max_iter=200)
+        probe.fit(embeddings / norm, indicator[:, label], sample_weight=weights[:, label])
+        np.testing.assert_allclose(coefficients[label], probe.coef_[0] / norm, atol=1e-4)
+        np.testing.assert_allclose(intercepts[label], probe.intercept_[0], atol=1e-4)
 
 
 def test_labels_start_at_their_log_odds(tiny_bert):

@@ -52,10 +52,13 @@ def test_watching_changes_nothing_where_the_last_epoch_is_best(make_classifier, 
 
 
 @pytest.mark.parametrize(
-    ("scores", "n_iter", "chosen"), [([1, 2, 2, 2, 3], 4, 4), ([1, 2, 1, 2, 3], 4, 4), ([2, 1, 1, 3], 3, 1)]
+    ("scores", "n_iter", "chosen"),
+    [([1, 2, 2, 2, 3], 4, 4), ([1, 2, 1, 2, 3], 4, 4), ([2, 1, 1, 3], 3, 1), ([1, 2, 1, 1, 3], 4, 2)],
 )
-def test_of_equal_epochs_the_last_comes_back(scores, n_iter, chosen, make_classifier, reviews):
-    """And none of them is better than the first, so that the patience ends."""
+def test_the_best_epoch_comes_back_and_of_equal_ones_the_last(
+    scores, n_iter, chosen, make_classifier, reviews
+):
+    """And of equal ones none is better than the first, so that the patience ends."""
     texts, y = map(list, reviews)
     settings = {"epochs": 5, "early_stopping": True, "n_iter_no_change": 2}
     told, seen = iter([0, *scores]), []

@@ -150,6 +150,20 @@ def test_dates_are_weighed_by_any_form_of_them(unit):
         both(labels, None, {datetime.date(2020, 1, 1): "much"})
 
 
+def test_a_class_of_weight_zero_that_goes_on_weighs_as_the_others():
+    """Its texts are left out; its weight only moves its logit, and must not move the scale of the loss."""
+    of_rows, of_classes = check_weights(
+        encode_labels(["a", "b", "c"], 3), None, {"a": 0, "b": 2}, goes_on=True
+    )
+    assert of_rows.tolist() == [0, 1, 1]
+    assert of_classes.tolist() == [1.5, 2, 1]
+
+
+def test_a_misspelt_class_is_named_even_if_another_is_right():
+    with pytest.raises(InputError, match="typo"):
+        check_weights(encode_labels(["a", "b"], 2), None, {"a": 2, "typo": 1})
+
+
 def test_a_masked_weight_is_none():
     with pytest.raises(InputError, match="sample_weight is masked at row 1"):
         both(encode_labels(["a", "b"], 2), np.ma.array([1.0, 2.0], mask=[False, True]), None)
