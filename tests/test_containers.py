@@ -22,6 +22,11 @@ def test_nul_at_the_end_is_kept(kind):
     assert check_groups(values, 3).tolist() == [0, 1, 2]
 
 
+def test_labels_have_the_dtype_of_their_container():
+    assert label_values(pd.Index(["b", "a"], dtype=object)).dtype == object
+    assert label_values(pl.Series(["b", "a"])).dtype.kind == "U"
+
+
 def test_one_long_text_takes_its_own_memory_only():
     """As an array of numpy's dtype for str, it would be 400 GB."""
     texts = ["short"] * 100_000 + ["long " * 200_000]

@@ -156,9 +156,9 @@ def _unwrapped(y: Any, name: str) -> Any:
     if isinstance(y, Sequence) and not isinstance(y, list | tuple | memoryview | array):
         y = y if hasattr(y, "__array__") else rows_of(y)
     if hasattr(y, "__array__") and not hasattr(y, "iloc") and not isinstance(y, np.ndarray):
-        values = as_array(y)  # polars', whose str numpy would cut at NUL
-        if values.ndim == 1 and any(isinstance(label, str) for label in values):
-            return values.tolist()
+        values = np.asarray(y)
+        if values.ndim == 1 and values.dtype.kind == "U":  # of polars' str: they are cut at NUL
+            return as_array(y).tolist()
     if isinstance(y, list | tuple) and y and all(isinstance(r, list | tuple) and len(r) == 1 for r in y):
         _warn_of_column(y, name)
         return [row[0] for row in y]

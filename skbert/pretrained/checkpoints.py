@@ -135,7 +135,8 @@ def as_checkpoint(encoder: Any, folder: Path, name: str) -> Checkpoint:
     if n_positions < MIN_LENGTH:
         raise CheckpointError(
             f"The encoder in {folder} has positions for {n_positions} tokens, with pad_token_id="
-            f"{config.pad_token_id} in config.json. Expected {MIN_LENGTH} or more. Get the checkpoint again."
+            f"{getattr(config, 'pad_token_id', None)} in config.json. Expected {MIN_LENGTH} or more. Get the "
+            "checkpoint again."
         )
     with quiet():
         forward = not architecture.packed and reads_forward(encoder)
