@@ -74,6 +74,14 @@ def test_every_row_of_a_large_block_is_its_own():
     assert np.array_equal(np.concatenate(store.find("tokens-a", keys)), np.arange(n_rows))
 
 
+def test_a_block_of_more_rows_than_there_are_numbers_for_is_not_kept(monkeypatch):
+    monkeypatch.setattr(store_module, "_ROW_BITS", 4)
+    store = Store()
+    store.add("tokens-a", *block(*range(1, 21)))
+    store.add("tokens-a", *block(*range(30, 36)))
+    assert lists(store.find("tokens-a", [key(18), key(19)])) == [None, None]
+
+
 def test_nobody_can_change_what_is_kept():
     store = Store()
     store.add("tokens-a", *block(3))

@@ -318,6 +318,28 @@ def test_big_bird_does_not_depend_on_earlier_calls(folder):
     assert checkpoints.build_encoder(described, False).config.attention_type == "original_full"
 
 
+def test_layers_computed_twice_draw_the_masks_of_the_first_time(folder):
+    """Where a family's attention draws its masks itself, too."""
+    n_ids = json.loads((folder / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.GPT2Config(vocab_size=n_ids, attn_pdrop=0.5, **sizes)
+    transformers.GPT2Model(config).save_pretrained(folder)
+    settings = {"pooling": "mean", "epochs": 3, "device": "cpu", "max_length": 32, "random_state": 0}
+    settings |= {"precision": "float32", "learning_rate": 1e-2}
+    once, twice = (
+        BertClassifier(folder, **settings, gradient_checkpointing=again).fit(TEXTS * 4, [0, 1] * 4)
+        for again in (False, True)
+    )
+    np.testing.assert_allclose(twice.transform(TEXTS), once.transform(TEXTS), atol=1e-5)
+
+
+def test_a_decoder_is_not_packed(folder):
+    assert checkpoints.load(folder).architecture.packed
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"is_decoder": True}))
+    assert not checkpoints.load(folder).architecture.packed
+
+
 @pytest.mark.parametrize("family", ["GPT2", "GPTNeoX"])
 def test_layers_computed_twice_of_a_family_that_keeps_keys_and_values(family, folder):
     """Computed again, a layer would find those of the first time there."""
@@ -717,6 +739,8 @@ def test_what_a_config_does_not_tell(tiny_bert):
     bare = SimpleNamespace(max_position_embeddings=None)
     assert max_positions(bare, checkpoints.load(tiny_bert).architecture) == 512
     assert head_dropout_of(bare) == 0.1
+    assert head_dropout_of(SimpleNamespace(classifier_dropout=0.0, hidden_dropout_prob=0.3)) == 0.0
+    assert head_dropout_of(SimpleNamespace(classifier_dropout=None, hidden_dropout_prob=0.3)) == 0.3
 
 
 def test_weights_of_sentence_transformers_are_converted_with_their_pooling(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from functools import partial
 from pathlib import Path
 
@@ -200,3 +200,20 @@ def test_times(dtype):
         assert found.dtype == value.dtype
         assert found.tobytes() == value.tobytes()
     assert np.isnat(back(np.array(["NaT"], dtype="M8[s]")))
+
+
+def test_an_array_that_lies_column_by_column():
+    array = np.asfortranarray(np.arange(6).reshape(2, 3))
+    assert same(back(array), array)
+
+
+def test_subclasses_are_not_taken_for_what_they_derive_from():
+    for value in (namedtuple("Pair", "a b")(1, 2), type("Listed", (list,), {})([1])):
+        with pytest.raises(PersistenceError, match="is or holds"):
+            encode(value, "odd")
+
+
+@pytest.mark.parametrize("dtype", ["<i4,,", "<i4,<i4", "<U1)", "<f8, (2,)f8"])
+def test_types_of_several_fields_are_refused(dtype):
+    with pytest.raises(PersistenceError, match="which model files do not use"):
+        Decoder(10**6).decode({"$array": {"dtype": dtype, "shape": [0], "items": []}})

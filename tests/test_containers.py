@@ -5,7 +5,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from skbert.data.containers import as_array
+from skbert.data.containers import as_array, names_in
 from skbert.data.fit_data import check_groups
 from skbert.data.inputs import check_texts
 from skbert.data.targets import label_values
@@ -44,3 +44,8 @@ def test_an_array_protocol_without_dtype():
 def test_arrays_stay():
     array = np.array([1, 2])
     assert as_array(array) is array
+
+
+def test_names_of_columns_that_are_called_as_attributes_of_other_tables():
+    assert names_in(pd.DataFrame({"column_names": ["x"], "b": ["y"]})) == ["column_names", "b"]
+    assert names_in(pd.Series(["x"], index=["columns"])) == []

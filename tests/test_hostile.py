@@ -466,3 +466,33 @@ def test_adapters_of_other_dimensions_take_no_memory():
 def test_a_checkpoint_that_is_no_name_is_the_callers():
     with pytest.raises(TypeError, match="not int"):
         BertClassifier.load(SAVED, checkpoint=5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (setting("config", initializer_range={"$float": "nan"}), "initializer_range below zero"),
+        (setting("config", _attn_implementation_internal="evil/kernels"), r"which save\(\) never writes"),
+        (setting("config", is_decoder=True), "do not match the inputs that its encoder reads"),
+        (setting("settings", head_dropout=-0.5), "the settings of its model are not valid"),
+        (architecture(pad_id=7), "do not match the inputs that its encoder reads"),
+        (changed("attributes", "random_state", value=1), "is not one that a fit sets"),
+    ],
+)
+def test_values_next_to_those_that_a_fit_sets(change, message, forge):
+    with pytest.raises(PersistenceError, match=message):
+        BertClassifier.load(forge(change))
+
+
+def test_one_label_that_would_be_wider_than_the_file(forge):
+    wide = array(dtype="<U30000000", shape=[1], items=["a"])
+    with pytest.raises(PersistenceError, match="does not fit into its file"):
+        BertClassifier.load(forge(wide))
+
+
+def test_tables_that_only_a_config_makes_large(tiny_checkpoints, make_classifier, reviews, tmp_path, forge):
+    model = make_classifier(model=tiny_checkpoints("deberta-v2")).fit(*map(list, reviews))
+    model.save(tmp_path / "model")
+    large = setting("config", max_position_embeddings=2**22)
+    with pytest.raises(PersistenceError, match="more memory than its arrays account for"):
+        BertClassifier.load(forge(large, saved=tmp_path / "model"))

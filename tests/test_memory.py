@@ -259,3 +259,16 @@ def test_errors_of_skbert_that_quote_a_shortage_stay_what_they_are():
 def test_words_of_onednn_for_a_shortage():
     assert is_out_of_memory(RuntimeError("could not create a primitive"))
     assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a matmul"))
+
+
+def test_parts_become_as_small_as_one_text():
+    freed = []
+    parts = MicroBatches(free=lambda: freed.append(True))
+
+    def work(indices):
+        if len(indices) > 1:
+            raise MemoryError
+        return len(indices)
+
+    assert parts.run(work, np.arange(4)) == [1, 1, 1, 1]
+    assert freed == [True, True]

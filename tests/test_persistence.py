@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import os
@@ -25,6 +26,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.utils.metadata_routing import get_routing_for_object
 from test_codec import same
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from skbert import BertClassifier, BertRegressor, CheckpointError, PersistenceError
 from skbert.network.model import SequenceClassifier
@@ -706,8 +708,6 @@ def test_pickles_of_other_families(fitted):
 def test_weights_that_are_none_any_more(fitted, tmp_path):
     from copy import deepcopy
 
-    from torch.nn.utils import parametrizations, parametrize, prune
-
     for change, back in (
         (
             lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5),
@@ -814,3 +814,10 @@ def test_names_that_no_file_can_have(fitted, tmp_path):
     if sys.platform == "linux":
         assert "PersistenceError" in done.stderr
         assert "as ascii. Set the environment variable PYTHONUTF8=1" in done.stderr
+
+
+def test_a_pruned_bias_is_no_plain_weight(fitted, tmp_path):
+    pruned = copy.deepcopy(fitted)
+    prune.l1_unstructured(pruned.model_.head, "bias", amount=1)
+    with pytest.raises(PersistenceError, match=r"head\.bias of model_ is no longer a plain weight"):
+        pruned.save(tmp_path / "model")

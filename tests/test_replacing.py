@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -166,3 +167,16 @@ def test_a_refusal_that_may_pass_is_waited_for(tmp_path, monkeypatch, refusals):
     assert len(tries) == 3
     assert (tmp_path / "file").read_bytes() == (b"new" if refusals == 2 else b"old")
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows syncs no folders")
+def test_content_and_folder_are_synced(tmp_path, monkeypatch):
+    synced = []
+
+    def sync(descriptor):
+        found = os.fstat(descriptor)
+        synced.append((found.st_ino, None if stat.S_ISDIR(found.st_mode) else found.st_size))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    replace_file(tmp_path / "file", lambda file: file.write(b"content"))
+    assert synced == [((tmp_path / "file").stat().st_ino, 7), (tmp_path.stat().st_ino, None)]

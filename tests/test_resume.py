@@ -925,3 +925,54 @@ def test_a_time_limit_is_no_folder_that_cannot_be_written_to(a_case, tmp_path, m
     parameters, keywords = a_case("plain", checkpoint=tmp_path / "fit")
     with pytest.raises(TimeoutError, match="my limit"):
         fit(watched(parameters), **keywords)
+
+
+def test_a_file_of_another_format_is_refused(left):
+    folder, parameters, keywords = left
+    arrays, metadata, _ = tensorfile.read(folder / FILE)
+    content = json.loads(metadata["skbert-fit"]) | {"format": 2}
+    with (folder / FILE).open("wb") as file:
+        tensorfile.write(file, arrays, tensorfile.sealed("skbert-fit", content))
+    with pytest.raises(PersistenceError, match="format 2 of another version"):
+        fit(watched(parameters), **keywords)
+
+
+_calls = []
+
+
+def falling(estimator, X, y):
+    """A score that is best in the first epoch."""
+    _calls.append(estimator)
+    return -len(_calls)
+
+
+def test_an_earlier_best_epoch_comes_back(a_case, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "_SHARE", 0)
+    parameters, keywords = a_case("best epoch")
+    parameters["scoring"] = falling
+    _calls.clear()
+    expected = fit(watched(parameters), **keywords).model_.state_dict()
+    parameters["checkpoint"] = tmp_path / "fit"
+    _calls.clear()
+    interrupted(parameters, keywords, at=7)
+    weights = fit(watched(parameters), **keywords).model_.state_dict()
+    for name, weight in expected.items():
+        assert torch.equal(weights[name], weight), name
+
+
+def test_the_scale_of_the_loss_comes_back(a_case, tmp_path, monkeypatch):
+    parameters, keywords = a_case("float16", checkpoint=tmp_path / "fit")
+    interrupted(parameters, keywords)
+    content, arrays = state_in(tmp_path / "fit")
+    content["values"]["loss_scale"] |= {"scale": 128.0}
+    with (tmp_path / "fit" / FILE).open("wb") as file:
+        tensorfile.write(file, arrays, tensorfile.sealed("skbert-fit", content))
+    seen, restore = [], resume.restore
+
+    def watching(trainer, *state):
+        restore(trainer, *state)
+        seen.append(trainer.optimizer.scaler.get_scale())
+
+    monkeypatch.setattr(resume, "restore", watching)
+    fit(watched(parameters), **keywords)
+    assert seen == [128.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 
 import numpy as np
@@ -173,3 +174,37 @@ def test_metadata_that_no_encoding_has_are_refused(tmp_path):
         assert found == metadata
         with pytest.raises(PersistenceError, match=r"not JSON|do not match their checksum"):
             tensorfile.unsealed("kind", found)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (lambda: entry(shape=[1]), "are not where they should be"),
+        (lambda: entry("U8", [2**39], [0, 2**39]), "its arrays take"),
+        (lambda: entry(shape=[1] * 8 + [2]), "the shape of 'a' is not valid"),
+    ],
+    ids=["smaller", "larger than the file", "of nine dimensions"],
+)
+def test_shapes_that_do_not_fit_their_bytes(tensor, message, tmp_path):
+    with pytest.raises(PersistenceError, match=message):
+        tensorfile.read(raw(tmp_path / "file", {"a": tensor()}, bytes(8)))
+
+
+def test_a_header_of_more_than_is_allowed(tmp_path, monkeypatch):
+    path = raw(tmp_path / "file", b"{}" + b" " * 20)
+    monkeypatch.setattr(tensorfile, "MAX_HEADER", 20)
+    with pytest.raises(PersistenceError, match="more than the 20 allowed"):
+        tensorfile.read(path)
+
+
+def test_infinity_only_where_it_may_be():
+    sealed = tensorfile.sealed("kind", {"a": math.inf})
+    assert tensorfile.unsealed("kind", sealed, infinite=True) == {"a": math.inf}
+    with pytest.raises(PersistenceError, match="holds Infinity"):
+        tensorfile.unsealed("kind", sealed)
+
+
+def test_some_arrays_of_a_file(tmp_path):
+    arrays = {"a": np.float64([1, 2]), "b": np.float32([3]), "c": np.int8([4])}
+    found = tensorfile.read(written(tmp_path / "file", arrays), {"b", "c"})[0]
+    assert {name: values.tolist() for name, values in found.items()} == {"b": [3], "c": [4]}
