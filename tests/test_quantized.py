@@ -10,7 +10,7 @@ from checkpoints import FAMILIES, build_model, load_tokenizer
 from sklearn.base import clone
 from torch import nn
 
-from skbert import BertClassifier, inference
+from skbert import BertClassifier, InputError, inference
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
@@ -151,6 +151,13 @@ def test_every_family(family, tiny_checkpoints, product):
         for i in range(len(TEXTS)):  # what else is in the batch changes nothing
             alone = working(collate(encodings, np.array([i])))[0]
             np.testing.assert_allclose(alone.numpy(), logits[i], atol=1e-3 * spread)
+
+
+def test_weights_are_not_there_to_be_read():
+    """Some families of transformers compute with the weights of a layer, without calling it."""
+    layer = Int8Linear(nn.Linear(4, 4), LastInput())
+    with pytest.raises(InputError, match=r"reads the weights .*Set precision='float32'"):
+        _ = layer.weight
 
 
 def test_only_linear_layers_are_replaced():
