@@ -70,16 +70,6 @@ class SkbertWarning(UserWarning):
     """Base class of skbert's warnings, except scikit-learn's DataConversionWarning for a y in one column."""
 
 
-def warn(message: str, category: type[Warning] = SkbertWarning) -> None:
-    """Issue a warning that points at the line that called skbert."""
-    frame, level = sys._getframe(1), 3  # the level of the caller of `frame`
-    # Decorators of scikit-learn and contextlib put frames between skbert's own.
-    inside = ("skbert.", "sklearn.callback", "contextlib")
-    while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").startswith(inside):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
-
-
 class TruncationWarning(SkbertWarning):
     """Texts longer than `max_length` tokens were cut."""
 
@@ -94,6 +84,16 @@ class CollapseWarning(SkbertWarning):
 
 class CacheWarning(SkbertWarning):
     """A folder of `memory` cannot be written, or a file in it is damaged; the fit continues without it."""
+
+
+def warn(message: str, category: type[Warning] = SkbertWarning) -> None:
+    """Issue a warning that points at the line that called skbert."""
+    frame, level = sys._getframe(1), 3  # the level of the caller of `frame`
+    # Decorators of scikit-learn and contextlib put frames between skbert's own.
+    inside = ("skbert.", "sklearn.callback", "contextlib")
+    while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").startswith(inside):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def shown(values: Iterable[Any], n: int = 10) -> str:

@@ -20,6 +20,7 @@ from skbert.caching.cache import open_cache
 from skbert.data.fit_data import FitData, TrainingData
 from skbert.data.outputs import make_loss
 from skbert.frozen import FrozenLayers
+from skbert.network import fingerprints
 from skbert.network.memory_errors import telling_memory_errors
 from skbert.network.model import SequenceClassifier
 from skbert.preparing import encode_data
@@ -138,7 +139,7 @@ def fit_texts(
             del above
             result = trainer.fit()
         fitted = finish(result, trainer.moments() if open_ended else None)
-        frozen.note_unchanged(fitted.model, model)
+        fingerprints.note_unchanged(start.encoder, fitted.model.encoder, model.encoder)
         if not open_ended:
             loss_of_fitted = result.loss_curve[validation.best_epoch]
             warn_of_collapse(fitted.model, loss_of_fitted, training, data.target, smoothing, runtime)

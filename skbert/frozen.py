@@ -31,7 +31,7 @@ from skbert.network import fingerprints
 from skbert.network.layers import embedding_parts, encoder_layers
 from skbert.network.model import SequenceClassifier
 from skbert.process.scopes import inference_mode, own_settings
-from skbert.progress import SILENT, Progress
+from skbert.progress import Progress
 from skbert.ragged import ragged_arange
 from skbert.runtime import Runtime, matmul_precision
 
@@ -90,7 +90,7 @@ class FrozenLayers:
             names = [name for name, _ in self.encoder.named_parameters() if not name.startswith("pooler.")]
             pooler = None
             if model.pooler is not None:
-                pooler = [fingerprints.digest(p) for p in model.pooler.parameters()]
+                pooler = [fingerprints.of_weight(p) for p in model.pooler.parameters()]
             space = self._space("vectors", model, names, [model.pooling, type(model.pooler).__name__, pooler])
             like = np.empty((0, model.hidden_size), dtype=self.runtime.master_dtype_in_numpy)
             return np.concatenate(self.cache.rows(space, row_keys(encodings), compute, like))
@@ -120,10 +120,6 @@ class FrozenLayers:
         rows_per_block = max(1, _BLOCK_BYTES // of_a_row)
         with Progress("frozen layers", len(encodings), self.verbose) as progress:
             return self.cache.rows(space, row_keys(encodings), compute, like, rows_per_block)
-
-    def note_unchanged(self, fitted: SequenceClassifier, trained: SequenceClassifier) -> None:
-        """Note that weights frozen in `trained` are unchanged in `fitted`, and need not be hashed again."""
-        fingerprints.note_unchanged(self.encoder, fitted.encoder, trained.encoder)
 
     def _space(self, kind: str, model: SequenceClassifier, names: list[str], more: list[Any]) -> str:
         facts = [
@@ -198,7 +194,7 @@ def run_with_cached_vectors(
     encodings: Encodings,
     runtime: Runtime,
     output: Literal["logits", "embeddings"],
-    progress: Progress = SILENT,
+    progress: Progress,
 ) -> np.ndarray:
     """As `inference.run_model`, but vectors that a fit of the head alone has cached are not recomputed.
 

@@ -25,7 +25,7 @@ from skbert.network.memory import MicroBatches
 from skbert.network.model import SequenceClassifier, cast_encoder, copy_module
 from skbert.network.quantized import quantize
 from skbert.process import forks
-from skbert.process.scopes import inference_mode, own_settings
+from skbert.process.scopes import inference_mode
 from skbert.progress import SILENT, Progress
 from skbert.runtime import Runtime
 
@@ -143,7 +143,6 @@ def check_finite(values: np.ndarray, model: SequenceClassifier, runtime: Runtime
     )
 
 
-@own_settings()
 def replica(model: SequenceClassifier, runtime: Runtime) -> SequenceClassifier:
     """The model on the device and in the precision of `runtime`, in eval mode.
 

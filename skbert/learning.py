@@ -148,7 +148,8 @@ class LearningMixin(ParametersMixin):
     ) -> Self:
         """`partial_fit`; `read` returns what `_read_target` does."""
         self._validate_params()
-        check_partial_fit(self._settings())
+        settings = self._settings()
+        check_partial_fit(settings)
         texts = check_texts(X)
         names = column_names(X, self if hasattr(self, "model_") else None)
         target, of_texts, of_outputs = read(texts)
@@ -158,7 +159,6 @@ class LearningMixin(ParametersMixin):
         data = FitData(texts, target, of_texts, of_outputs)
         steps = start.moments.steps if start and start.moments else 0
         seed = (self._draw_seed() + steps) % 2**31
-        settings = self._settings()
         attributes = partial(self._attributes, settings, data, names, getattr(self, "history_", []))
         watcher = self._watcher(X, y, sample_weight, attributes)
         fitted = fit_texts(data, settings | {"epochs": 1}, seed, start, watcher, open_ended=True)

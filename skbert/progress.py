@@ -73,8 +73,7 @@ class Progress:
         self.verbose = verbose
         self._n_texts = n_texts
         self._seen = 0.0
-        settings = {"total": n_texts, "desc": what, "unit": "text", "delay": _SECONDS}
-        self._bar = Bar(**settings) if verbose else None
+        self._bar = Bar(total=n_texts, desc=what, unit="text", delay=_SECONDS) if verbose else None
 
     def __enter__(self) -> Self:
         return self

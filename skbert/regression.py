@@ -137,7 +137,7 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         now, X = self._snapshot(), computed(X)
         known = now._known_target()
         numbers = number_values(y, len(now._texts(X)), "y")
-        check_n_columns(numbers, known, "y")
+        check_n_columns(numbers, known)
         check_same_columns(y, known.names)
         weights = None if sample_weight is None else check_text_weights(len(numbers), sample_weight)
         return float(r2_score(numbers, now.predict(X), sample_weight=weights))

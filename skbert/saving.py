@@ -1,7 +1,7 @@
 """The methods that write a fitted estimator and read it back.
 
-The work is done in `persistence/` (a file of skbert's own), and in `pretrained/to_transformers.py` and
-`from_transformers.py` (folders of transformers).
+The work is done in `persistence/` (a file of skbert's own), and in `pretrained/to_transformers.py`,
+`from_transformers.py` and `encoder_folder.py` (folders of transformers).
 """
 
 from __future__ import annotations

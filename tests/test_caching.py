@@ -467,9 +467,9 @@ def test_foreign_contents_are_refused(tmp_path, change):
     BlockFolder(tmp_path).add("tokens-a", *block(3))
     file = written(tmp_path)
     arrays, metadata, _ = tensorfile.read(file)
-    content = change if isinstance(change, list) else tensorfile.unsealed(disk._JSON, metadata) | change
+    content = change if isinstance(change, list) else tensorfile.unsealed(disk._ENTRY, metadata) | change
     with file.open("wb") as opened:
-        tensorfile.write(opened, arrays, tensorfile.sealed(disk._JSON, content))
+        tensorfile.write(opened, arrays, tensorfile.sealed(disk._ENTRY, content))
     with pytest.warns(skbert.CacheWarning, match="not an intact cache file"):
         assert find(BlockFolder(tmp_path), "tokens-a", {key(3)}) == {}
 
@@ -490,10 +490,10 @@ def test_an_index_that_does_not_match_is_refused(tmp_path, change):
     file = written(tmp_path)
     arrays, metadata, _ = tensorfile.read(file)
     arrays |= change
-    content = tensorfile.unsealed(disk._JSON, metadata)
+    content = tensorfile.unsealed(disk._ENTRY, metadata)
     content["arrays"] = {name: tensorfile.describe(array) for name, array in arrays.items()}
     with file.open("wb") as opened:
-        tensorfile.write(opened, arrays, tensorfile.sealed(disk._JSON, content))
+        tensorfile.write(opened, arrays, tensorfile.sealed(disk._ENTRY, content))
     with pytest.warns(skbert.CacheWarning, match="not an intact cache file"):
         assert find(BlockFolder(tmp_path), "tokens-a", {key(3)}) == {}
 

@@ -152,7 +152,7 @@ def test_a_kernel_is_tried_with_tensors_that_gradients_can_be_taken_of(kernel, m
 
 def test_no_kernel_that_somebody_put_in_the_place_of_torchs(monkeypatch):
     assert flash_attention._is_wanted() is torch.backends.cuda.flash_sdp_enabled()
-    monkeypatch.setattr(torch.nn.attention, "current_flash_attention_impl", lambda: "FA4", raising=False)
+    monkeypatch.setattr(torch.nn.attention, "current_flash_attention_impl", lambda: "FA4")
     assert not flash_attention._is_wanted()
 
 

@@ -265,11 +265,12 @@ def test_label_names_have_an_order(fitted, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_names_that_end_with_nul_and_dates_come_back(make_classifier, reviews, tmp_path):
+def test_names_that_end_with_nul_dates_and_durations_come_back(make_classifier, reviews, tmp_path):
     texts = list(reviews[0])
     for labels, names in (
         (["a", "a\0", "b"] * 8, ["a", "a\0", "b"]),
         (np.array(["2020-01-01", "2021-01-01"] * 12, "M8[D]"), ["2020-01-01", "2021-01-01"]),
+        (np.array([10**9, 2 * 10**9] * 12, "m8[ns]"), ["1000000000 nanoseconds", "2000000000 nanoseconds"]),
     ):
         classifier = make_classifier(pooling="cls").fit(texts, labels)
         classifier.save_pretrained(tmp_path)

@@ -13,7 +13,7 @@ from skbert.data.fit_data import TrainingData
 from skbert.data.inputs import Texts
 from skbert.frozen import FrozenLayers
 from skbert.network.dropout import set_dropout
-from skbert.network.fingerprints import digest
+from skbert.network.fingerprints import of_weight
 from skbert.randomness import Generators
 from skbert.runtime import Runtime
 from skbert.starting import from_checkpoint
@@ -219,8 +219,8 @@ def test_a_changed_encoder_finds_nothing(make_classifier, reviews):
 def test_digests_tell_weights_apart():
     weight = torch.arange(6.0).view(2, 3)
     others = [weight.T.contiguous(), weight.double(), weight + 1e-6, weight[:, :2]]
-    assert digest(weight) == digest(weight.clone())
-    assert len({digest(w) for w in [weight, *others]}) == 5
+    assert of_weight(weight) == of_weight(weight.clone())
+    assert len({of_weight(w) for w in [weight, *others]}) == 5
 
 
 def test_the_random_streams_do_not_tell_whether_something_was_found(make_classifier, reviews):

@@ -24,7 +24,7 @@ from skbert.persistence.replacing import replace_file
 from skbert.process.signal_errors import raise_if_of_a_handler
 from skbert.ragged import offsets_of
 
-_JSON = "skbert-rows-1"  # the number is that of the format
+_ENTRY = "skbert-rows-1"  # the number is that of the format
 _SUFFIX = ".safetensors"
 _KEY = 24  # bytes; see `cache.digest`
 
@@ -166,12 +166,12 @@ def _write(
     digests = np.frombuffer(b"".join(keys), dtype=np.uint8)
     arrays = {"keys": digests, "lengths": np.diff(offsets), "rows": values}
     sums = {name: tensorfile.describe(array) for name, array in arrays.items()}
-    tensorfile.write(file, arrays, tensorfile.sealed(_JSON, {"space": space, "arrays": sums}))
+    tensorfile.write(file, arrays, tensorfile.sealed(_ENTRY, {"space": space, "arrays": sums}))
 
 
 def _read_index(path: Path, space: str, like: np.ndarray) -> _Index:
     arrays, metadata, _ = tensorfile.read(path, ("keys", "lengths"))
-    about = tensorfile.unsealed(_JSON, metadata)
+    about = tensorfile.unsealed(_ENTRY, metadata)
     try:
         known, described = about["space"] == space, about["arrays"]
         rows, keys, lengths = described["rows"], arrays["keys"], arrays["lengths"]

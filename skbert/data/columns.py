@@ -67,7 +67,8 @@ def _as_table(X: Any) -> Any:
 
 def check_same_names(X_val: Any, names: dict[str, np.ndarray]) -> None:
     """Refuse validation texts whose columns have other names, or another order, than those of X."""
-    found, expected = (n.get("feature_names_in_") for n in (column_names(X_val, name="X_val"), names))
+    found = column_names(X_val, name="X_val").get("feature_names_in_")
+    expected = names.get("feature_names_in_")
     if found is not None and expected is not None and list(found) != list(expected):
         raise InputError(
             f"X_val has the columns {list(found)}, but X has {list(expected)}. Pass the same columns, in the "

@@ -70,7 +70,7 @@ class Labels:
 
     def of_held_out(self, y: Any, n_texts: int) -> np.ndarray:
         """Labels of texts to validate on, of which training must have seen every class."""
-        return _known_values(y, n_texts, self, "y_val")[0]
+        return _known_values(y, n_texts, self, "y_val", "y_val")[0]
 
     def attributes(self) -> dict[str, Any]:
         """What a fitted estimator keeps."""
@@ -192,9 +192,7 @@ def encode_known_labels(y: Any, n_texts: int, known: Labels, *, are_fitted: bool
     return Labels(codes, known.classes, known.target_type)
 
 
-def _known_values(
-    y: Any, n_texts: int, known: Labels, name: str, to: str = ""
-) -> tuple[np.ndarray, np.ndarray]:
+def _known_values(y: Any, n_texts: int, known: Labels, name: str, to: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels that must be of known classes, and their codes; for an indicator matrix both are the matrix."""
     values = _values_like(y, n_texts, known, name)
     if values.ndim == 2:
@@ -203,7 +201,7 @@ def _known_values(
         codes = codes_in(values, known.classes)
     unseen = np.unique(values[codes < 0])
     if len(unseen):
-        who, remedy = _KNOWN_TO[to or name]
+        who, remedy = _KNOWN_TO[to]
         raise InputError(
             f"{name} has classes that {who} does not: {shown(listed(unseen), 5)}; {who} has "
             f"{shown(listed(known.classes))}. {remedy_for(unseen, known.classes) or remedy}"

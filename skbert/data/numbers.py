@@ -215,10 +215,10 @@ def _check_cells(values: np.ndarray, name: str) -> None:
                 raise InputError(f"{name} at row {row} is too large for float64 ({error}).") from error
 
 
-def check_n_columns(values: np.ndarray, known: Numbers, name: str) -> None:
-    """Refuse other than the known count of numbers per text; one per text may be a column."""
+def check_n_columns(values: np.ndarray, known: Numbers) -> None:
+    """Refuse a y with other than the known count of numbers per text; one per text may be a column."""
     if values.reshape(len(values), -1).shape[1] != known.n_outputs:
-        _refuse_shape(values, known, name)
+        _refuse_shape(values, known, "y")
 
 
 def _check_like(values: np.ndarray, known: Numbers, name: str) -> None:

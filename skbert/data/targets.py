@@ -78,11 +78,12 @@ def label_values(y: Any, name: str = "y") -> np.ndarray:
         raise InputError(
             f"Input {name} contains NaN (a missing label) at row {missing}. Drop the rows without a label."
         )
-    is_str = [isinstance(label, str) for label in _loose_labels(y)]
+    labels = _loose_labels(y)
+    is_str = [isinstance(label, str) for label in labels]
     if len(set(is_str)) == 2:
         row = is_str.index(not is_str[0])
         raise InputError(
-            f"{name} mixes str labels with labels of other types (first {_loose_labels(y)[row]!r} at row "
+            f"{name} mixes str labels with labels of other types (first {labels[row]!r} at row "
             f"{row}), so their order is undefined. Convert all of them with str()."
         )
     y = _with_a_dtype(y, name)

@@ -28,7 +28,7 @@ def of_weights(encoder: nn.Module, names: list[str]) -> list[str]:
         parameters = dict(encoder.named_parameters())
         for name in names:
             if name not in known:
-                known[name] = digest(parameters[name])
+                known[name] = of_weight(parameters[name])
         _hashed[encoder] = (state_of(encoder), known)
         return [f"{name} {known[name]}" for name in names]
 
@@ -77,7 +77,7 @@ def state_of(module: nn.Module) -> list[tuple[int, int, int]]:
     return [(id(p), p.data_ptr(), p._version) for p in module.parameters()]
 
 
-def digest(weight: torch.Tensor) -> str:
+def of_weight(weight: torch.Tensor) -> str:
     """Dtype, shape and SHA-256 of a weight."""
     values = weight.detach().cpu().contiguous().numpy()
     content = hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest()

@@ -51,8 +51,8 @@ def flash_attention(
     bounds: tuple[torch.Tensor, torch.Tensor],
     longest: tuple[int, int],
     scale: float,
-    dropout: float = 0.0,
-    window: int | None = None,
+    dropout: float,
+    window: int | None,
 ) -> torch.Tensor:
     """Attend, each text to itself.
 

@@ -69,7 +69,7 @@ class MicroBatches:
             If one text alone does not fit.
         """
         while True:
-            size = max(1, min(self.size or len(indices), len(indices)))
+            size = min(self.size or len(indices), len(indices))
             try:
                 return [function(part) for part in np.split(indices, range(size, len(indices), size))]
             except (RuntimeError, MemoryError) as error:

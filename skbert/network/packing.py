@@ -84,7 +84,7 @@ class Packing:
             self._biases[window, dtype] = bias.masked_fill_(~mask, float("-inf"))
         return self._biases[window, dtype]
 
-    def layout(self, n_heads: int, dtype: torch.dtype, window: int | None, first: bool = False) -> Layout:
+    def layout(self, n_heads: int, dtype: torch.dtype, window: int | None, first: bool) -> Layout:
         """The groups for `GroupedAttention`; made once per batch."""
         key = (n_heads, dtype, window, first)
         if key not in self._layouts:

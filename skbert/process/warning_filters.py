@@ -19,9 +19,10 @@ forks.renew(globals(), _filters_lock=threading.RLock)
 def holding_warning_filters() -> Iterator[None]:
     """Let one thread at a time run code that changes warning filters, skbert's or scikit-learn's.
 
-    Before Python 3.14, `catch_warnings` affects the whole process: two threads that leave it in another order
-    than they entered it leave filters changed. Code inside uses joblib in this thread only: a Dask worker
-    that waits for tasks of its own meanwhile begins another fit, which would wait for this one.
+    With the GIL, in Python 3.14 and later as a rule, too, `catch_warnings` affects the whole process: two
+    threads that leave it in another order than they entered it leave filters changed. Code inside uses joblib
+    in this thread only: a Dask worker that waits for tasks of its own meanwhile begins another fit, which
+    would wait for this one.
     """
     before = _of_joblib()
     with _filters_lock:

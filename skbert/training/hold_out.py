@@ -234,10 +234,9 @@ def _hold_out_at_random(targets: np.ndarray, fraction: float, seed: int) -> tupl
         problem = "leaves none for training" if n_validation else "leaves none to validate on"
         raise _bad_fraction(fraction, len(targets), problem)
     order = np.random.default_rng(seed).permutation(len(targets))
-    if are_numbers(targets):
-        return np.sort(order[n_validation:]), np.sort(order[:n_validation])
-    # One text of each label goes to the end of the queue: training should see what validation asks for.
-    occurring = np.flatnonzero(targets.any(axis=0))
-    last = np.isin(order, order[targets[order][:, occurring].argmax(axis=0)])
-    order = np.concatenate([order[~last], order[last]])
+    if not are_numbers(targets):
+        # One text of each label goes to the end of the queue: training should see what validation asks for.
+        occurring = np.flatnonzero(targets.any(axis=0))
+        last = np.isin(order, order[targets[order][:, occurring].argmax(axis=0)])
+        order = np.concatenate([order[~last], order[last]])
     return np.sort(order[n_validation:]), np.sort(order[:n_validation])

@@ -6,7 +6,8 @@
 4. `train_step` adds up the gradients of a mini-batch, in parts where memory is short and over the ranks
    where there are several, and updates the weights.
 
-Nothing in an epoch reads a value from the device; losses are read once, at its end.
+Nothing in an epoch reads a value from the device but a progress bar, and a state that is due to be written;
+losses are read once, at its end.
 """
 
 from __future__ import annotations

@@ -128,9 +128,9 @@ class MasterAdamW:
         self.scaler.step(self._adamw)
         self.scaler.update()
         self._downcast_weights()
-        for working, master in self._pairs:
-            working.grad = master.grad = None
-        self._adamw.zero_grad()
+        for working, _ in self._pairs:
+            working.grad = None
+        self._adamw.zero_grad()  # those of the masters
 
     def steps_taken(self) -> int:
         """Number of steps that were not skipped because gradients overflowed; waits for the device."""

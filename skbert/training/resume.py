@@ -13,7 +13,7 @@ How the state is written and read, and where, is passed in: `persistence/unfinis
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,13 +54,13 @@ class FolderStateWriter(StateWriter):
     ----------
     write : callable
         Takes the values and the arrays of a state.
-    found : tuple, default=None
+    found : tuple or None
         State of a training that was interrupted, from which this one continues.
-    file : str, default=""
-        Where it was found, for the error message.
+    file : str
+        Where states are, for the error message.
     """
 
-    def __init__(self, write: Callable[..., None], found: State | None = None, file: str = "") -> None:
+    def __init__(self, write: Callable[..., None], found: State | None, file: str) -> None:
         self._write = write
         self._file = file
         self._found = found
@@ -128,7 +128,9 @@ def state_of(trainer: Trainer) -> State:
         "order": trainer.order_state,
         "steps_of": {name: weight.steps for name, weight in weights.items()},
     }
-    tensors = dict(_generator_states(trainer))
+    tensors = {"generator/dropout": trainer.generators.dropout.get_state()}
+    if trainer.runtime.device.type == "cuda":
+        tensors["generator/cuda"] = torch.cuda.get_rng_state(trainer.runtime.device)
     if trainer.losses:
         tensors["losses"] = torch.stack(trainer.losses)
     for name, weight in weights.items():
@@ -142,12 +144,6 @@ def _best_so_far(trainer: Trainer) -> tuple[list[torch.Tensor], float | None]:
     if trainer.data.held_out is None:
         return [], None
     return trainer.validation.best or trainer.optimizer.snapshot()
-
-
-def _generator_states(trainer: Trainer) -> Iterator[tuple[str, torch.Tensor]]:
-    yield "generator/dropout", trainer.generators.dropout.get_state()
-    if trainer.runtime.device.type == "cuda":
-        yield "generator/cuda", torch.cuda.get_rng_state(trainer.runtime.device)
 
 
 def restore(trainer: Trainer, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

@@ -27,25 +27,16 @@ if TYPE_CHECKING:
 
 
 class Validation:
-    """What the loop asks after each epoch; by itself, it scores nothing: for a fit without held-out texts.
+    """What the loop asks after each epoch; by itself, it scores nothing: for a fit without held-out texts."""
 
-    Parameters
-    ----------
-    patience : int or None
-        Epochs without a better score before `should_stop`; None never stops.
-    """
-
-    def __init__(self, patience: int | None = None) -> None:
-        self.patience = patience
+    def __init__(self) -> None:
         self.scores: list[float] = []
         self.best: tuple[list[torch.Tensor], float] | None = None  # the best epoch's weights; see `snapshot`
 
     @property
     def should_stop(self) -> bool:
-        """Whether the last `patience` epochs brought no better score."""
-        if self.patience is None or not self.scores:
-            return False
-        return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience
+        """Whether more epochs are not worth their time."""
+        return False
 
     @property
     def best_epoch(self) -> int:
@@ -74,8 +65,9 @@ class HeldOutValidation(Validation):
     scorer : callable
         A model's outputs for the held-out texts → score.
     patience : int or None
+        Epochs without a better score before `should_stop`; None never stops.
     runtime : Runtime
-    verbose : int, default=0
+    verbose : int
         As for `BertClassifier`.
     """
 
@@ -84,12 +76,20 @@ class HeldOutValidation(Validation):
         scorer: Callable[[np.ndarray], float],
         patience: int | None,
         runtime: Runtime,
-        verbose: int = 0,
+        verbose: int,
     ) -> None:
-        super().__init__(patience)
+        super().__init__()
         self.scorer = scorer
+        self.patience = patience
         self.runtime = runtime
         self.verbose = verbose
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the last `patience` epochs brought no better score; asked after the first."""
+        if self.patience is None:
+            return False
+        return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience
 
     def check(self, model: SequenceClassifier, held_out: Encodings | None) -> None:
         """Score once before the first step: a scorer that fails or gives NaN is reported at once."""
