@@ -13,15 +13,16 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 # torch goes first and by its pinned version, so that nothing else decides which build comes. pip would compile
-# one file after the other; compileall has a process for each core, and leaves out what is hardly ever imported.
+# one file after the other; compileall has a process for each core, and leaves out what little is imported of.
 # Files for newer Pythons make it fail.
+RARE := /tests/|/testing/|/transformers/models/|/torch/_inductor/|/ray/|/sympy/|/sqlalchemy/|/pip/|/networkx/
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV); this takes a few minutes, once."
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skbert needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-compile torch==2.13.0
 	$(PIP) --no-compile --editable '.[offline,test]'
-	$(BIN)/python -m compileall -qq -j 0 -x '/tests/|/transformers/models/' $(VENV)/lib || true
+	$(BIN)/python -m compileall -qq -j 0 -x '$(RARE)' $(VENV)/lib || true
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
@@ -69,9 +70,10 @@ stress: $(VENV)/.ready ## run the long tests, and print their figures
 OSV := https://api.osv.dev/v1/query
 QUERY := {"package": {"name": "skbert", "ecosystem": "PyPI"}, "version": "0"}
 AUDIT := $(BIN)/python -m pip_audit --vulnerability-service osv --progress-spinner off
-audit: $(VENV)/.ready-dev ## look dependencies up in the database of known vulnerabilities, osv.dev
+audit: $(VENV)/.ready ## look dependencies up in the database of known vulnerabilities, osv.dev
 	@$(BIN)/python -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], sys.argv[2].encode(), 20)' \
 	'$(OSV)' '$(QUERY)' 2>/dev/null || { echo "make audit: $(OSV) cannot be reached from here. Nothing was looked up."; exit 1; }
+	$(PIP) --editable '.[audit]'
 	$(AUDIT) --requirement constraints.txt --no-deps --disable-pip
 	$(AUDIT) --skip-editable
 

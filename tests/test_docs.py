@@ -21,7 +21,7 @@ from skbert.training.callbacks import HAS_CALLBACKS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs" / "examples" / "plot_quickstart.py"
-DEMO_SIZE = "build_corpus(rows_per_library=200)"
+DEMO_SIZE = "build_corpus(rows_per_library=150)"
 
 
 def read(name):

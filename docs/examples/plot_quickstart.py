@@ -106,7 +106,7 @@ def build_corpus(rows_per_library, n_files=200, random_state=0):
     return corpus.groupby("library").head(rows_per_library).reset_index(drop=True)
 
 
-corpus = build_corpus(rows_per_library=200)
+corpus = build_corpus(rows_per_library=150)
 for library, texts in corpus.groupby("library")["text"]:
     print(f"{library:8s} {len(texts)} texts: {texts.iloc[0][:70]}...")
 
