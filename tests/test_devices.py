@@ -178,7 +178,8 @@ def test_narrow_types_are_as_near_as_their_rounding(precision, has_kernel, devic
 
 
 @pytest.mark.parametrize(
-    ("family", "pooling"), [*((family, "cls") for family in FAMILIES), ("bert", "mean"), ("deberta-v2", "mean")]
+    ("family", "pooling"),
+    [*((family, "cls") for family in FAMILIES), ("bert", "mean"), ("deberta-v2", "mean")],
 )
 def test_dropout_is_drawn_there_by_the_fit_s_own_generator(family, pooling, device, family_folder):
     settings = SETTINGS | {"pooling": pooling, "device": NAME, "epochs": 1}
