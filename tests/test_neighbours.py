@@ -81,18 +81,21 @@ def test_vectors_and_logits_in_batches_of_any_size(
         assert all(map(torch.equal, found, expected)), size
 
 
-@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize(("first", "window"), [(False, None), (False, 3), (False, 20), (True, None)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("length", [1, 5, 9, 24, 33, 100])
-def test_attention_in_runs_of_any_length(length, dtype, window):
+@pytest.mark.parametrize("length", [2, 5, 9, 24, 31, 32, 33, 65, 99, 101, 257])
+def test_attention_in_runs_of_any_length(length, dtype, first, window, n_threads, threads):
+    threads(n_threads)
     draw = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(7 * length, 12, 32, generator=draw, dtype=dtype) for _ in range(3))
+    k, v, q = (torch.randn(7 * length, 12, 32, generator=draw, dtype=dtype) for _ in range(3))
+    asking = 1 if first else length
+    q = q[: 7 * asking]
     together = run_attention(q, k, v, np.full(7, length), 0.2, window)
     for i in range(7):
-        rows = slice(i * length, (i + 1) * length)
-        assert torch.equal(
-            run_attention(q[rows], k[rows], v[rows], np.array([length]), 0.2, window), together[rows]
-        )
+        own, rows = slice(i * asking, (i + 1) * asking), slice(i * length, (i + 1) * length)
+        alone = run_attention(q[own], k[rows], v[rows], np.array([length]), 0.2, window)
+        assert torch.equal(alone, together[own])
 
 
 @pytest.mark.parametrize("parameters", [{"pooling": "cls"}, {"pooling": "mean", "head_layers": 1}], ids=str)

@@ -17,9 +17,9 @@ def make_inputs():
 
 
 @pytest.mark.parametrize("window", [None, 0, 1, 5, 100])
-@pytest.mark.parametrize("long", [1, 50, 1000])  # all fused, as they are, none fused
-def test_each_text_attends_to_itself(long, window, monkeypatch):
-    monkeypatch.setattr(run_attention, "_LONG", long)
+@pytest.mark.parametrize("block", [1, 32, 1000])  # all fused, as they are, none fused
+def test_each_text_attends_to_itself(block, window, monkeypatch):
+    monkeypatch.setattr(run_attention, "_BLOCK", block)
     inputs = make_inputs()
     out = run_attention.run_attention(*inputs, LENGTHS, 0.5, window)
     for start, n in zip(np.cumsum(LENGTHS) - LENGTHS, LENGTHS, strict=True):

@@ -4,10 +4,13 @@ Predictions process texts longest first, so that texts of equal length are neigh
 
 1. `ragged.runs` cuts the texts of a batch into such runs.
 2. In a run, queries, keys and values are (n_texts, n_heads, length, head_size): no gap to mask.
-3. Short texts use plain matrix products, long ones torch's fused kernel, which never stores their scores.
-4. Where there is a window, long texts are cut, so that no query is multiplied by many keys it cannot see.
-5. The products are of contiguous matrices, even in a run of one text, where views would do: kernels for other
-   strides round differently, and a text's result must not depend on the texts beside it (`filler.py`).
+3. Where there is a window, long texts are cut, so that no query is multiplied by many keys it cannot see.
+4. Many queries use torch's fused kernel, which never stores their scores, few use plain matrix products.
+
+A text's result must not depend on the texts beside it (`filler.py`), but products of other strides, or of
+matrices that are not aligned, round differently. So the plain ones are of contiguous matrices, even in a run of
+one text, where views would do; and the fused kernel is given no fewer queries than it takes at a time: with
+fewer, its scratch memory has other sizes, and is aligned in its first thread only.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import torch.nn.functional as F
 from skbert.network.attention_layout import bias_of, is_cut, parts
 from skbert.ragged import runs
 
-_LONG = 96  # tokens from which the fused kernel is faster
+_BLOCK = 32  # queries that the fused kernel takes at a time, or a multiple
 
 
 def run_attention(
@@ -57,14 +60,13 @@ def run_attention(
         # (n_texts, n_heads, tokens, head_size)
         q, target = _heads(query[asking], count, n), _heads(out[asking], count, n)
         k, v = _heads(key[rows], count, length), _heads(value[rows], count, length)
-        attend = _fused if length >= _LONG else _plain
         if window is None:  # a short text takes less time than the indexing below
-            target.copy_(attend(q, k, v, scale, None))
+            target.copy_(_attend(q, k, v, scale, None))
             continue
         whole = [(slice(0, n), slice(0, length))]
         for queries, keys in parts(n, length, 1, window) if is_cut(n, window) else whole:
             bias = bias_of(lengths[first : first + 1], queries, keys, window, query.dtype)
-            found = attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], scale, bias)
+            found = _attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], scale, bias)
             target[:, :, queries].copy_(found)
     if asking.stop < len(out):
         out[asking.stop :] = 0.0  # filler
@@ -76,15 +78,11 @@ def _heads(rows: torch.Tensor, n_texts: int, length: int) -> torch.Tensor:
     return rows.view(n_texts, length, *rows.shape[1:]).transpose(1, 2)
 
 
-def _fused(
+def _attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-
-
-def _plain(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, bias: torch.Tensor | None
-) -> torch.Tensor:
+    if q.shape[2] >= _BLOCK:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
     q, k, v = (q * scale).contiguous(), k.contiguous(), v.contiguous()
     scores = torch.matmul(q, k.transpose(2, 3))
     if bias is not None:
