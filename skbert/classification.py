@@ -15,13 +15,13 @@ from skbert.data.inputs import Texts
 from skbert.data.labels import (
     Labels,
     LabelsType,
-    check_no_label,
     check_same_classes,
     encode_known_labels,
     encode_labels,
     known_labels,
     labels_to_score,
 )
+from skbert.data.mistakes import check_labels_of_texts
 from skbert.data.weights import check_text_weights, check_weights
 from skbert.learning import LearningMixin
 from skbert.prediction import PredictionMixin
@@ -215,5 +215,5 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
             labels, min_classes = encode_labels(y, len(texts)), 2
         else:
             labels, min_classes = encode_known_labels(y, len(texts), known, are_fitted=goes_on), 1
-        check_no_label(texts, labels)
+        check_labels_of_texts(texts, labels, goes_on=known is not None)
         return labels, *check_weights(labels, sample_weight, self.class_weight, min_classes, goes_on=goes_on)

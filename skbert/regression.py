@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from skbert.data.columns import check_same_columns
 from skbert.data.containers import computed
 from skbert.data.inputs import Texts
+from skbert.data.mistakes import check_numbers_of_texts
 from skbert.data.numbers import (
     Numbers,
     NumbersType,
@@ -153,4 +154,5 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         """Numbers, the weight of each text, and the weight of each of its numbers."""
         weights = check_text_weights(len(texts), sample_weight)
         numbers = standardize(y, weights, known)
+        check_numbers_of_texts(texts, numbers)
         return numbers, weights[:, None], np.ones(numbers.n_outputs)

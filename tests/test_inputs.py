@@ -172,6 +172,22 @@ def test_streams_of_arrow_are_told_from_iterators():
 
 
 @pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"text": "a", "text_pair": "b"},
+            r"pairs with \[\(row\['text'\], row\['text_pair'\]\) for row in X\]",
+        ),
+        ({"sentence": "a", "label": 1}, r"with \[row\['sentence'\] for row in X\]"),
+        ({"n": 1}, r"with \[row\['text'\] for row in X\]"),
+    ],
+)
+def test_rows_that_are_dicts(row, said):
+    with pytest.raises(InputTypeError, match=said):
+        check_texts([row, row])
+
+
+@pytest.mark.parametrize(
     ("X", "said"),
     [
         ("one text", r"\[text\]"),

@@ -438,6 +438,10 @@ def test_damaged_folders(tmp_path):
     build_classifier("bert", tmp_path / "whole", ["a", "b"])
     for damage, message in (
         (lambda folder: (folder / "model.safetensors").unlink(), r"no \.safetensors weights"),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "tf_model.h5"),
+            r"TensorFlow or Flax only.*transformers 4.*from_tf=True",
+        ),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
         (lambda folder: state_layers(folder, 3), r"lacks \d+ weights"),
         (lambda folder: state_layers(folder, 1), r"has, beyond what its config\.json names"),

@@ -16,9 +16,7 @@ from scipy.sparse import csr_array, csr_matrix
 from sklearn.exceptions import DataConversionWarning
 
 from skbert import InputError, SkbertWarning
-from skbert.data.inputs import Texts
 from skbert.data.labels import (
-    check_no_label,
     check_same_classes,
     encode_known_labels,
     encode_labels,
@@ -90,18 +88,6 @@ def test_labels_of_numpys_string_dtype():
     labels = encode_labels(np.array(["b", "a", "b"], dtype=np.dtypes.StringDType()), 3)
     assert labels.classes.tolist() == ["a", "b"]
     assert labels.codes.tolist() == [1, 0, 1]
-
-
-def test_pairs_of_a_text_and_its_label_are_refused():
-    y, texts = ["a", "b", "b", "a"], ["one", "two", "three", "four"]
-    labels = encode_labels(y, 4)
-    for pair, column in ((Texts(texts, y), 1), (Texts(y, texts), 0)):
-        with pytest.raises(InputError, match=rf"Column {column} of X holds the labels.*X\['text'\]"):
-            check_no_label(pair, labels)
-    with pytest.raises(InputError, match="Column 1"):
-        check_no_label(Texts(texts, ["1", "0", "0", "1"]), encode_labels([1, 0, 0, 1], 4))
-    check_no_label(Texts(texts, ["b", *y[1:]]), labels)
-    check_no_label(Texts(y), labels)
 
 
 def test_a_thousand_classes():
@@ -178,6 +164,14 @@ def test_lists_of_labels_in_an_arrow_array():
     for rows in ([["a", "b"], ["b"]], [[1, 0], [0, 1]]):
         with pytest.raises(InputError, match=r"the labels of each text as a .*MultiLabelBinarizer"):
             encode_labels(pa.array(rows), 2)
+
+
+def test_labels_of_each_text_in_a_dict():
+    y = [{"good": 1.0, "bad": 0.0}, {"good": 0.0, "bad": 1.0}]
+    with pytest.raises(InputError, match=r"type dict.*max\(row, key=row\.get\).*pd\.DataFrame\(y\)"):
+        encode_labels(y, 2)
+    assert encode_labels([max(row, key=row.get) for row in y], 2).classes.tolist() == ["bad", "good"]
+    assert encode_labels(pd.DataFrame(y), 2).codes.tolist() == [[1, 0], [0, 1]]
 
 
 INDICATOR = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
@@ -508,17 +502,6 @@ def test_a_model_of_three_classes_goes_on_with_no_matrix_of_three_columns():
         InputError, match=r"y has the shape \(4, 3\), but the model has the target type 'multiclass'"
     ):
         encode_known_labels(INDICATOR, 4, encode_labels(["a", "b", "c"], 3))
-
-
-def test_labels_in_place_of_texts_are_noticed(make_classifier):
-    texts, labels = [f"text {i}" for i in range(40)], list("abcd") * 10
-    with pytest.warns(SkbertWarning, match="40 different labels, but X only 4 different texts, such as 'a'"):
-        make_classifier(epochs=1).fit(labels, texts)
-    check_no_label(Texts(texts), encode_labels(labels, 40))  # a warning would be an error
-    check_no_label(Texts(texts), encode_labels(texts, 40))
-    # A model that goes on has more classes than these few texts.
-    many = make_classifier(epochs=1).partial_fit(texts[:10], texts[:10], classes=texts)
-    many.set_params(warm_start=True).fit(texts[:10], texts[:10])
 
 
 def test_of_two_columns_of_labels_multioutput_is_named():

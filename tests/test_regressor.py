@@ -431,6 +431,8 @@ def test_validation_numbers_are_checked(make, stars):
         make().fit(texts, y, X_val=texts[:2], y_val=[1.0, None])
     with pytest.raises(InputError, match="Expected one number per text"):
         make().fit(texts, y, X_val=texts[:2], y_val=[[1.0], [2.0]])
+    with pytest.raises(InputError, match="X_val was given without y_val"):  # as other libraries take it
+        make().fit(texts, y, X_val=(pd.Series(texts[:2]), pd.Series(y[:2])))
     with pytest.raises(InputError, match="X_val was given without y_val"):
         make().fit(texts, y, X_val=texts)
 

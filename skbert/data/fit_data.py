@@ -64,15 +64,15 @@ def check_held_out(X: Any, y: Any, texts: Texts, target: Target) -> tuple[Texts,
         return None
     if X is None:
         raise InputError("y_val was given without X_val. Pass the validation texts as X_val.")
+    if y is None:
+        raise InputError(
+            "X_val was given without y_val. Pass the texts as X_val, and their labels, or numbers, as y_val."
+        )
     held_out = check_texts(X, "X_val")
     if held_out.n_columns != texts.n_columns:
         raise InputError(
             f"X_val has {held_out.n_columns} columns, but X has {texts.n_columns}. Pass both as single "
             "texts, or both as pairs."
-        )
-    if y is None:
-        raise InputError(
-            "X_val was given without y_val. Pass the labels, or numbers, of the validation texts as y_val."
         )
     return held_out, target.of_held_out(y, len(held_out))
 

@@ -242,7 +242,7 @@ def _remedy(cell: Any, column: int | None, filled: str) -> str:
     if cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType"):  # pandas' own
         return f"Missing texts must be dropped or replaced first{filled}."
     if isinstance(cell, dict):
-        return "Extract the text from each row, for example with [row['text'] for row in X]."
+        return _remedy_for_dict(cell)
     # A Series, a column of datasets. The type is asked: what foreign objects answer may be an error.
     if hasattr(type(cell), "__len__") and hasattr(type(cell), "__getitem__"):
         return "Each row is one text, or a pair of texts: two columns of texts are passed as list(zip(*X))."
@@ -254,6 +254,15 @@ def _remedy(cell: Any, column: int | None, filled: str) -> str:
             "string, not a number)."
         )
     return "Convert it with str() if it is meant as text (the argument must be a string, not a number)."
+
+
+def _remedy_for_dict(row: dict[Any, Any]) -> str:
+    keys = [key for key, value in row.items() if isinstance(value, str)]
+    if len(keys) == 2:
+        pair = ", ".join(f"row[{key!r:.60}]" for key in keys)
+        return f"Extract the texts from each row, pairs with [({pair}) for row in X]."
+    key = keys[0] if keys else "text"
+    return f"Extract the text from each row, for example with [row[{key!r:.60}] for row in X]."
 
 
 def _shape(X: Any) -> tuple[int, ...]:

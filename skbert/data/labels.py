@@ -19,15 +19,12 @@ import numpy as np
 from sklearn.exceptions import DataConversionWarning
 
 from skbert.data.columns import are_numbered, check_same_columns, names_of_columns
-from skbert.data.inputs import Texts
 from skbert.data.label_codes import codes_in, kind_of, listed, remedy_for
 from skbert.data.targets import as_input_error, class_values, knowing_classes, label_values
 from skbert.exceptions import InputError, shown, warn
 
 LabelsType = Literal["binary", "multiclass", "multilabel-indicator"]
 
-_MANY = 20  # labels: with fewer, texts that contradict each other are more likely
-_ENOUGH_TO_TELL = 4  # texts: with fewer, one side may equal the labels by chance
 # By the name of the labels, or else of the classes: what knows these, and what to do about unknown ones.
 _KNOWN_TO = {
     "y": (
@@ -248,28 +245,3 @@ def _checked_values(y: Any, n_texts: int, name: str, *, known: bool = False) -> 
             f"(texts in {name.replace('y', 'X')}, labels in {name})."
         )
     return values
-
-
-def check_no_label(texts: Texts, labels: Labels) -> None:
-    """Refuse pairs in which one side is the label: a table was passed instead of its text column.
-
-    Warn if texts may be in y, and their labels in X.
-    """
-    if labels.codes.ndim == 2 or len(texts) < _ENOUGH_TO_TELL:
-        return
-    if texts.second is None:
-        n_labels = len(np.unique(labels.codes))  # a model that goes on has more classes
-        if n_labels > _MANY and n_labels > (n_different := len(set(texts.first))):
-            warn(
-                f"y has {n_labels} different labels, but X only {n_different} different texts, "
-                f"such as {texts.first[0][:60]!r}. If these are the labels, and y the texts, pass "
-                "fit(texts, labels)."
-            )
-        return
-    y = labels.classes[labels.codes].tolist()
-    for number, column in enumerate((texts.first, texts.second)):
-        if all(text == str(label) for text, label in zip(column, y, strict=True)):
-            raise InputError(
-                f"Column {number} of X holds the labels in y, so there is nothing to learn. Two columns are "
-                "read as pairs of texts: pass the text column alone, for example X['text']."
-            )

@@ -203,10 +203,15 @@ def _unknown(y: Any, name: str) -> str:
             f"Unknown label type: {name} is an array of Python objects, such as {first!r} at row 0. Expected "
             f"an array of numbers, of bool or of str: pass {name}.astype({kind})."
         )
+    remedy = "Convert them, for example with [str(label) for label in y]."
+    if isinstance(first, dict):
+        remedy = (
+            "For one label per text, take the key of the highest value, max(row, key=row.get); for several, "
+            "pass the table of 0 and 1, pd.DataFrame(y)."
+        )
     return (
         f"Unknown label type: {name} holds labels of the type {type(first).__name__}, such as "
-        f"{str(first)[:60]!r} at row 0. Expected str, int, bool or datetime64. Convert them, for example "
-        "with [str(label) for label in y]."
+        f"{str(first)[:60]!r} at row 0. Expected str, int, bool or datetime64. {remedy}"
     )
 
 

@@ -8,9 +8,9 @@ Predictions process texts longest first, so that texts of equal length are neigh
 4. Many queries use torch's fused kernel, which never stores their scores, few use plain matrix products.
 
 A text's result must not depend on the texts beside it (`filler.py`), but products of other strides, or of
-matrices that are not aligned, round differently. So the plain ones are of contiguous matrices, even in a run of
-one text, where views would do; and the fused kernel is given no fewer queries than it takes at a time: with
-fewer, its scratch memory has other sizes, and is aligned in its first thread only.
+matrices that are not aligned, round differently. So the plain ones are of contiguous matrices, even in a run
+of one text, where views would do; and the fused kernel is given no fewer queries than it takes at a time:
+with fewer, its scratch memory has other sizes, and is aligned in its first thread only.
 """
 
 from __future__ import annotations

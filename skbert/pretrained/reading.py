@@ -39,17 +39,7 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
         )
     weights = sorted(file for file in folder.glob("*.safetensors") if not file.is_fifo())
     if not weights:
-        # transformers would leave out how sentence-transformers pools.
-        how = (
-            "with SentenceTransformer(...).save(folder)"
-            if (folder / MODULES).is_file()
-            else "with AutoModel.from_pretrained(...).save_pretrained(folder), and the tokenizer in the same "
-            "way with AutoTokenizer"
-        )
-        raise CheckpointError(
-            f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
-            f"code; convert the checkpoint once, {how}."
-        )
+        raise _no_weights(folder)
     with quiet() as transformers:
         # Its parts are imported when first accessed. If that fails, it says nothing about the folder.
         model_class, config_class = getattr(transformers, auto), transformers.AutoConfig
@@ -77,6 +67,26 @@ def read_model(auto: str, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[s
     _refuse_other_sizes(folder, report["mismatched_keys"])
     _copy_weights(model)
     return model, report
+
+
+def _no_weights(folder: Path) -> CheckpointError:
+    if not any(folder.glob("*.bin")) and any([*folder.glob("*.h5"), *folder.glob("*.msgpack")]):
+        return CheckpointError(
+            f"{folder} has weights of TensorFlow or Flax only, which transformers 5 does not read, either. "
+            "Convert them once with transformers 4, by AutoModel.from_pretrained(folder, from_tf=True) or "
+            "from_flax=True and save_pretrained(other_folder), or use another checkpoint."
+        )
+    # transformers would leave out how sentence-transformers pools.
+    how = (
+        "with SentenceTransformer(...).save(folder)"
+        if (folder / MODULES).is_file()
+        else "with AutoModel.from_pretrained(...).save_pretrained(folder), and the tokenizer in the same "
+        "way with AutoTokenizer"
+    )
+    return CheckpointError(
+        f"{folder} has no .safetensors weights. Other formats are not read, because loading them can run "
+        f"code; convert the checkpoint once, {how}."
+    )
 
 
 def _copy_weights(model: Any) -> None:
