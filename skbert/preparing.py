@@ -20,6 +20,7 @@ from skbert.data.inputs import Texts, factorize
 from skbert.data.labels import Labels
 from skbert.data.literal import unknown_tokens
 from skbert.exceptions import TruncationWarning, UnknownTokensWarning, shown, warn
+from skbert.process.float_errors import ignoring_float_errors
 from skbert.runtime import Runtime
 from skbert.starting import Start
 from skbert.training.hold_out import hold_out
@@ -51,13 +52,19 @@ def encode_data(
     encodings = read(data.texts.take(rows))
     _warn_of_truncation(float(encodings.truncated.mean()), max_length, long_text)
     _warn_of_unknown_tokens(encodings.ids, start.tokenizer)
-    # A window has its text's target, and an equal share of its weight; the texts' weights have mean one.
-    owners, weights = encodings.owners, data.weights[rows] / data.weights[rows].mean()
-    weights = (weights[owners].T / np.bincount(owners)[owners]).T
+    owners = encodings.owners  # a window has its text's target
+    weights = _weights_of_windows(data.weights[rows], owners)
     targets = data.target.targets[rows[owners]]
     encoded_held_out = None if held_out is None else read(held_out[0])
     groups = None if data.groups is None else data.groups[rows[owners]]
     return TrainingData(encodings, targets, weights, data.class_weights, encoded_held_out, groups), validation
+
+
+@ignoring_float_errors
+def _weights_of_windows(weights: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """An equal share of its text's weight for each window; the texts' weights have mean one."""
+    weights = weights / weights.mean()
+    return (weights[owners].T / np.bincount(owners)[owners]).T
 
 
 def make_validation(

@@ -1,5 +1,6 @@
 """The store, the folder, and what a search shares: never a wrong hit, never over the limit."""
 
+import math
 import os
 import shutil
 import stat
@@ -223,6 +224,37 @@ def test_an_interrupt_at_any_line_leaves_a_store_that_is_right(change):
     assert 5 < number < 999
 
 
+FOLLOWING = {
+    "limit": lambda store: setattr(store, "limit", 0),
+    "add": lambda store: [store.add("tokens-a", *block(8)), setattr(store, "limit", 0)],
+}
+
+
+@pytest.mark.parametrize("then", FOLLOWING)
+def test_a_change_after_an_interrupted_one_is_right(then):
+    for number in range(1, 1000):
+        store = Store(limit=10_000)
+        store.add("tokens-a", *block(1, 2))
+        try:
+            with interrupt_at(number) as lines:
+                store.add("tokens-a", *block(3, 4))
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        FOLLOWING[then](store)
+        assert (store._places, store._blocks, store.info(None).currsize) == ({}, {}, 0), lines
+    assert 5 < number < 999
+
+
+def test_what_was_added_again_outlives_the_earlier_block():
+    store = Store()
+    store.add("tokens-a", *block(1, 2))
+    store.add("tokens-a", *block(2, 3))
+    store.limit = store.info(None).currsize - 1
+    assert lists(store.find("tokens-a", [key(1), key(2), key(3)])) == [None, [2, 2], [3, 3, 3]]
+
+
 def test_the_limit_that_people_set():
     assert skbert.cache_info().maxsize == 2**29
     skbert.set_cache_limit(10_000)
@@ -233,6 +265,14 @@ def test_the_limit_that_people_set():
         skbert.set_cache_limit("1GB")
     with pytest.raises(ValueError, match=r"kind='token'\. Expected one of 'tokens', 'vectors', 'states'"):
         skbert.cache_info("token")
+
+
+def test_the_limit_may_be_a_float_and_is_finite():
+    skbert.set_cache_limit(1e4)
+    assert repr(skbert.cache_info().maxsize) == "10000"
+    for n_bytes in (math.inf, math.nan):
+        with pytest.raises(ValueError, match="positive, finite number"):
+            skbert.set_cache_limit(n_bytes)
 
 
 # Tokens.
@@ -329,6 +369,14 @@ def test_a_prediction_looks_up_and_keeps_nothing(tokenizer, split_texts):
     assert STORE.count("tokens") == 120
     encode(tokenizer, Texts(texts), 16, "head", LOOK_UPS)  # most cannot be there: nothing is looked up
     assert skbert.cache_info("tokens")[:2] == (100, 140)
+
+
+def test_half_of_the_texts_may_be_cached(tokenizer):
+    texts = [f"good film {i}" for i in range(241)]
+    encode(tokenizer, Texts(texts[:120]), 16, "head", Cache())
+    for n in (240, 241):  # of the second too few can be there
+        encode(tokenizer, Texts(texts[:n]), 16, "head", LOOK_UPS)
+        assert skbert.cache_info("tokens").hits == 120
 
 
 @pytest.mark.parametrize("grows", [True, False])
@@ -609,6 +657,21 @@ def test_a_folder_gets_what_earlier_fits_left_in_memory(tmp_path, make_classifie
     assert {
         file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")
     } == written  # nothing twice
+
+
+def test_a_folder_serves_where_memory_keeps_nothing(tmp_path, make_classifier, reviews):
+    skbert.set_cache_limit(0)
+    for expected in ((0, 24), (24, 24)):
+        make_classifier(freeze="encoder", epochs=1, memory=tmp_path).fit(*map(list, reviews))
+        assert skbert.cache_info("vectors")[:2] == expected
+
+
+def test_what_was_read_from_a_folder_stays_in_memory(tmp_path, make_classifier, reviews):
+    make_classifier(freeze="encoder", epochs=1, memory=tmp_path).fit(*map(list, reviews))
+    skbert.clear_caches()
+    for memory in (tmp_path, None):
+        make_classifier(freeze="encoder", epochs=1, memory=memory).fit(*map(list, reviews))
+    assert skbert.cache_info().misses == 0
 
 
 def test_what_is_kept_depends_on_no_path_of_a_checkpoint(tmp_path, tiny_bert, make_classifier, reviews):

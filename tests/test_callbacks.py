@@ -60,6 +60,34 @@ def test_the_bar_closes_after_an_error(capfd):
     assert capfd.readouterr().err.endswith("\n")
 
 
+def test_the_mean_loss_so_far_is_that_of_the_epoch(capfd, monkeypatch):
+    monkeypatch.setattr(ProgressBar, "_SECONDS_BETWEEN_LOSSES", 0.0)
+    with ProgressBar() as bar:
+        bar.fit_begin(2, 10)
+        for epoch, loss in enumerate((4.0, 2.0)):
+            bar.epoch_begin(epoch)
+            bar.step(10, torch.tensor(loss), 1e-3)
+            bar.epoch_end({"epoch": epoch + 1, "loss": loss}, dict)
+    shown = capfd.readouterr().err
+    assert "loss=4.0000, rate=1.0e-03" in shown
+    assert "loss=2.0000, rate=1.0e-03" in shown
+
+
+def test_a_bar_closes_after_an_error_also_where_it_is_still_known(capfd):
+    bar = ProgressBar()
+
+    def fit():
+        with Watchers([bar]) as watcher:
+            watcher.fit_begin(1, 10)
+            watcher.epoch_begin(0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    assert capfd.readouterr().err.endswith("\n")
+    assert bar is not None
+
+
 def test_verbose_chooses_the_bar(make_classifier, reviews, capfd):
     texts, labels = map(list, reviews)
     make_classifier(verbose=0).fit(texts, labels)

@@ -79,6 +79,13 @@ def test_what_runs_may_give_one_number_a_text(tokenizer, monkeypatch):
     np.testing.assert_array_equal(lengths, encoding.encode(tokenizer, TEXTS, 32).lengths)
 
 
+def test_numbers_of_several_windows_stay_as_exact(tokenizer, monkeypatch):
+    monkeypatch.setattr(chunks, "_ROWS", 10)
+    found = chunks.encode_in_chunks(tokenizer, TEXTS, 32, "head")
+    results = chunks.results_of_rows(found, 25, lambda encodings: encodings.lengths / 3)
+    np.testing.assert_array_equal(results, encoding.encode(tokenizer, TEXTS, 32).lengths / 3)
+
+
 def test_an_error_in_the_thread_is_raised(tokenizer, monkeypatch):
     monkeypatch.setattr(chunks, "_TEXTS", 5)
     bad = Texts([*TEXTS.first[:-1], None])

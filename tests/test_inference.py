@@ -10,8 +10,9 @@ import pytest
 import torch
 from checkpoints import build_checkpoint, build_model, load_tokenizer
 from safetensors.torch import load_file, save_file
+from sklearn.exceptions import NotFittedError
 
-from skbert import BertClassifier, NonFiniteOutputError, inference
+from skbert import BertClassifier, InputError, NonFiniteOutputError, inference
 from skbert.data.batching import collate
 from skbert.data.encoding import encode
 from skbert.data.inputs import Texts
@@ -263,3 +264,31 @@ def test_threads_get_one_replica_of_a_model(model):
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda _: inference.replica(model, Runtime(CPU, torch.bfloat16)), range(8)))
     assert all(one is made[0] for one in made)
+
+
+METHODS = ["transform", "predict", "predict_proba", "predict_log_proba", "decision_function"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_prediction_is_of_the_state_it_began_with(method, make_classifier, reviews):
+    """Also where a fit ends while the texts are read: here, in the same thread."""
+    texts, labels = map(list, reviews)
+    model = make_classifier().fit(texts, labels)
+    before = getattr(model, method)(texts)
+
+    class FitsMeanwhile:
+        def __array__(self, dtype=None, copy=None):
+            model.fit(texts, labels[::-1])
+            return np.array(texts, dtype=object)
+
+    np.testing.assert_array_equal(getattr(model, method)(FitsMeanwhile()), before)
+    assert not np.array_equal(getattr(model, method)(texts), before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_prediction_without_a_fit_or_of_other_columns(method, make_classifier, reviews):
+    with pytest.raises(NotFittedError):
+        getattr(make_classifier(), method)(["good"])
+    model = make_classifier(epochs=1).fit(*map(list, reviews))
+    with pytest.raises(InputError, match="column"):
+        getattr(model, method)([("good", "bad")])

@@ -105,6 +105,11 @@ def test_pairs(kind):
     assert texts.n_columns == 2
 
 
+def test_rows_may_be_arrays():
+    rows = list(np.array([["a", "b"], ["c", "d"]], dtype=object))
+    assert check_texts(rows) == Texts(["a", "c"], ["b", "d"])
+
+
 @pytest.mark.parametrize(
     "cell", [None, float("nan"), pd.NA, pd.NaT, 3, 2.5, b"bytes", ["a", "b"], ("a",), {"a": 1}, np.float64(1)]
 )

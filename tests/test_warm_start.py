@@ -312,6 +312,26 @@ def test_warm_start_goes_on_where_the_checkpoint_is_not_at_hand(make_classifier,
     assert model.n_iter_ == 2
 
 
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_what_describes_the_start_stays(method, make_classifier, reviews):
+    texts, labels = map(list, reviews)
+    model = make_classifier(warm_start=True, head_init="random", epochs=1).fit(texts, labels)
+    checkpoint = model.checkpoint_
+    for _ in range(2):
+        getattr(model, method)(texts, labels)
+        assert (model.checkpoint_, model.head_init_) == (checkpoint, "random")
+
+
+def test_a_model_of_a_revision_goes_on(make_classifier, reviews):
+    """It is compared by name, and needs no hub."""
+    texts, labels = map(list, reviews)
+    model = make_classifier(warm_start=True, epochs=1).fit(texts, labels)
+    model.checkpoint_ = "nobody/model@v1"
+    model.set_params(model="nobody/model", revision="v1").fit(texts, labels)
+    with pytest.raises(InputError, match=r"model is 'nobody/model@v2', but .* fitted with 'nobody/model@v1'"):
+        model.set_params(revision="v2").fit(texts, labels)
+
+
 def test_warm_start_on_texts_of_one_class(make_classifier, reviews):
     """As with partial_fit: the model knows the others."""
     texts, labels = map(list, reviews)

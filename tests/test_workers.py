@@ -43,6 +43,7 @@ RANK_2 = {"LOCAL_RANK": "2", "RANK": "10", "WORLD_SIZE": "16"}
         (4, RANK_2, "LokyProcess-1", 0),  # a worker of a rank is none
         (4, {"LOCAL_RANK": "2", "WORLD_SIZE": "1"}, "MainProcess", 1),
         (1, {"CUDA_VISIBLE_DEVICES": "3,0,1,2"}, "Dask Worker process (from Nanny)", 0),
+        (2, {}, "ForkServerPoolWorker-4", 1),
     ],
 )
 def test_gpu_of_a_process(n_gpus, environment, process, gpu):
@@ -123,7 +124,8 @@ def test_workers_keep_to_their_share_of_the_cores(make_classifier, reviews):
 
 
 @pytest.mark.parametrize(
-    ("own", "expected"), [({}, None), (RANK_2, "3"), (RANK_2 | {"RAYON_NUM_THREADS": "1"}, "1")]
+    ("own", "expected"),
+    [({}, None), (RANK_2, "3"), ({"RAY_RAYLET_PID": "7"}, "3"), (RANK_2 | {"RAYON_NUM_THREADS": "1"}, "1")],
 )
 def test_share_of_the_cores(monkeypatch, own, expected):
     monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "3", **own})

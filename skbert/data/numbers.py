@@ -143,6 +143,7 @@ def check_spread(numbers: Numbers, weights: np.ndarray) -> None:
         )
 
 
+@ignoring_float_errors
 def _moments(columns: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weighted means and standard deviations, even of numbers whose squares would overflow."""
     peaks = np.abs(columns).max(axis=0)

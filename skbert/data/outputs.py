@@ -98,11 +98,13 @@ def in_units(
     return numbers[:, 0] if target_type == "continuous" else numbers
 
 
+@ignoring_float_errors
 def probabilities(logits: np.ndarray, target_type: TargetType) -> np.ndarray:
     """Softmax over the classes, rows sum to one; or the sigmoid of each label. In the dtype of `logits`."""
     return expit(logits) if target_type == "multilabel-indicator" else softmax(logits, axis=1)
 
 
+@ignoring_float_errors
 def log_probabilities(logits: np.ndarray, target_type: TargetType) -> np.ndarray:
     """Logarithm of `probabilities`, exact where a probability underflows to zero."""
     return log_expit(logits) if target_type == "multilabel-indicator" else log_softmax(logits, axis=1)

@@ -147,7 +147,8 @@ def _stated_target(
         return {"target_type_": kind} | numbers, order
     if problem == "multi_label_classification":  # the columns of an indicator matrix keep their order
         return {"classes_": label_values(names), "target_type_": "multilabel-indicator"}, order
-    order = np.argsort(names)  # labels are sorted, as those of a fit are
+    # Labels are sorted, as those of a fit are; numpy's str would lose a NUL at the end.
+    order = np.array(sorted(range(n_outputs), key=names.__getitem__))
     kind = "binary" if n_outputs == 2 else "multiclass"
     return {"classes_": label_values(names)[order], "target_type_": kind}, order
 

@@ -77,7 +77,8 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
         classes = estimator.classes_
     elif (classes := getattr(estimator, "target_names_", None)) is None:
         classes = np.arange(n_labels)
-    if isinstance(given, str | bytes | set | frozenset | Mapping):
+    no_sequence = isinstance(given, str | bytes | set | frozenset | Mapping) or not hasattr(given, "__iter__")
+    if given is not None and no_sequence:
         raise InputError(
             f"label_names is a {type(given).__name__}. Expected a name for each label, in the order of "
             f"classes_: {classes.tolist()[:10]}."

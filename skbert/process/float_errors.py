@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def ignoring_float_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """The function; where it divides by zero, overflows or has no result, numpy gives infinity or NaN.
+    """The function; where it divides by zero, overflows, underflows or has no result, numpy goes on.
 
     It neither warns nor raises, whatever the caller has set. That is set again afterwards, even if Ctrl-C
     prevents the exit of `np.errstate`, which is written in Python (`scopes.py` explains why that matters).
@@ -23,7 +23,7 @@ def ignoring_float_errors(function: Callable[P, R]) -> Callable[P, R]:
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
         before = np.geterr()
         try:
-            with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            with np.errstate(all="ignore"):
                 return function(*args, **kwargs)
         finally:
             try:

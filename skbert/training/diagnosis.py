@@ -19,6 +19,7 @@ from skbert.data.outputs import decode, probabilities
 from skbert.exceptions import CollapseWarning, warn
 from skbert.inference import release, run_model
 from skbert.network.memory_errors import is_out_of_memory
+from skbert.process.float_errors import ignoring_float_errors
 
 if TYPE_CHECKING:
     from skbert.data.fit_data import Target, TrainingData
@@ -156,6 +157,7 @@ def texts_of_all_classes(targets: np.ndarray, n_texts: int) -> np.ndarray:
     return by_class[np.argsort(rank, kind="stable")][:n_texts]
 
 
+@ignoring_float_errors
 def constant_loss(targets: np.ndarray, weights: np.ndarray, n_outputs: int, label_smoothing: float) -> float:
     """Mean weighted cross-entropy of the class frequencies, or of each label's, smoothed as the targets are.
 

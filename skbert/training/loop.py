@@ -27,6 +27,7 @@ from skbert.exceptions import NonFiniteLossError
 from skbert.inference import check_finite, release_all
 from skbert.network.memory import MicroBatches
 from skbert.network.model import SequenceClassifier
+from skbert.process.float_errors import ignoring_float_errors
 from skbert.process.scopes import inference_mode
 from skbert.randomness import Generators
 from skbert.runtime import Runtime
@@ -108,7 +109,7 @@ class Trainer:
         # Scaled over the data set, not over each mini-batch: a row of weight two counts as much as the row
         # given twice, whatever else is in its mini-batch.
         dtype = runtime.master_dtype_in_numpy
-        weights = (data.weights / data.weights.mean()).astype(dtype)
+        weights = _of_mean_one(data.weights, dtype)
         targets = data.targets.astype(dtype) if are_numbers(data.targets) else data.targets
         self.data = replace(data, targets=targets, weights=weights)
         self.settings = settings
@@ -287,3 +288,8 @@ class Trainer:
 
     def _or_float32(self) -> str:
         return ", or use precision='float32'" if self.runtime.dtype != self.runtime.master_dtype else ""
+
+
+@ignoring_float_errors
+def _of_mean_one(weights: np.ndarray, dtype: type[np.floating[Any]]) -> np.ndarray:
+    return (weights / weights.mean()).astype(dtype)

@@ -45,6 +45,7 @@ def choose_rows(n_texts: int, generator: np.random.Generator) -> np.ndarray:
     return np.sort(generator.choice(n_texts, _MAX_ROWS, replace=False))
 
 
+@ignoring_float_errors
 def generalizes(
     embeddings: np.ndarray,
     targets: np.ndarray,
@@ -115,6 +116,7 @@ def _parts(groups: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarr
     return rows[~is_held][: n_rows - len(of_held)], of_held
 
 
+@ignoring_float_errors
 def init_biases(
     model: SequenceClassifier, targets: np.ndarray, weights: np.ndarray, class_weights: np.ndarray
 ) -> None:
@@ -169,6 +171,7 @@ def init_from_probe(
     return True
 
 
+@ignoring_float_errors
 def fit_probe(
     embeddings: np.ndarray, targets: np.ndarray, weights: np.ndarray, n_outputs: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -226,7 +229,6 @@ def _fit_unseen(probe: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -
     return inspect.unwrap(type(probe).fit)(probe, X, y, sample_weight=weights)
 
 
-@ignoring_float_errors
 def _constant(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> np.ndarray:
     """Logits of the class frequencies, or of each label's (smoothed); for numbers, means; (n_outputs,)."""
     if are_numbers(targets):
