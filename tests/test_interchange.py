@@ -265,6 +265,11 @@ def test_label_names_have_an_order(fitted, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_labels_are_sorted_as_a_fit_sorts_them(tmp_path):
+    build_classifier("bert", tmp_path, ["b", "a\0", "a"])
+    assert BertClassifier.from_pretrained(tmp_path).classes_.tolist() == ["a", "a\0", "b"]
+
+
 def test_names_that_end_with_nul_dates_and_durations_come_back(make_classifier, reviews, tmp_path):
     texts = list(reviews[0])
     for labels, names in (
