@@ -15,6 +15,8 @@ for _variable in ("HF_HUB_CACHE", "HF_TOKEN", "TRANSFORMERS_CACHE", "HUGGINGFACE
     os.environ.pop(_variable, None)
 # Two threads that share a busy core are many times slower than one, and give other last bits.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Where a test wants several all the same, those that wait sleep: they would spin on cores that are busy.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # Without it one of scikit-learn's checks skips itself.
 os.environ["SCIPY_ARRAY_API"] = "1"
 

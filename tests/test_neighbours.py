@@ -82,9 +82,9 @@ def test_vectors_and_logits_in_batches_of_any_size(
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
-@pytest.mark.parametrize(("first", "window"), [(False, None), (False, 3), (False, 20), (True, None)])
+@pytest.mark.parametrize(("first", "window"), [(False, None), (False, 20), (True, None)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("length", [2, 5, 9, 24, 31, 32, 33, 65, 99, 101, 257])
+@pytest.mark.parametrize("length", [5, 9, 31, 33, 101, 257])
 def test_attention_in_runs_of_any_length(length, dtype, first, window, n_threads, threads):
     threads(n_threads)
     draw = torch.Generator().manual_seed(0)

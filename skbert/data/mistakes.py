@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def _as_numbers(column: list[str]) -> list[float]:
         return []
 
 
-def _refuse_column(texts: Texts, is_target: Any) -> None:
+def _refuse_column(texts: Texts, is_target: Callable[[list[str]], bool]) -> None:
     for number, column in enumerate(_columns(texts)):
         if is_target(column):
             raise InputError(
@@ -81,8 +82,9 @@ def _warn_of_renamed(texts: Texts, y: list[Any]) -> None:
     """Warn of a column with one text for each value of y, beside one whose texts differ."""
     for number, column in enumerate(columns := _columns(texts)):
         n = len(set(column))
-        one_to_one = n == len(set(y)) == len(set(zip(column, y, strict=True)))
-        if one_to_one and n <= len(y) // 2 and n < len(set(columns[1 - number])):
+        if n > len(y) // 2 or n >= len(set(columns[1 - number])):
+            continue
+        if n == len(set(y)) == len(set(zip(column, y, strict=True))):
             warn(
                 f"Column {number} of X gives the labels away: each of its {n} different texts, such as "
                 f"{column[0][:60]!r}, has a label of its own. If it is the label under another name, pass "
