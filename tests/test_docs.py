@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -234,6 +236,16 @@ def quickstart():
     names = {"__name__": "quickstart"}
     exec(compile(source, str(EXAMPLE), "exec"), names)
     return names
+
+
+def test_the_whole_example_runs_on_fewer_texts(tmp_path):
+    source = EXAMPLE.read_text(encoding="utf-8")
+    source = source.replace(DEMO_SIZE, "build_corpus(rows_per_library=60, n_files=60)")
+    script = tmp_path / "quickstart.py"
+    script.write_text(re.sub(r"epochs=\d", "epochs=1", source), encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "equal predictions for 100 texts" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,13 @@ def threads():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(("pooling", "n_threads"), [("cls", 1), ("mean", 1), ("max", 1), ("mean", 2)])
-@pytest.mark.parametrize("family", PACKED)
+@pytest.mark.parametrize(
+    ("family", "pooling", "n_threads"),
+    [
+        *((family, pooling, 1) for family in PACKED for pooling in ("cls", "mean", "max")),
+        *((family, "mean", 2) for family in ("bert", "modernbert")),
+    ],
+)
 def test_vectors_and_logits_in_batches_of_any_size(
     family, pooling, n_threads, dtype, threads, tiny_checkpoints
 ):
