@@ -77,13 +77,13 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
         classes = estimator.classes_
     elif (classes := getattr(estimator, "target_names_", None)) is None:
         classes = np.arange(n_labels)
-    no_sequence = isinstance(given, str | bytes | set | frozenset | Mapping) or not hasattr(given, "__iter__")
-    if given is not None and no_sequence:
-        raise InputError(
-            f"label_names is a {type(given).__name__}. Expected a name for each label, in the order of "
-            f"classes_: {classes.tolist()[:10]}."
-        )
     if given is not None:
+        no_order = isinstance(given, str | bytes | set | frozenset | Mapping)
+        if no_order or not hasattr(given, "__iter__"):
+            raise InputError(
+                f"label_names is a {type(given).__name__}. Expected a name for each label, in the order of "
+                f"classes_: {classes.tolist()[:10]}."
+            )
         names = [str(name) for name in given]
     elif estimator.target_type_ not in ("binary", "multiclass") and are_numbered(classes.tolist()):
         names = [f"LABEL_{column}" for column in range(n_labels)]  # the default names of transformers
