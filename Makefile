@@ -21,12 +21,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skbert needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-compile torch==2.13.0
-	$(PIP) --no-compile --editable '.[offline,test]'
+	$(PIP) --no-compile --editable '.[dev]'
 	$(BIN)/python -m compileall -qq -j 0 -x '$(RARE)' $(VENV)/lib || true
-	@touch $@
-
-$(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) --editable '.[dev]'
 	@touch $@
 
 # PASSIVE: threads that wait sleep. The default, to spin, takes the cores from other work.
@@ -77,12 +73,12 @@ audit: $(VENV)/.ready ## look dependencies up in the database of known vulnerabi
 	$(AUDIT) --requirement constraints.txt --no-deps --disable-pip
 	$(AUDIT) --skip-editable
 
-lint: $(VENV)/.ready-dev ## check style and types
+lint: $(VENV)/.ready ## check style and types
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
-format: $(VENV)/.ready-dev ## put the code into ruff's format
+format: $(VENV)/.ready ## put the code into ruff's format
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 

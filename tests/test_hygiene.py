@@ -182,7 +182,7 @@ def test_an_interrupt_at_any_exit_is_one_and_leaves_nothing(name, mode, make_cla
             CALLS[name](fitted, tmp_path)
         exits = -counting.left
         # Those of skbert are among the last; before them come many of torch's that are alike.
-        for at in sorted({*range(1, exits, exits // 15 + 1), *range(max(1, exits - 12), exits + 1)}):
+        for at in sorted({*range(1, exits, exits // 8 + 1), *range(max(1, exits - 12), exits + 1)}):
             with Interrupt(at) as interrupt:
                 try:
                     CALLS[name](fitted, tmp_path)
