@@ -154,5 +154,5 @@ class RegressionMixin(PredictionMixin, RegressorMixin, LearningMixin):
         """Numbers, the weight of each text, and the weight of each of its numbers."""
         weights = check_text_weights(len(texts), sample_weight)
         numbers = standardize(y, weights, known)
-        check_numbers_of_texts(texts, numbers)
+        check_numbers_of_texts(texts, numbers, goes_on=known is not None)
         return numbers, weights[:, None], np.ones(numbers.n_outputs)

@@ -183,7 +183,17 @@ def test_streams_of_arrow_are_told_from_iterators():
             {"text": "a", "text_pair": "b"},
             r"pairs with \[\(row\['text'\], row\['text_pair'\]\) for row in X\]",
         ),
+        (
+            {"label": "pos", "text_pair": "b", "id": "7", "text": "a"},
+            r"pairs with \[\(row\['text'\], row\['text_pair'\]\) for row in X\]",
+        ),
+        ({"id": "7", "text": "a", "label": "pos"}, r"with \[row\['text'\] for row in X\]"),
+        ({"id": "7", "sentence": "a", "label": "pos"}, r"with \[row\['sentence'\] for row in X\]"),
         ({"sentence": "a", "label": 1}, r"with \[row\['sentence'\] for row in X\]"),
+        (
+            {"idx": "7", "premise": "a", "hypothesis": "b"},
+            r"pairs with \[\(row\['premise'\], row\['hypothesis'\]\) for row in X\]",
+        ),
         ({"n": 1}, r"with \[row\['text'\] for row in X\]"),
     ],
 )

@@ -259,7 +259,7 @@ def test_labels_with_names_need_no_others(make_classifier, reviews, tmp_path):
 
 
 def test_label_names_have_an_order(fitted, tmp_path):
-    for given in ({"no", "yes"}, {0: "no", 1: "yes"}, "no", frozenset(["no", "yes"]), 2):
+    for given in ({"no", "yes"}, {0: "no", 1: "yes"}, "no", frozenset(["no", "yes"]), 2, np.array("no")):
         with pytest.raises(InputError, match=f"label_names is a {type(given).__name__}"):
             fitted.save_pretrained(tmp_path / "out", label_names=given)
     assert not (tmp_path / "out").exists()
@@ -453,7 +453,7 @@ def test_damaged_folders(tmp_path):
         (lambda folder: (folder / "model.safetensors").unlink(), r"no \.safetensors weights"),
         (
             lambda folder: (folder / "model.safetensors").rename(folder / "tf_model.h5"),
-            r"TensorFlow or Flax only.*transformers 4.*from_tf=True",
+            r"TensorFlow or Flax only.*transformers 4.*from_tf=True.*copy the folder's other files",
         ),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
         (lambda folder: state_layers(folder, 3), r"lacks \d+ weights"),

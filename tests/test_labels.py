@@ -168,10 +168,20 @@ def test_lists_of_labels_in_an_arrow_array():
 
 def test_labels_of_each_text_in_a_dict():
     y = [{"good": 1.0, "bad": 0.0}, {"good": 0.0, "bad": 1.0}]
-    with pytest.raises(InputError, match=r"type dict.*max\(row, key=row\.get\).*pd\.DataFrame\(y\)"):
-        encode_labels(y, 2)
-    assert encode_labels([max(row, key=row.get) for row in y], 2).classes.tolist() == ["bad", "good"]
-    assert encode_labels(pd.DataFrame(y), 2).codes.tolist() == [[1, 0], [0, 1]]
+    for given in (y, pd.Series(y)):
+        with pytest.raises(InputError, match=r"type dict.*max\(row, key=row\.get\) for row in y") as caught:
+            encode_labels(given, 2)
+        assert encode_labels([max(row, key=row.get) for row in given], 2).classes.tolist() == ["bad", "good"]
+        assert "pd.DataFrame(list(y)).fillna(0)" in str(caught.value)
+        assert encode_labels(pd.DataFrame(list(given)).fillna(0), 2).codes.tolist() == [[1, 0], [0, 1]]
+    sparse = [{"good": 1}, {"bad": 1}]
+    assert encode_labels(pd.DataFrame(list(sparse)).fillna(0), 2).codes.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("row", [{"label": 1}, {"score": 0.9, "label": "good"}, {"label": "a", "by": "b"}])
+def test_a_label_in_each_dict(row):
+    with pytest.raises(InputError, match=r"\[row\['label'\] for row in y\]"):
+        encode_labels([row, row], 2)
 
 
 INDICATOR = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 1]])

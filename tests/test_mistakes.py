@@ -8,7 +8,7 @@ import pytest
 
 from skbert import BertRegressor, CollapseWarning, InputError, SkbertWarning
 from skbert.data.inputs import Texts
-from skbert.data.labels import encode_labels
+from skbert.data.labels import Labels, encode_labels
 from skbert.data.mistakes import check_labels_of_texts, check_numbers_of_texts
 from skbert.data.numbers import standardize
 
@@ -21,8 +21,9 @@ def check(first, second, y, *, goes_on=False):
     check_labels_of_texts(Texts(first, second), encode_labels(y, len(first)), goes_on=goes_on)
 
 
-def check_numbers(first, second, y):
-    check_numbers_of_texts(Texts(first, second), standardize(y, np.ones(len(first)), None))
+def check_numbers(first, second, y, *, goes_on=False):
+    numbers = standardize(y, np.ones(len(first)), None)
+    check_numbers_of_texts(Texts(first, second), numbers, goes_on=goes_on)
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +75,25 @@ def test_a_label_under_another_name_is_noticed(form):
     checked(list("ab") * 20)  # one text for two labels
 
 
+def test_one_label_is_given_away_by_no_column():
+    labels = Labels(np.zeros(40, np.int64), np.array(["a", "b"]), "binary")
+    check_labels_of_texts(Texts(["one prompt"] * 40, TEXTS), labels, goes_on=False)
+    check_numbers(["one prompt"] * 40, TEXTS, [5.0] * 40)
+
+
+def test_what_a_part_of_a_stream_repeats_is_chance(make_classifier, tiny_bert):
+    texts, stars = ["is it old", "is it new", "is it fast", "is it hot"], [5, 5, 4, 5]
+    questions = ["is this old?", "is this old?", "is this new?", "is this old?"]
+    for second in (list(map(str, stars)), questions):
+        check(texts, second, stars, goes_on=True)
+        check_numbers(texts, second, stars, goes_on=True)
+    pairs = list(zip(texts, map(str, stars), strict=True))
+    regressor = BertRegressor(tiny_bert, epochs=1, max_length=16, device="cpu", precision="float32")
+    regressor.partial_fit(pairs, [1, 2, 3, 4]).partial_fit(pairs, stars)
+    classifier = make_classifier(epochs=1)
+    classifier.partial_fit(pairs, stars, classes=[4, 5]).partial_fit(pairs, stars)
+
+
 def test_pairs_that_are_repeated_are_pairs():
     check(["a question"] * 8, ["an answer", "another"] * 4, [1, 0] * 4)
 
@@ -104,4 +124,5 @@ def test_second_texts_in_place_of_labels_are_noticed(make_classifier):
         make_classifier(epochs=1).fit(TEXTS, others, [1.0] * 40)
     check(TEXTS, None, others, goes_on=True)
     check(TEXTS, None, [f"intent {i % 30}" for i in range(40)])  # few texts of each
+    check(TEXTS, None, [f"bad_card_{i}" for i in range(40)])  # one text of each intent
     check(TEXTS[:20], None, others[:20])

@@ -139,6 +139,7 @@ def _choose_columns(X: Any, columns: list[list[Any]], name: str) -> str:
 
 
 _ZIPPED = "list(zip({0}['first'], {0}['second']))"
+_NO_TEXTS = ("label", "label_text", "id", "idx")  # keys in the rows of data sets, whose values may be str
 _KINDS = {1: "single texts (one column)", 2: "pairs of texts (two columns)"}
 
 
@@ -257,7 +258,9 @@ def _remedy(cell: Any, column: int | None, filled: str) -> str:
 
 
 def _remedy_for_dict(row: dict[Any, Any]) -> str:
-    keys = [key for key, value in row.items() if isinstance(value, str)]
+    keys = [key for key, value in row.items() if isinstance(value, str) and key not in _NO_TEXTS]
+    if "text" in keys:
+        keys = [key for key in ("text", "text_pair") if key in keys]
     if len(keys) == 2:
         pair = ", ".join(f"row[{key!r:.60}]" for key in keys)
         return f"Extract the texts from each row, pairs with [({pair}) for row in X]."

@@ -205,13 +205,21 @@ def _unknown(y: Any, name: str) -> str:
         )
     remedy = "Convert them, for example with [str(label) for label in y]."
     if isinstance(first, dict):
-        remedy = (
-            "For one label per text, take the key of the highest value, max(row, key=row.get); for several, "
-            "pass the table of 0 and 1, pd.DataFrame(y)."
-        )
+        remedy = _remedy_for_dict(first, name)
     return (
         f"Unknown label type: {name} holds labels of the type {type(first).__name__}, such as "
         f"{str(first)[:60]!r} at row 0. Expected str, int, bool or datetime64. {remedy}"
+    )
+
+
+def _remedy_for_dict(first: dict[Any, Any], name: str) -> str:
+    key = next((key for key, value in first.items() if key == "label" or isinstance(value, str)), None)
+    if key is not None:
+        return f"Take the label of each row, [row[{key!r:.60}] for row in {name}]."
+    return (
+        "For one label per text, take the key of the highest value, "
+        f"[max(row, key=row.get) for row in {name}]; for several, pass the table of 0 and 1, "
+        f"pd.DataFrame(list({name})).fillna(0)."
     )
 
 

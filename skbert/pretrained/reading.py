@@ -74,7 +74,8 @@ def _no_weights(folder: Path) -> CheckpointError:
         return CheckpointError(
             f"{folder} has weights of TensorFlow or Flax only, which transformers 5 does not read, either. "
             "Convert them once with transformers 4, by AutoModel.from_pretrained(folder, from_tf=True) or "
-            "from_flax=True and save_pretrained(other_folder), or use another checkpoint."
+            "from_flax=True and save_pretrained(other_folder), and copy the folder's other files there, too; "
+            "or use another checkpoint."
         )
     # transformers would leave out how sentence-transformers pools.
     how = (

@@ -79,7 +79,7 @@ def _label_names(estimator: Any, given: Any) -> list[str]:
         classes = np.arange(n_labels)
     if given is not None:
         no_order = isinstance(given, str | bytes | set | frozenset | Mapping)
-        if no_order or not hasattr(given, "__iter__"):
+        if no_order or not hasattr(given, "__iter__") or getattr(given, "ndim", 1) == 0:
             raise InputError(
                 f"label_names is a {type(given).__name__}. Expected a name for each label, in the order of "
                 f"classes_: {classes.tolist()[:10]}."
