@@ -3,8 +3,12 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
+import torch
+
+from skbert.process import openmp
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="is about GNU's OpenMP")
 
@@ -76,3 +80,52 @@ def test_no_threads_are_left_beside_another_thread(make_classifier, reviews, tmp
         check=False,
     )
     assert done.stdout.splitlines() == ["torch 2", *["-2 3"] * 4, "0", "2"], done.stderr
+
+
+def test_memory_is_freed_in_the_thread_before_it_has_ended_for_others(monkeypatch):
+    assert openmp._free_function() is not None or "mkl" not in torch.__config__.show().lower()
+    freed = []
+    monkeypatch.setattr(openmp, "_free_function", lambda: lambda: freed.append(threading.get_ident()))
+
+    def work():
+        for _ in range(2):
+            with openmp.threads_given_back():
+                pass
+        assert freed == []
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert freed == [thread.ident]
+    with openmp.threads_given_back():  # the first thread ends with the process
+        pass
+    assert freed == [thread.ident]
+
+
+FORK = """
+import os, threading, time
+from skbert.process import openmp
+
+is_held, released = threading.Event(), []
+
+
+def hold():
+    with openmp._lock:
+        is_held.set()
+        time.sleep(0.5)
+        released.append(True)
+
+
+threading.Thread(target=hold).start()
+is_held.wait()
+child = os.fork()
+if child == 0:
+    os._exit(0 if released and openmp._lock.acquire(timeout=5) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), released, openmp._lock.acquire(timeout=5))
+"""
+
+
+def test_a_fork_waits_for_a_release():
+    """Threads that end meanwhile would leave MKL's locks held in the forked process."""
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0 [True] True", done.stderr
