@@ -215,5 +215,5 @@ class ClassificationMixin(PredictionMixin, ClassifierMixin, LearningMixin):
             labels, min_classes = encode_labels(y, len(texts)), 2
         else:
             labels, min_classes = encode_known_labels(y, len(texts), known, are_fitted=goes_on), 1
-        check_labels_of_texts(texts, labels, goes_on=known is not None)
+        check_labels_of_texts(texts, labels, goes_on=goes_on)
         return labels, *check_weights(labels, sample_weight, self.class_weight, min_classes, goes_on=goes_on)

@@ -91,7 +91,7 @@ def test_what_a_part_of_a_stream_repeats_is_chance(make_classifier, tiny_bert):
     regressor = BertRegressor(tiny_bert, epochs=1, max_length=16, device="cpu", precision="float32")
     regressor.partial_fit(pairs, [1, 2, 3, 4]).partial_fit(pairs, stars)
     classifier = make_classifier(epochs=1)
-    classifier.partial_fit(pairs, stars, classes=[4, 5]).partial_fit(pairs, stars)
+    classifier.partial_fit(pairs, [4, 5, 4, 5], classes=[4, 5]).partial_fit(pairs, stars)
 
 
 def test_pairs_that_are_repeated_are_pairs():

@@ -195,7 +195,7 @@ def _unknown(y: Any, name: str) -> str:
             row = large.index(True)
             return (
                 f"Unknown label type: {name} has {labels.flat[row]!r:.60} at row {row}, too large for "
-                "an int of 64 bits. Convert the labels, for example with [str(label) for label in y]."
+                f"an int of 64 bits. Convert the labels, for example with [str(label) for label in {name}]."
             )
         kinds = (("bool", bool | np.bool_), ("int", Integral))
         kind = next((name for name, t in kinds if all(isinstance(v, t) for v in labels.flat)), "float")
@@ -203,12 +203,11 @@ def _unknown(y: Any, name: str) -> str:
             f"Unknown label type: {name} is an array of Python objects, such as {first!r} at row 0. Expected "
             f"an array of numbers, of bool or of str: pass {name}.astype({kind})."
         )
-    remedy = "Convert them, for example with [str(label) for label in y]."
-    if isinstance(first, dict):
-        remedy = _remedy_for_dict(first, name)
+    remedy = f"Convert them, for example with [str(label) for label in {name}]."
     return (
         f"Unknown label type: {name} holds labels of the type {type(first).__name__}, such as "
-        f"{str(first)[:60]!r} at row 0. Expected str, int, bool or datetime64. {remedy}"
+        f"{str(first)[:60]!r} at row 0. Expected str, int, bool or datetime64. "
+        f"{_remedy_for_dict(first, name) if isinstance(first, dict) else remedy}"
     )
 
 
@@ -216,11 +215,8 @@ def _remedy_for_dict(first: dict[Any, Any], name: str) -> str:
     key = next((key for key, value in first.items() if key == "label" or isinstance(value, str)), None)
     if key is not None:
         return f"Take the label of each row, [row[{key!r:.60}] for row in {name}]."
-    return (
-        "For one label per text, take the key of the highest value, "
-        f"[max(row, key=row.get) for row in {name}]; for several, pass the table of 0 and 1, "
-        f"pd.DataFrame(list({name})).fillna(0)."
-    )
+    one, several = f"[max(row, key=row.get) for row in {name}]", f"pd.DataFrame(list({name})).fillna(0)"
+    return f"For one label per text, take the key of the highest value, {one}; for several, pass {several}."
 
 
 def _with_a_dtype(y: Any, name: str) -> Any:
