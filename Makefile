@@ -36,7 +36,7 @@ test: $(VENV)/.ready ## run the tests
 
 # Dask and Ray, each with processes of their own: a minute or two.
 test-clusters: $(VENV)/.ready ## run the tests that start clusters
-	$(BIN)/python -m pytest -m slow tests/test_clusters.py
+	$(BIN)/python -m pytest -m slow tests/test_clusters.py --numprocesses 2
 
 # The oldest versions that pyproject.toml allows, in an environment of their own. torch is the build that the
 # index has, on Linux one for CUDA: several GB. TORCH=2.13.0 takes another version.
