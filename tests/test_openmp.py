@@ -6,7 +6,6 @@ import sys
 import threading
 
 import pytest
-import torch
 
 from skbert.process import openmp
 
@@ -31,6 +30,7 @@ def n_threads():
 def added_by(call):
     before = n_threads()
     call()
+    time.sleep(0.1)  # those that have ended for Python end for the system, too
     return n_threads() - before
 
 
@@ -82,24 +82,22 @@ def test_no_threads_are_left_beside_another_thread(make_classifier, reviews, tmp
     assert done.stdout.splitlines() == ["torch 2", *["-2 3"] * 4, "0", "2"], done.stderr
 
 
-def test_memory_is_freed_in_the_thread_before_it_has_ended_for_others(monkeypatch):
-    assert (openmp._free_function() is not None) == torch.backends.mkl.is_available()
-    freed = []
-    monkeypatch.setattr(openmp, "_free_function", lambda: lambda: freed.append(threading.get_ident()))
+def test_a_thread_is_known_as_it_ends(monkeypatch):
+    monkeypatch.setattr(openmp, "_ending", ended := {2**22})  # no thread has a number that large
 
     def work():
         for _ in range(2):
             with openmp.threads_given_back():
                 pass
-        assert freed == []
+        assert ended == {2**22}
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert freed == [thread.ident]
+    assert ended == {thread.native_id}
     with openmp.threads_given_back():  # the first thread ends with the process
         pass
-    assert freed == [thread.ident]
+    assert not hasattr(openmp._local, "end")
 
 
 FORK = """
@@ -129,3 +127,17 @@ def test_a_fork_waits_for_a_release():
     """Threads that end meanwhile would leave MKL's locks held in the forked process."""
     done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0 [True] True", done.stderr
+
+
+def test_a_fork_waits_for_threads_that_end():
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    openmp._ending.add(thread.native_id)
+    threading.Timer(0.3, end.set).start()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if not openmp._ending and openmp._lock.acquire(timeout=5) else 1)
+    assert end.is_set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    thread.join()

@@ -1,4 +1,4 @@
-"""Release, at the end of a call, what it would leave behind: OpenMP's thread pools and MKL's memory.
+"""Release, at the end of a call, the OpenMP thread pools that it would leave behind.
 
 torch splits an operation on a CPU among a pool of threads. Each Python thread has a pool of its own, from its
 first operation until it ends. With GNU's OpenMP, which torch's Linux wheels have, the threads of a pool spin
@@ -8,10 +8,10 @@ thread has computed anything, as in a server, small operations wait for threads 
 half as long again. The next operation recreates a released pool, in some ten microseconds per thread: too
 long for short calls of a program that has no other thread.
 
-Intel's MKL, which torch's Linux wheels multiply with, keeps memory for each thread, and frees it as the
-thread ends: a pool's threads as it is released, others when Python has already forgotten them. Meanwhile it
-holds the locks of all threads, and a process forked at this moment would wait for them forever. So a fork
-waits for the release of a pool, and memory is freed earlier, as Python clears what is local to the thread.
+Intel's MKL, which torch's Linux wheels multiply with, frees a thread's memory as the thread ends: a pool's
+threads as the pool is released, Python's own when Python has already forgotten them. Meanwhile it holds the
+locks of all threads, and a process forked at this moment would wait for them forever. So a fork waits for
+the release of a pool, and for threads that have computed here until the system has ended them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from skbert.process.scopes import scope
 
 _SOFT = 1  # omp_pause_soft of omp.h
 _SHORT = 0.02  # seconds
+_LONG = 5.0  # seconds
 
 
 @scope
@@ -46,7 +47,7 @@ def threads_given_back() -> Iterator[None]:
 
 
 def _give_back() -> None:
-    """End the pool of the calling thread, if it has one, and have its memory freed as it ends.
+    """End the pool of the calling thread, if it has one.
 
     In a forked process, the pool of the thread that forked consists of threads that do not exist there;
     ending it would wait for them.
@@ -55,21 +56,25 @@ def _give_back() -> None:
     if pause is not None:
         with _lock:
             pause(_SOFT)
-    if threading.current_thread() is not threading.main_thread() and not hasattr(_local, "memory"):
-        _local.memory = _Memory()
+    if threading.current_thread() is not threading.main_thread() and not hasattr(_local, "end"):
+        _local.end = _End()
 
 
-class _Memory:
-    """MKL's memory of the thread that made this object, freed with it."""
+class _End:
+    """Deleted by Python when the thread that made it has run all of its code, and is about to end."""
 
     def __init__(self) -> None:
-        self.thread, self.free = threading.get_ident(), _free_function()
+        self.thread = threading.get_ident()
 
     def __del__(self) -> None:
-        # A forked process clears the threads that it has not.
-        if self.free is not None and self.thread == threading.get_ident():
+        if self.thread == threading.get_ident():  # a forked process deletes those of threads that it has not
             with _lock:
-                self.free()
+                _ending.difference_update([thread for thread in _ending if not _is_there(thread)])
+                _ending.add(threading.get_native_id())
+
+
+def _is_there(thread: int) -> bool:
+    return os.path.exists(f"/proc/self/task/{thread}")
 
 
 @cache
@@ -83,16 +88,12 @@ def _pause_function() -> Any:
     return getattr(library, "omp_pause_resource_all", None)
 
 
-@cache
-def _free_function() -> Any:
-    """`mkl_thread_free_buffers`, by the name that MKL has for it inside torch; None if torch has no MKL."""
-    if sys.platform != "linux":
-        return None
-    return getattr(ctypes.CDLL(torch._C.__file__), "mkl_serv_thread_free_buffers", None)
-
-
-def _wait() -> None:
+def _wait_for_ends() -> None:
+    """Let no thread begin to end, and wait for those that do: not for ever, as the system reuses numbers."""
     _lock.acquire()
+    begin = time.monotonic()
+    while any(map(_is_there, _ending)) and time.monotonic() - begin < _LONG:
+        time.sleep(0.001)
 
 
 def _go_on() -> None:
@@ -100,7 +101,8 @@ def _go_on() -> None:
 
 
 _local = threading.local()
+_ending: set[int] = set()  # native ids
 _lock = threading.RLock()  # as a signal's handler may fork
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_wait, after_in_parent=_go_on)
-forks.renew(globals(), _lock=threading.RLock)
+    os.register_at_fork(before=_wait_for_ends, after_in_parent=_go_on)
+forks.renew(globals(), _lock=threading.RLock, _ending=set)
