@@ -112,7 +112,7 @@ def test_labels_in_place_of_texts_are_noticed(make_classifier):
     with pytest.warns(SkbertWarning, match="40 different labels, but X only 4 different texts, such as 'a'"):
         make_classifier(epochs=1).fit(LETTERS, TEXTS)
     check(TEXTS, None, LETTERS)
-    # A model that goes on has more classes than these few texts.
+    # The first part of a stream may have fewer classes than the whole.
     many = make_classifier(epochs=1).partial_fit(TEXTS[:10], TEXTS[:10], classes=TEXTS)
     many.set_params(warm_start=True).fit(TEXTS[:10], TEXTS[:10])
 

@@ -32,7 +32,7 @@ from skbert.process.scopes import scope
 
 _SOFT = 1  # omp_pause_soft of omp.h
 _SHORT = 0.02  # seconds
-_LONG = 5.0  # seconds
+_TIMEOUT = 5.0  # seconds
 
 
 @scope
@@ -92,7 +92,7 @@ def _wait_for_ends() -> None:
     """Let no thread begin to end, and wait for those that do: not for ever, as the system reuses numbers."""
     _lock.acquire()
     begin = time.monotonic()
-    while any(map(_is_there, _ending)) and time.monotonic() - begin < _LONG:
+    while any(map(_is_there, _ending)) and time.monotonic() - begin < _TIMEOUT:
         time.sleep(0.001)
 
 
